@@ -1,0 +1,51 @@
+# `make demo` runs the whole loop, `make test` checks everything; both install what is missing first.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+RUN := runs/demo
+MODEL := tiny
+TUNED := $(RUN)/dpo
+
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help install demo test lint chromium clean
+
+help:
+	@echo "make demo   the whole alignment loop on the tiny preset, results under $(RUN)"
+	@echo "make test   ruff, mypy and the test suite"
+	@echo "make lint   ruff and mypy alone"
+	@echo "make clean  removes $(RUN)"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet -e '.[dev]'
+	touch $(STAMP)
+
+demo: install
+	$(PYTHON) -m synthetic.make --config recipes/tiny/prompts.yaml --output $(RUN)/prompts
+	$(PYTHON) -m synthetic.make --config recipes/tiny/held_out.yaml --output $(RUN)/held_out
+	$(PYTHON) -m pipeline.run --config recipes/tiny/pipeline.yaml --prompts $(RUN)/prompts/prompts.parquet --model $(MODEL) --output_dir $(RUN)/preferences
+	$(PYTHON) -m dpo.prepare --pairs $(RUN)/preferences/pairs --model $(MODEL) --output $(RUN)/training
+	$(PYTHON) -m dpo.train --config recipes/tiny/dpo.yaml --model_name_or_path $(MODEL) --dataset $(RUN)/training --output_dir $(TUNED)
+	$(PYTHON) -m pipeline.run --config recipes/tiny/evaluate.yaml --prompts $(RUN)/held_out/prompts.parquet --model $(MODEL) --output_dir $(RUN)/evaluation/sft
+	$(PYTHON) -m pipeline.run --config recipes/tiny/evaluate.yaml --prompts $(RUN)/held_out/prompts.parquet --model $(TUNED) --output_dir $(RUN)/evaluation/dpo
+	$(PYTHON) -m evaluation.compare --baseline $(RUN)/evaluation/sft --candidate $(RUN)/evaluation/dpo
+
+test: install chromium lint
+	$(PYTHON) -m pytest tests --durations=10
+
+lint: install
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+# The report's tests open it in a real browser; where it cannot be installed they are skipped, and say so.
+chromium:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || true
+
+clean:
+	rm -rf $(RUN)

@@ -1,0 +1,20 @@
+"""Clips of picture and sound, and their files."""
+
+from media.audio import read_wav, resample_audio, write_wav
+from media.clip import AVClip, MediaError, MediaInfo
+from media.convert import convert_clip
+from media.read import probe, read_clip
+from media.write import write_clip
+
+__all__ = [
+    "AVClip",
+    "MediaError",
+    "MediaInfo",
+    "convert_clip",
+    "probe",
+    "read_clip",
+    "read_wav",
+    "resample_audio",
+    "write_clip",
+    "write_wav",
+]

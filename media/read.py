@@ -1,0 +1,156 @@
+"""Read a media file as an AVClip: frames by their timestamps, upright, with the sound starting at the first frame."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from media.audio import fit_length, pcm_to_float, read_wav
+from media.clip import AVClip, MediaError, empty_audio
+from media.convert import TIMESTAMP_TOLERANCE_S, at_rate, check_positive, convert_audio, fit_num_frames, resize_frame
+from media.probe import Scan, VideoTiming, open_media, original_size, probe, scan_file
+from media.write import ACCURATE
+
+__all__ = ["probe", "read_clip"]
+
+MAX_JITTER_S = 0.02  # audio timestamps are rounded in some containers; only a larger step is a gap or an overlap
+
+
+def read_clip(
+    path: str | Path,
+    *,
+    audio_path: str | Path | None = None,
+    fps: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    num_frames: int | None = None,
+    sample_rate: int | None = None,
+    num_channels: int | None = None,
+) -> AVClip:
+    """Decode a clip, taking the sound from the file itself or from `audio_path`; None keeps what the file has.
+
+    A variable frame rate becomes the file's average one, or `fps`; conversions are those of `convert_clip`. Time 0 is
+    the first frame: earlier sound (also an encoder's priming samples) is cut, later sound begins after zeros.
+    `audio_path` (usually a wav) starts at time 0. Sample aspect ratios are not applied.
+    Raises MediaError for a missing, empty, truncated or damaged file, one without video, or one that is too short.
+    """
+    check_positive(
+        fps=fps, height=height, width=width, num_frames=num_frames, sample_rate=sample_rate, num_channels=num_channels
+    )
+    try:
+        scan = scan_file(path)
+        if scan.video is None:
+            raise MediaError(path, "has no video stream")
+        video = _read_video(path, scan, scan.video, fps, height, width, num_frames)
+        new_fps = float(fps or scan.video.fps)
+        length_s = None if num_frames is None else num_frames / new_fps
+        audio, rate = _read_audio(path, scan, length_s) if audio_path is None else _read_sound(audio_path, length_s)
+        audio, rate = convert_audio(audio, rate, sample_rate, num_channels)
+        if length_s is not None and rate:
+            audio = fit_length(audio, round(length_s * rate))
+    except MediaError as error:
+        raise error if error.path is not None else MediaError(path, error.reason) from error
+    return AVClip(video, new_fps, audio, rate)
+
+
+def _read_video(
+    path: str | Path,
+    scan: Scan,
+    timing: VideoTiming,
+    fps: float | None,
+    height: int | None,
+    width: int | None,
+    num_frames: int | None,
+) -> np.ndarray:
+    """Frames uint8 (T, H, W, 3). Only what is shown at the wanted rate is converted, and decoding ends early."""
+    # At the file's own rate a jittering timestamp must not repeat one frame and drop the next.
+    tolerance = TIMESTAMP_TOLERANCE_S if fps else 0.5 / timing.fps
+    duration = timing.end_s - timing.start_s if fps else timing.num_frames / timing.fps
+    images: list[np.ndarray] = []
+    with open_media(path) as container:
+        shown = at_rate(_frames(container, scan, timing), fps or timing.fps, duration, tolerance)
+        previous = None
+        for frame in islice(shown, num_frames):
+            images.append(images[-1] if frame is previous else resize_frame(_to_rgb(container, frame), height, width))
+            previous = frame
+    if not images:
+        raise MediaError(path, "is damaged: no frame can be decoded")
+    if any(image.shape != images[0].shape for image in images):
+        raise MediaError(path, "changes its picture size: give a height and width to resize to")
+    video = np.stack(images)
+    return video if num_frames is None else fit_num_frames(video, num_frames, fps or timing.fps)
+
+
+def _frames(container: Any, scan: Scan, timing: VideoTiming) -> Iterator[tuple[float, Any]]:
+    """Decoded frames and their times in seconds from the first one."""
+    for index, frame in enumerate(container.decode(container.streams[scan.video_index])):
+        yield (index / timing.fps if frame.time is None else frame.time - timing.start_s), frame
+
+
+def _to_rgb(container: Any, frame: Any) -> np.ndarray:
+    image = frame.to_ndarray(format="rgb24", interpolation=ACCURATE)
+    height, width = original_size(container, frame.height, frame.width)
+    return np.ascontiguousarray(np.rot90(image[:height, :width], frame.rotation // 90))
+
+
+def _read_sound(path: str | Path, length_s: float | None) -> tuple[np.ndarray, int]:
+    """The sound of a file of its own, which starts with the picture."""
+    if Path(path).suffix.lower() == ".wav":
+        return read_wav(path)
+    scan = scan_file(path)
+    if scan.audio_index is None:
+        raise MediaError(path, "has no audio stream")
+    return _decode_audio(path, scan, scan.audio_start_s, length_s)
+
+
+def _read_audio(path: str | Path, scan: Scan, length_s: float | None) -> tuple[np.ndarray, int]:
+    """The sound of a video file, from the time of its first frame on; (0, 0) and rate 0 where there is none."""
+    if scan.audio_index is None:
+        return empty_audio(), 0
+    assert scan.video is not None
+    return _decode_audio(path, scan, scan.video.start_s, length_s)
+
+
+def _decode_audio(path: str | Path, scan: Scan, origin_s: float, length_s: float | None) -> tuple[np.ndarray, int]:
+    """Sound from `origin_s` of the container's timeline on, for at least `length_s` seconds where there are that many.
+
+    Frames are joined sample by sample, unless a timestamp tells of a gap, which is left as zeros, or of an overlap.
+    """
+    placed: list[tuple[int, np.ndarray]] = []  # first sample counted from origin_s (may be negative), (channels, n)
+    rate = cursor = 0
+    with open_media(path) as container:
+        for frame in container.decode(container.streams[scan.audio_index]):
+            samples = _frame_samples(frame)
+            if placed and (rate != frame.sample_rate or len(samples) != len(placed[0][1])):
+                raise MediaError(path, "changes its sampling rate or channels on the way: re-encode its sound")
+            rate = frame.sample_rate
+            start = cursor if frame.time is None else round((frame.time - origin_s) * rate)
+            if placed and abs(start - cursor) <= MAX_JITTER_S * rate:
+                start = cursor
+            placed.append((start, samples))
+            cursor = start + samples.shape[1]
+            if length_s is not None and cursor > (length_s + 1) * rate:  # one second more, for the resampler
+                break
+    if not placed:
+        raise MediaError(path, "is damaged: no sound can be decoded")
+    # The last packet of a codec with fixed frames is padded; its duration says how much of it counts.
+    end = min(cursor, round((scan.audio_end_s - origin_s) * rate))
+    return (_assemble(placed, end), rate) if end > 0 else (empty_audio(), 0)
+
+
+def _assemble(placed: list[tuple[int, np.ndarray]], end: int) -> np.ndarray:
+    audio = np.zeros((len(placed[0][1]), end), dtype=np.float32)
+    for start, samples in placed:
+        samples = samples[:, max(0, -start) :]
+        start = max(0, start)
+        audio[:, start : start + samples.shape[1]] = samples[:, : max(0, end - start)]
+    return np.clip(np.nan_to_num(audio), -1.0, 1.0)
+
+
+def _frame_samples(frame: Any) -> np.ndarray:
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:  # (1, samples * channels), interleaved
+        samples = samples.reshape(-1, len(frame.layout.channels)).T
+    return pcm_to_float(samples)
