@@ -1,0 +1,22 @@
+"""Preference training of joint audio-video models (DPO with one term per modality)."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "AVDPOConfig": "dpo.config",
+    "AVDPOLoss": "dpo.loss",
+    "AVDPOTrainer": "dpo.trainer",
+    "PairCollator": "dpo.data",
+    "PairDataset": "dpo.data",
+    "av_dpo_loss": "dpo.loss",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports torch only when something needs it: a finished stage has to return at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dpo' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

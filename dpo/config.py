@@ -1,0 +1,146 @@
+"""Settings of preference training: TRL's names where TRL has them, one field per modality where it has one number.
+
+Learning rate, warm-up, optimiser, seed and loss weights default to the published stage-3 run.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from dpo.loss import LossType
+from dpo.schema import MODALITIES
+
+# A module is adapted when its dotted name ends with one of these: attention and feed-forward, as published.
+LORA_TARGET_MODULES = (
+    *(f"{attention}.{projection}" for attention in ("self_attn", "cross_attn") for projection in "qkvo"),
+    *(f"{expert}.{layer}" for expert in ("ffn", "audio_ffn") for layer in (0, 2)),
+)
+
+
+@dataclass
+class AVDPOConfig(TrainingArguments):
+    """`transformers.TrainingArguments` plus the loss, the draws and the logging of `AVDPOTrainer`."""
+
+    beta_video: float = field(default=3000.0, metadata={"help": "strength of the video preference (published 3000)"})
+    beta_audio: float = field(default=1000.0, metadata={"help": "strength of the audio preference (published 1000)"})
+    video_weight: float = field(default=1.0, metadata={"help": "weight of the video loss"})
+    audio_weight: float = field(default=1.0, metadata={"help": "weight of the audio loss"})
+    fm_weight: float = field(
+        default=0.1,
+        metadata={"help": "weight of the winner's flow-matching error, which keeps the model on the data"},
+    )
+    loss_type: LossType = field(default="sigmoid", metadata={"help": "sigmoid (published), ipo or hinge"})
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "share of pairs assumed to be labelled the wrong way round, in [0, 0.5)"}
+    )
+    text_dropout: float = field(
+        default=0.1, metadata={"help": "chance per pair that the negative prompt replaces its caption"}
+    )
+    shift_scale: float = field(default=5.0, metadata={"help": "timestep shift of the training draws (published 5.0)"})
+    winner_error_window: int = field(
+        default=50, metadata={"help": "warn when the winner's error stays above the reference's for so many steps"}
+    )
+
+    output_dir: str | None = field(default=None, metadata={"help": "folder for adapter, checkpoints and logs"})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the pairs"})
+    per_device_train_batch_size: int = field(default=1, metadata={"help": "pairs per forward pass and device"})
+    learning_rate: float = field(default=1e-5, metadata={"help": "peak learning rate of AdamW (published 1e-5)"})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "learning rate schedule"})
+    warmup_steps: float = field(default=100, metadata={"help": "steps of linear warm-up; below 1: share of all steps"})
+    adam_epsilon: float = field(default=1e-15, metadata={"help": "epsilon of AdamW (published 1e-15)"})
+    logging_steps: float = field(default=10, metadata={"help": "steps between two lines of train_log.jsonl"})
+    logging_first_step: bool = field(default=True, metadata={"help": "log step 1: its margins must be 0"})
+    save_steps: float = field(default=1000, metadata={"help": "steps between two checkpoints"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+    report_to: str = field(
+        default="none", metadata={"help": "wandb, tensorboard, ...; train_log.jsonl is always written"}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.output_dir:
+            raise ValueError("output_dir is empty, so there is nowhere to put the adapter: set --output_dir FOLDER.")
+        super().__post_init__()
+        # A loss of NaN must stop the run; transformers would log the running mean in its place.
+        self.logging_nan_inf_filter = False
+        self._check_loss_settings()
+        self._check_training_settings()
+
+    @property
+    def beta(self) -> dict[str, float]:
+        return {name: getattr(self, f"beta_{name}") for name in MODALITIES}
+
+    @property
+    def modality_weights(self) -> dict[str, float]:
+        return {name: getattr(self, f"{name}_weight") for name in MODALITIES}
+
+    def _check_loss_settings(self) -> None:
+        for name in ("beta_video", "beta_audio", "video_weight", "audio_weight", "fm_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, which would train towards the loser: give >= 0.")
+        if not any(self.modality_weights.values()):
+            raise ValueError("video_weight and audio_weight are both 0, so nothing would train: raise one of them.")
+        if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing and self.loss_type != "sigmoid"):
+            raise ValueError(
+                f"label_smoothing {self.label_smoothing} with loss_type {self.loss_type!r} has no meaning: "
+                "give [0, 0.5) with 'sigmoid', or 0."
+            )
+
+    def _check_training_settings(self) -> None:
+        if not 0 <= self.text_dropout < 1:
+            raise ValueError(f"text_dropout is {self.text_dropout}, which is no chance in [0, 1): published is 0.1.")
+        if not self.shift_scale > 0:
+            raise ValueError(f"shift_scale is {self.shift_scale}: timesteps need a positive one; published is 5.0.")
+        if self.winner_error_window < 1:
+            raise ValueError(f"winner_error_window is {self.winner_error_window}: give at least 1 step.")
+        if self.eval_strategy != "no":
+            raise ValueError(
+                f"eval_strategy is {self.eval_strategy!r}, but this trainer has no evaluation set: set it to 'no' "
+                "and compare models with `python -m evaluation.compare`."
+            )
+
+
+@dataclass
+class TrainConfig(AVDPOConfig):
+    """`python -m dpo.train`: what to train on what, and the adapter that learns it."""
+
+    model: str = field(default="", metadata={"help": "model to align: 'tiny', a model folder or an adapter folder"})
+    dataset: str = field(default="", metadata={"help": "folder written by `python -m dpo.prepare`"})
+    lora_r: int = field(default=64, metadata={"help": "rank of the adapter (published 64)"})
+    lora_alpha: int = field(default=16, metadata={"help": "adapter scale is lora_alpha / lora_r (published 16)"})
+    lora_dropout: float = field(
+        default=0.0,
+        metadata={"help": "published 0.05; above 0 the policy differs from the reference by the mask's noise"},
+    )
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: list(LORA_TARGET_MODULES), metadata={"help": "name endings of the adapted layers"}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "check everything, print the plan and stop"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, wanted in (("model", "a model folder or 'tiny'"), ("dataset", "a folder made by dpo.prepare")):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty, so there is nothing to train: set --{name} to {wanted}.")
+        if self.lora_r < 1 or not 0 <= self.lora_dropout < 1:
+            raise ValueError(
+                f"lora_r {self.lora_r} and lora_dropout {self.lora_dropout} make no adapter: "
+                "give a rank >= 1 and a dropout in [0, 1)."
+            )
+
+
+# What may change between two runs into one folder: none of it changes the trained weights.
+NEUTRAL_SETTINGS = frozenset(
+    {"dry_run", "resume_from_checkpoint", "logging_steps", "logging_first_step", "save_steps", "save_total_limit"}
+    | {"report_to", "run_name", "disable_tqdm", "dataloader_num_workers", "winner_error_window"}
+)
+
+
+def resolved_settings(config: TrainConfig) -> dict[str, Any]:
+    """This package's settings and what else differs from `TrainingArguments`' defaults, as plain JSON values.
+
+    `--config` reads them back.
+    """
+    values = config.to_dict() | {"report_to": next(iter(config.report_to), "none")}
+    defaults = TrainingArguments(report_to="none").to_dict() | {"output_dir": None, "report_to": "none"}
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}

@@ -1,0 +1,22 @@
+"""The training dataset on disk: one row per pair, flat columns.  Imports neither torch nor datasets."""
+
+MODALITIES = ("video", "audio")
+SIDES = ("chosen", "rejected")
+NEGATIVE_TEXT_NAME = "negative_text.safetensors"  # "embeds" (text_len, text_dim) float32, zero where padded
+
+COLUMNS = {
+    "prompt_id": "string",
+    "text_embeds": "list<float16>",  # (text_length, text_dim), the caption without padding
+    "text_length": "int32",
+    "text_dim": "int32",
+    "chosen_video_latents": "list<float16>",  # video_latents_shape
+    "chosen_audio_latents": "list<float16>",  # audio_latents_shape
+    "rejected_video_latents": "list<float16>",
+    "rejected_audio_latents": "list<float16>",
+    "video_latents_shape": "list<int32>",  # (C, T, H, W)
+    "audio_latents_shape": "list<int32>",  # (C, T, M)
+    "num_frames": "int32",
+    "height": "int32",  # pixels
+    "width": "int32",
+    "fps": "float32",
+}

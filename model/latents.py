@@ -1,0 +1,40 @@
+"""What the network works on: one clip as video and audio latents, and its file."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+_GEOMETRY = ("num_frames", "height", "width", "fps", "num_samples")
+
+
+@dataclass(frozen=True, eq=False)
+class AVLatents:
+    """Latents of one clip, normalised per channel, and the geometry needed to decode them."""
+
+    video: Tensor  # float32 (C, T, H, W)
+    audio: Tensor  # float32 (C, T, M)
+    num_frames: int
+    height: int  # pixels
+    width: int  # pixels
+    fps: float
+    num_samples: int  # audio samples of the decoded clip
+
+    def save(self, path: str | Path) -> None:
+        """Writes a safetensors file atomically; the final name means that it is complete."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        metadata = {name: repr(getattr(self, name)) for name in _GEOMETRY}
+        save_file({"video": self.video.contiguous(), "audio": self.audio.contiguous()}, temporary, metadata=metadata)
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AVLatents":
+        with safe_open(path, framework="pt") as file:
+            geometry = file.metadata()
+            video, audio = file.get_tensor("video"), file.get_tensor("audio")
+        counts = {name: int(geometry[name]) for name in _GEOMETRY if name != "fps"}
+        return cls(video, audio, fps=float(geometry["fps"]), **counts)

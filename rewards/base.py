@@ -1,0 +1,54 @@
+"""The interface of a reward: a name, the metric columns it yields, and one method on a batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from media.clip import AVClip
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a clip was asked to show and sound like."""
+
+    prompt_id: str
+    prompt: str
+    audio_prompt: str | None = None  # a text for the sound alone, where the table has one
+
+
+class Reward(ABC):
+    """Scores clips against prompts. Importing the module of a reward is cheap; `load` may be slow.
+
+    A score depends on its own clip and prompt only, never on what else is in the batch.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]  # changes whenever a score could; scores are stored by (candidate, name, version)
+    columns: ClassVar[tuple[str, ...]]
+    higher_is_better: ClassVar[dict[str, bool]]  # one entry per column
+    needs: ClassVar[frozenset[str]]  # of "video", "audio", "text"
+    licence: ClassVar[str]  # of the weights, as its owner names it
+
+    @classmethod
+    def load(cls, path: str | None = None, device: str = "cpu", dtype: str = "float32") -> Self:
+        """An instance ready to score. This default is for a reward without weights.
+
+        Args:
+            path: folder or file of the weights.
+            device: a torch device.
+            dtype: of the network, e.g. "float32" or "bfloat16"; scores are float32 all the same.
+        """
+        if path is not None:
+            raise ValueError(
+                f"path={path!r} was given to the reward {cls.name!r}, which has no weights to load. Leave path out."
+            )
+        return cls()
+
+    @abstractmethod
+    def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+        """One float32 tensor (B,) per column, on any device. NaN means: not defined for this clip."""

@@ -1,0 +1,113 @@
+"""Rewards by name: built in, installed by others as entry points, or given as a dotted path."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from rewards.base import Reward
+
+ENTRY_POINT_GROUP = "avdpo.rewards"
+
+# Name -> "module:Class". Nothing is imported before it is asked for.
+BUILTIN_REWARDS: dict[str, str] = {
+    "verifiable": "rewards.verifiable:VerifiableReward",
+}
+
+_ATTRIBUTES = ("name", "version", "columns", "higher_is_better", "needs", "licence")
+
+
+class MissingPackageError(ImportError):
+    """A reward's package is not installed; the message holds the line that installs it."""
+
+
+def get_reward(name: str) -> type[Reward]:
+    """The class of a reward.
+
+    Args:
+        name: a registered name in any case, with `-` or `_`; or "package.module:Class", taken as it is.
+
+    Raises:
+        ValueError: the name is unknown, two rewards claim one name, or the target is not a complete Reward.
+        MissingPackageError: the reward's module needs a package that is not installed.
+    """
+    if ":" in name:
+        return _load_target(name)
+    targets = available_rewards()
+    key = normalise_name(name)
+    if key not in targets:
+        close = difflib.get_close_matches(key, targets, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"There is no reward {name!r}. {hint}Available: {', '.join(sorted(targets))}; "
+            'or give a class of your own as "package.module:Class".'
+        )
+    return _load_target(targets[key])
+
+
+def available_rewards() -> dict[str, str]:
+    """Normalised name -> "module:Class" of every built-in and installed reward."""
+    installed = ((point.name, point.value) for point in entry_points(group=ENTRY_POINT_GROUP))
+    return _merge([*BUILTIN_REWARDS.items(), *installed])
+
+
+def normalise_name(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _merge(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    targets: dict[str, str] = {}
+    for name, target in items:
+        key = normalise_name(name)
+        if key in targets:
+            raise ValueError(
+                f"Two rewards are called {key!r}: {targets[key]} and {target}. Names must differ, ignoring case, '-' "
+                f"and '_'. Rename the entry point in group {ENTRY_POINT_GROUP!r}, or uninstall one of the packages."
+            )
+        targets[key] = target
+    return targets
+
+
+def _load_target(target: str) -> type[Reward]:
+    module_name, _, class_name = target.partition(":")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise _explain_missing(target, module_name, error.name or "") from error
+    reward = getattr(module, class_name, None)
+    if reward is None:
+        names = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, Reward)]
+        close = ", ".join(difflib.get_close_matches(class_name, names, n=1)) or ", ".join(names) or "none"
+        raise ValueError(
+            f"Reward {target!r} cannot be loaded: module {module_name} has no {class_name!r}. "
+            f"Rewards in it: {close}. Correct the part after the colon."
+        )
+    _check_complete(target, reward)
+    return reward
+
+
+def _explain_missing(target: str, module_name: str, missing: str) -> Exception:
+    if module_name == missing or module_name.startswith(f"{missing}."):
+        return ValueError(
+            f"Reward {target!r} cannot be loaded: there is no module {missing!r} on the Python path. "
+            "Correct the part before the colon, or run from the folder that holds the module."
+        )
+    package = missing.partition(".")[0].replace("_", "-")
+    return MissingPackageError(
+        f"Reward {target!r} needs the package {missing!r}, which is not installed. Install it: pip install {package}"
+    )
+
+
+def _check_complete(target: str, reward: object) -> None:
+    if not (isinstance(reward, type) and issubclass(reward, Reward)):
+        raise ValueError(f"{target!r} is {reward!r}, which is no subclass of rewards.Reward. Derive the class from it.")
+    missing = [name for name in _ATTRIBUTES if not hasattr(reward, name)]
+    if missing:
+        raise ValueError(f"Reward {target!r} does not say its {', '.join(missing)}. Set them as class attributes.")
+    if set(reward.columns) != set(reward.higher_is_better):
+        raise ValueError(
+            f"Reward {target!r} yields the columns {list(reward.columns)} but gives directions for "
+            f"{list(reward.higher_is_better)}. Make higher_is_better name each column once."
+        )

@@ -1,0 +1,132 @@
+"""Write Bounce clips and their prompts table: `python -m synthetic.make --num_clips N --output DIR`.
+
+DIR/prompts.parquet has one row per clip: prompt_id, prompt, video_path and audio_path (relative to DIR), seed and the
+scene's attributes. DIR/clips holds <prompt_id>.mp4 and <prompt_id>.wav. Run it again to finish an interrupted run.
+"""
+
+import multiprocessing
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from media import write_clip
+from media.atomic import atomic_path
+from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config
+from synthetic.captions import caption
+from synthetic.render import render_clip
+from synthetic.scene import Scene, scene_from_seed
+
+CLIPS_PER_TASK = 16  # what a worker is handed at a time
+
+
+@dataclass(frozen=True)
+class MakeConfig:
+    output: Path = field(metadata={"help": "folder for prompts.parquet and clips/; made if missing"})
+    num_clips: int = field(metadata={"help": "how many clips, of consecutive seeds"})
+    first_seed: int = field(default=0, metadata={"help": "seed of the first scene; seeds from 1000000 are held out"})
+    num_workers: int = field(default=1, metadata={"help": "processes; the files do not depend on it"})
+    dry_run: bool = field(default=False, metadata={"help": "say what would be made, and write nothing"})
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_clips", 1), ("first_seed", 0), ("num_workers", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {least}.")
+
+    @property
+    def seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.num_clips)
+
+
+def make(config: MakeConfig) -> StageSummary:
+    """Write what is missing of the clips, then the table and summary.json."""
+    start = time.monotonic()
+    clips = config.output / "clips"
+    missing = [seed for seed in config.seeds if not _is_finished(clips, seed)]
+    if not config.dry_run:
+        _write_clips(clips, missing, config.num_workers)
+        _write_table(config)
+    summary = StageSummary(
+        stage="make",
+        wanted=config.num_clips,
+        done=config.num_clips - (len(missing) if config.dry_run else 0),
+        skipped=config.num_clips - len(missing),
+        failed=0,
+        seconds=time.monotonic() - start,
+        settings=config_to_dict(config),
+        versions=package_versions("numpy", "av", "pyarrow"),
+    )
+    if not config.dry_run:
+        summary.write(config.output)
+    return summary
+
+
+def prompt_id(seed: int) -> str:
+    return f"bounce-{seed:07d}"
+
+
+def table_row(scene: Scene) -> dict[str, str | int]:
+    """One row of the prompts table."""
+    name = prompt_id(scene.seed)
+    return {
+        "prompt_id": name,
+        "prompt": caption(scene),
+        "video_path": f"clips/{name}.mp4",
+        "audio_path": f"clips/{name}.wav",
+        "seed": scene.seed,
+        "color": scene.color,
+        "size": scene.size,
+        "background": scene.background,
+        "num_impacts": scene.num_impacts,
+        "pitch": scene.pitch,
+        "material": scene.material,
+        "side": scene.side,
+    }
+
+
+def _is_finished(clips: Path, seed: int) -> bool:
+    return all((clips / f"{prompt_id(seed)}{suffix}").exists() for suffix in (".mp4", ".wav"))
+
+
+def _write_clips(clips: Path, seeds: list[int], num_workers: int) -> None:
+    tasks = [(clips, seeds[i : i + CLIPS_PER_TASK]) for i in range(0, len(seeds), CLIPS_PER_TASK)]
+    with tqdm(total=len(seeds), unit="clip", file=sys.stderr, disable=not seeds) as progress:
+        if num_workers == 1 or len(tasks) <= 1:
+            for task in tasks:
+                progress.update(_write_task(task))
+            return
+        with multiprocessing.get_context("spawn").Pool(min(num_workers, len(tasks))) as pool:
+            for count in pool.imap_unordered(_write_task, tasks):
+                progress.update(count)
+
+
+def _write_task(task: tuple[Path, list[int]]) -> int:
+    clips, seeds = task
+    for seed in seeds:
+        write_clip(render_clip(scene_from_seed(seed)), clips / f"{prompt_id(seed)}.mp4")
+    return len(seeds)
+
+
+def _write_table(config: MakeConfig) -> None:
+    table = pa.Table.from_pylist([table_row(scene_from_seed(seed)) for seed in config.seeds])
+    with atomic_path(config.output / "prompts.parquet") as temporary:
+        pq.write_table(table, temporary)
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse_config(MakeConfig, argv)
+    echo(config_to_yaml(config))
+    summary = make(config)
+    echo(summary.line())
+    if config.dry_run:
+        echo(f"dry run: {summary.wanted - summary.skipped} clips would be written to {config.output / 'clips'}")
+    else:
+        echo(f"prompts: {config.output / 'prompts.parquet'}")
+
+
+if __name__ == "__main__":
+    main()

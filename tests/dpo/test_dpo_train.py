@@ -1,0 +1,181 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from datasets import load_from_disk
+from dpo_pipeline import save_pairs, save_pipeline
+
+from dpo.callbacks import read_log
+from dpo.config import AVDPOConfig, TrainConfig, resolved_settings
+from dpo.prepare import PrepareConfig, prepare
+from dpo.train import latest_checkpoint, main, parse
+from model.pipeline import JointAVPipeline
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "dpo.yaml"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """(model folder, training dataset folder)"""
+    root = tmp_path_factory.mktemp("train")
+    model = save_pipeline(root / "model")
+    pairs = save_pairs(root / "pairs", model, num_pairs=4, ground_truth=False)
+    prepare(PrepareConfig(pairs=str(pairs), model=str(model), output=str(root / "data")))
+    return model, root / "data"
+
+
+def flags(data, output, **changes):
+    model, dataset = data
+    values = {
+        "model": model,
+        "dataset": dataset,
+        "output_dir": output,
+        "max_steps": 3,
+        "learning_rate": 1e-3,
+        "warmup_steps": 0,
+        "logging_steps": 1,
+        "save_steps": 1,
+        "save_total_limit": 5,
+        "per_device_train_batch_size": 2,
+        "lora_r": 4,
+        "use_cpu": True,
+        "disable_tqdm": True,
+    } | changes
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+def losses(folder):
+    return [line["loss"] for line in read_log(folder) if "loss" in line]
+
+
+def test_trained_adapter_loads_as_a_model_and_changes_its_clips(data, tmp_path):
+    assert main(flags(data, tmp_path / "out", learning_rate=1e-2)) == 0
+    tuned = JointAVPipeline.from_pretrained(tmp_path / "out")
+    base = JointAVPipeline.from_pretrained(data[0])
+    latents = [pipe(["a red ball"], seeds=[1], output="latents")[0] for pipe in (base, tuned)]
+    assert not torch.equal(latents[0].video, latents[1].video)
+    assert not torch.equal(latents[0].audio, latents[1].audio)
+    adapter = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(data[0])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["stage"], summary["wanted"], summary["done"], summary["failed"]) == ("train", 3, 3, 0)
+
+
+def test_finished_run_returns_at_once_without_torch(data, tmp_path):
+    command = flags(data, tmp_path / "out", max_steps=1)
+    assert main(command) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    code = (
+        "import sys; from dpo.train import main; status = main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "train: wanted 1, done 1 (skipped 1), failed 0" in result.stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_same_settings_in_other_words_are_finished_as_well(data, tmp_path, capsys):
+    assert main(flags(data, tmp_path / "out", max_steps=1)) == 0
+    assert main([*flags(data, tmp_path / "out", max_steps=1, logging_steps=5), "--beta_video", "3000"]) == 0
+    assert "(skipped 1)" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_changed_settings_in_a_used_folder_are_refused_by_name(data, tmp_path, capsys):
+    assert main(flags(data, tmp_path / "out", max_steps=1)) == 0
+    assert main(flags(data, tmp_path / "out", max_steps=1, beta_audio=10)) == 2
+    message = capsys.readouterr().err
+    assert "beta_audio (1000.0 -> 10.0)" in message
+    assert "Traceback" not in message
+
+
+def test_resume_latest_goes_on_with_the_same_losses(data, tmp_path):
+    assert main(flags(data, tmp_path / "whole")) == 0
+    parts = tmp_path / "parts"
+    shutil.copytree(tmp_path / "whole", parts)
+    (parts / "summary.json").unlink()  # as a run killed after step 2, while writing checkpoint 3
+    (parts / "checkpoint-3" / "trainer_state.json").unlink()
+    assert latest_checkpoint(parts).name == "checkpoint-2"
+    assert main([*flags(data, parts), "--resume_from_checkpoint", "latest"]) == 0
+    assert losses(parts) == losses(tmp_path / "whole")
+    assert json.loads((parts / "summary.json").read_text())["skipped"] == 2
+    whole, resumed = (JointAVPipeline.from_pretrained(folder).model_id for folder in (tmp_path / "whole", parts))
+    assert whole == resumed
+
+
+def test_resume_latest_without_a_checkpoint_starts_from_the_beginning(data, tmp_path):
+    assert main([*flags(data, tmp_path / "out", max_steps=1), "--resume_from_checkpoint", "latest"]) == 0
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
+    assert main([*flags(data, tmp_path / "out"), "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "beta_video: 3000.0" in out
+    assert "4 pairs in 1 shape(s), 2 steps an epoch, 3 steps" in out
+    assert "parameters train" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_that_does_not_fit_the_data_is_refused(data, tmp_path, capsys):
+    folder = tmp_path / "foreign"
+    shutil.copytree(data[1], folder)
+    rows = load_from_disk(str(folder)).to_list()
+    rows = [row | {"text_embeds": row["text_embeds"][: row["text_length"] * 6], "text_dim": 6} for row in rows]
+    from datasets import Dataset
+
+    Dataset.from_list(rows, features=load_from_disk(str(data[1])).features).save_to_disk(str(folder) + "-narrow")
+    assert main(flags((data[0], str(folder) + "-narrow"), tmp_path / "out")) == 2
+    assert "6 text channels, the model expects 12" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_recipe_parses_and_resolved_settings_read_back(tmp_path):
+    config = parse(["--config", str(RECIPE), "--report_to", "tensorboard", "--gradient_checkpointing", "true"])
+    path = tmp_path / "resolved.yaml"
+    path.write_text(yaml.safe_dump(resolved_settings(config)))
+    assert resolved_settings(parse(["--config", str(path)])) == resolved_settings(config)
+
+
+def test_help_explains_every_setting_of_its_own(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name in ("beta_video", "fm_weight", "lora_r", "dataset", "resume_from_checkpoint"):
+        assert f"--{name} " in out
+    assert max(map(len, out.splitlines())) < 140
+
+
+def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([*flags(data, tmp_path / "out"), "--beta_vidio", "1"])
+    assert "beta_video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"output_dir": ""}, "nowhere to put"),
+        ({"model": ""}, "set --model"),
+        ({"beta_video": -1.0}, "towards the loser"),
+        ({"video_weight": 0.0, "audio_weight": 0.0}, "nothing would train"),
+        ({"label_smoothing": 0.1, "loss_type": "hinge"}, "has no meaning"),
+        ({"text_dropout": 1.0}, "no chance"),
+        ({"shift_scale": 0.0}, "positive one"),
+        ({"eval_strategy": "steps", "eval_steps": 5}, "evaluation.compare"),
+        ({"lora_r": 0}, "rank >= 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**({"output_dir": str(tmp_path), "model": "tiny", "dataset": "data"} | change))
+
+
+def test_defaults_are_the_published_ones(tmp_path):
+    config = AVDPOConfig(output_dir=str(tmp_path))
+    assert config.beta == {"video": 3000.0, "audio": 1000.0}
+    assert config.modality_weights == {"video": 1.0, "audio": 1.0}
+    assert (config.fm_weight, config.text_dropout, config.shift_scale, config.learning_rate) == (0.1, 0.1, 5.0, 1e-5)
