@@ -29,7 +29,7 @@ demo: install
 	$(PYTHON) -m synthetic.make --config recipes/tiny/held_out.yaml --output $(RUN)/held_out
 	$(PYTHON) -m pipeline.run --config recipes/tiny/pipeline.yaml --prompts $(RUN)/prompts/prompts.parquet --model $(MODEL) --output_dir $(RUN)/preferences
 	$(PYTHON) -m dpo.prepare --pairs $(RUN)/preferences/pairs --model $(MODEL) --output $(RUN)/training
-	$(PYTHON) -m dpo.train --config recipes/tiny/dpo.yaml --model_name_or_path $(MODEL) --dataset $(RUN)/training --output_dir $(TUNED)
+	$(PYTHON) -m dpo.train --config recipes/tiny/dpo.yaml --model $(MODEL) --dataset $(RUN)/training --output_dir $(TUNED)
 	$(PYTHON) -m pipeline.run --config recipes/tiny/evaluate.yaml --prompts $(RUN)/held_out/prompts.parquet --model $(MODEL) --output_dir $(RUN)/evaluation/sft
 	$(PYTHON) -m pipeline.run --config recipes/tiny/evaluate.yaml --prompts $(RUN)/held_out/prompts.parquet --model $(TUNED) --output_dir $(RUN)/evaluation/dpo
 	$(PYTHON) -m evaluation.compare --baseline $(RUN)/evaluation/sft --candidate $(RUN)/evaluation/dpo

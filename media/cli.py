@@ -44,7 +44,8 @@ def parse_config(config_class: type[Config], argv: Sequence[str] | None = None) 
     """
     from trl import TrlParser  # late: StageSummary and echo are used where trl is not
 
-    parser = TrlParser([config_class], allow_abbrev=False)  # type: ignore[list-item]
+    usage = "%(prog)s [--config FILE.yaml] [--name value ...]"  # all flags would bury the line that says what is wrong
+    parser = TrlParser([config_class], allow_abbrev=False, usage=usage)  # type: ignore[list-item]
     parser.add_argument("--config", type=Path, help="YAML file with any of these fields; flags win over it")
     actions = {field.name: _action(parser, field.name) for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     hints = get_type_hints(config_class)

@@ -42,7 +42,7 @@ class BootstrapConfig:
     video_codec_steps: int = field(default=650, metadata={"help": "steps of the video codec"})
     audio_codec_steps: int = field(default=400, metadata={"help": "steps of the audio codec"})
     num_scenes: int = field(default=3072, metadata={"help": "scenes whose latents the transformer is trained on"})
-    transformer_steps: int = field(default=2800, metadata={"help": "steps of the joint transformer"})
+    transformer_steps: int = field(default=1900, metadata={"help": "steps of the joint transformer, of 16 scenes"})
     compile_blocks: bool = field(default=True, metadata={"help": "faster steps; needs a C++ compiler"})
     seed: int = field(default=0, metadata={"help": "seed of every part's initial weights and noise"})
 

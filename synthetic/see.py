@@ -130,16 +130,12 @@ def _find_ball(difference: np.ndarray, scale: float) -> np.ndarray | None:
         return None
     sizes = np.bincount(labels.reshape(-1), minlength=num_labels + 1)
     sizes[0] = 0
-    largest = np.array([_largest(frame, sizes) for frame in labels])
+    frames = labels.reshape(len(labels), -1)  # (T, H * W)
+    largest = frames[np.arange(len(frames)), np.argmax(sizes[frames], axis=1)]  # (T,), 0 where a frame has none
     too_big = sizes[largest] > MAX_AREA * difference[0].size
     largest[too_big] = 0
     ball = (labels == largest[:, None, None]) & (largest > 0)[:, None, None]
     return ball if ball.any() else None
-
-
-def _largest(labels: np.ndarray, sizes: np.ndarray) -> int:
-    found = np.unique(labels)
-    return int(found[np.argmax(sizes[found])])
 
 
 def _ball_color(pixels: np.ndarray, difference: np.ndarray, ball: np.ndarray) -> np.ndarray:
@@ -223,8 +219,8 @@ def _flicker(pixels: np.ndarray, still: np.ndarray) -> float:
     if len(pixels) < 2:
         return 0.0
     both = still[1:] & still[:-1]
-    change = np.abs(np.diff(pixels, axis=0))[both]
-    return float(change.mean()) if change.size else 0.0
+    change = np.einsum("thwc,thw->", np.abs(np.diff(pixels, axis=0)), both.astype(np.float32))
+    return float(change / max(3 * both.sum(), 1))
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
