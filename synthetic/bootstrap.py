@@ -28,7 +28,7 @@ DEFAULTS = GenerationDefaults(
     sample_rate=SAMPLE_RATE,
     num_inference_steps=16,
     guidance_scale=3.0,
-    shift_scale=5.0,
+    shift_scale=12.0,
 )
 
 
