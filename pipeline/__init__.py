@@ -1,0 +1,1 @@
+"""Sampling, scoring, ranking and their report: tables in, tables out, on Ray."""

@@ -1,0 +1,60 @@
+"""Which weights a run sampled from, told from the files alone: no torch, and quick enough for every start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from pipeline.actors import is_dotted_path
+
+_FILES = ("*.safetensors", "*.bin", "*.json")
+_NOT_WEIGHTS = {"summary.json", "trainer_state.json"}  # of the training that wrote them; they hold times
+_PROBE_BYTES = 2**20
+
+
+def model_identity(spec: str) -> str:
+    """A short text that changes when the weights do: a retrained model in the same folder is not taken for the old one.
+
+    Args:
+        spec: as for `load_generator`. A dotted path stands for itself.
+
+    Raises:
+        ValueError: it is neither a folder with weights nor a preset.
+    """
+    if is_dotted_path(spec):
+        return spec
+    folder = _folder(spec)
+    files = sorted(path for pattern in _FILES for path in folder.rglob(pattern) if _belongs(path.relative_to(folder)))
+    if not files:
+        raise ValueError(
+            f"model {spec!r}: {folder} holds no weights. Give a folder written by save_pretrained or by training."
+        )
+    digest = hashlib.blake2b(digest_size=6)
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(_ends(path))
+    if (adapter := folder / "adapter_config.json").is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        digest.update(model_identity(base).encode())
+    return f"weights {digest.hexdigest()}"
+
+
+def _folder(spec: str) -> Path:
+    if Path(spec).is_dir():
+        return Path(spec)
+    from model.presets import preset_path
+
+    return preset_path(spec)
+
+
+def _belongs(path: Path) -> bool:
+    return path.name not in _NOT_WEIGHTS and not any(part.startswith("checkpoint-") for part in path.parts)
+
+
+def _ends(path: Path) -> bytes:
+    """The first and last megabyte: all of a small adapter, and enough of a network whose every tensor was trained."""
+    with open(path, "rb") as file:
+        head = file.read(_PROBE_BYTES)
+        file.seek(max(len(head), path.stat().st_size - _PROBE_BYTES))
+        return head + file.read()

@@ -1,0 +1,188 @@
+"""Rank scored candidates into pairs of winner and loser: candidates and scores tables in, a Hugging Face dataset out.
+
+python -m pipeline.rank --output_dir runs/first --strategy modality_micro --ground_truth any
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from media.atomic import TEMPORARY_PREFIX
+from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
+from pipeline.ranking import GroundTruthPolicy, RankResult, Strategy, rank_pairs
+from pipeline.schema import CANDIDATES, SCORES, pairs_schema, read_table, validate
+
+__all__ = ["GroundTruthPolicy", "RankConfig", "RankResult", "Strategy", "main", "rank", "rank_pairs"]
+
+DURATION_TOLERANCE_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankConfig:
+    """Settings of `python -m pipeline.rank`."""
+
+    output_dir: Path = field(
+        metadata={"help": "Folder of the run; candidates/ and scores/ are read, pairs/ is written."}
+    )
+    strategy: Strategy = field(default="modality_micro", metadata={"help": "How candidates are compared."})
+    ground_truth: GroundTruthPolicy = field(default="any", metadata={"help": "Whether the real clip may be in a pair."})
+    dry_run: bool = field(default=False, metadata={"help": "Print the configuration and what is left to do."})
+
+    @property
+    def folder(self) -> Path:
+        return self.output_dir / "pairs"
+
+
+def rank(config: RankConfig) -> StageSummary:
+    """Run the stage: pairs/ with dataset, ranking.json, attrition.parquet and summary.json, put in place as a whole.
+
+    Nothing is done when pairs/ was made from the same tables with the same settings.
+
+    Raises:
+        ValueError: a table is missing or damaged, or lacks a metric.
+    """
+    started = time.perf_counter()
+    inputs = _inputs(config)
+    earlier = _finished(config, inputs)
+    if earlier is None:
+        result, metrics = _rank_tables(config)
+        report = result.report
+    else:
+        report = earlier
+    num_prompts = report["num_prompts"]
+    summary = StageSummary(
+        stage="rank",
+        wanted=num_prompts,
+        done=num_prompts,
+        skipped=num_prompts if earlier else 0,
+        failed=0,
+        seconds=time.perf_counter() - started,
+        settings=config_to_dict(config),
+        versions=package_versions("avdpo", "datasets"),
+    )
+    if earlier is None:
+        _write(config, result, metrics, report | {"inputs": inputs}, summary)
+    echo(summary.line())
+    echo(_yield_line(report))
+    return summary
+
+
+def plan(config: RankConfig) -> str:
+    """What a run would do, as one line."""
+    state = "made from these tables already" if _finished(config, _inputs(config)) else "to be made"
+    return f"rank: pairs {state} (dry run: nothing written); output {config.folder}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: exit status 0, or 2 on a mistake in the input."""
+    config = parse_config(RankConfig, argv)
+    echo(config_to_yaml(config))
+    try:
+        if config.dry_run:
+            echo(plan(config))
+        else:
+            rank(config)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _paths(config: RankConfig) -> tuple[Path, Path]:
+    return config.output_dir / "candidates" / "candidates.parquet", config.output_dir / "scores" / "scores.parquet"
+
+
+def _inputs(config: RankConfig) -> dict[str, str]:
+    """What decides the pairs: the settings and the bytes of both tables."""
+    inputs: dict[str, str] = {"strategy": config.strategy, "ground_truth": config.ground_truth}
+    for path, command in zip(_paths(config), ("sample", "score"), strict=True):
+        if not path.is_file():
+            raise ValueError(
+                f"{path} does not exist, and ranking reads it. Make it with `python -m pipeline.{command}`."
+            )
+        with open(path, "rb") as file:
+            inputs[path.stem] = hashlib.file_digest(file, "blake2b").hexdigest()[:24]
+    return inputs
+
+
+def _finished(config: RankConfig, inputs: dict[str, str]) -> dict[str, Any] | None:
+    """The report of an earlier run on the same inputs."""
+    path = config.folder / "ranking.json"
+    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return report if report.get("inputs") == inputs else None
+
+
+def _rank_tables(config: RankConfig) -> tuple[RankResult, list[str]]:
+    candidates_path, scores_path = _paths(config)
+    candidates = read_table(candidates_path, CANDIDATES, "python -m pipeline.sample").select(CANDIDATES.names)
+    scores = read_table(scores_path, SCORES, "python -m pipeline.score").drop_columns(["error", "reasons"])
+    _warn_of_mixed_durations(candidates)
+    metrics = [field.name for field in scores.schema if pa.types.is_floating(field.type)]
+    table = candidates.join(scores, "candidate_id", join_type="left outer")
+    for name in ("video_path", "audio_path", "latents_path"):
+        moved = pc.binary_join_element_wise(pa.scalar("../candidates"), table[name], "/")
+        table = table.set_column(table.schema.get_field_index(name), name, moved)
+    return rank_pairs(table, config.strategy, config.ground_truth, metrics), metrics
+
+
+def _warn_of_mixed_durations(candidates: pa.Table) -> None:
+    """Desync is not comparable between clips of different lengths."""
+    durations = pc.min_max(candidates["duration_s"]).as_py()
+    if durations["min"] is not None and durations["max"] - durations["min"] > DURATION_TOLERANCE_S:
+        echo(
+            f"rank: warning: clips last from {durations['min']:.2f} to {durations['max']:.2f} s, and desync is not "
+            "comparable between lengths. Sample all prompts with one num_frames."
+        )
+
+
+def _write(
+    config: RankConfig, result: RankResult, metrics: list[str], report: dict[str, Any], summary: StageSummary
+) -> None:
+    import datasets  # late: a finished stage does without
+
+    schema = pairs_schema(metrics)
+    table = pa.Table.from_pandas(result.pairs, preserve_index=False)
+    table = validate(table, schema, config.folder)
+    _remove_leftovers(config.output_dir)
+    temporary = config.output_dir / f"{TEMPORARY_PREFIX}pairs-{os.getpid()}"
+    datasets.disable_progress_bars()
+    if not table.num_rows:  # datasets wants a batch, and a shard, even where there is nothing to hold
+        table = pa.Table.from_batches([pa.RecordBatch.from_pylist([], table.schema)])
+    datasets.Dataset(table).save_to_disk(str(temporary), num_shards=1 if not table.num_rows else None)
+    (temporary / "ranking.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    pq.write_table(pa.Table.from_pandas(result.attrition, preserve_index=False), temporary / "attrition.parquet")
+    save_config(config, temporary / "config.yaml")
+    summary.write(temporary)
+    if config.folder.exists():
+        os.rename(config.folder, config.output_dir / f"{TEMPORARY_PREFIX}former-pairs-{os.getpid()}")
+    os.rename(temporary, config.folder)
+    _remove_leftovers(config.output_dir)
+
+
+def _remove_leftovers(output_dir: Path) -> None:
+    """Delete what this or a killed run has put aside."""
+    for pattern in ("pairs-*", "former-pairs-*"):
+        for path in output_dir.glob(f"{TEMPORARY_PREFIX}{pattern}"):
+            shutil.rmtree(path)
+
+
+def _yield_line(report: dict[str, Any]) -> str:
+    reasons = "".join(f"; {count} x {reason}" for reason, count in report["attrition"].items())
+    return f"rank: {report['num_pairs']} pairs from {report['num_prompts']} prompts ({report['yield']:.0%}){reasons}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The data half of the loop in one command: sample, score, rank and report, in one process with one Ray session.
+
+    python -m pipeline.run --config recipes/tiny/pipeline.yaml
+
+Each stage does what is missing, so a run that was stopped at any moment is continued by the same command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from media.cli import StageSummary, config_to_yaml, echo, package_versions, parse_config
+from pipeline import rank, sample, score
+from pipeline.rank import RankConfig
+from pipeline.ranking import GroundTruthPolicy, Strategy
+from pipeline.sample import SampleConfig
+from pipeline.score import ScoreConfig
+from pipeline.stage import exit_status, setting
+from pipeline.workers import WorkerStartError
+
+STAGES = ("sample", "score", "rank", "report")
+
+Config = TypeVar("Config", SampleConfig, ScoreConfig, RankConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(SampleConfig):
+    """Settings of `python -m pipeline.run`: those of every stage. Worker settings hold for sampling and scoring."""
+
+    stages: list[str] = field(
+        default_factory=lambda: list(STAGES), metadata={"help": f"What to run, in this order: of {', '.join(STAGES)}."}
+    )
+    rewards: list[str] = field(
+        default_factory=lambda: ["verifiable"], metadata={"help": "Reward names, or package.module:Class."}
+    )
+    strategy: Strategy = field(default="modality_micro", metadata={"help": "How candidates are compared."})
+    ground_truth: GroundTruthPolicy = field(default="any", metadata={"help": "Whether the real clip may be in a pair."})
+    title: str = setting("Preference pairs", "Heading of the report.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [name for name in self.stages if name not in STAGES]
+        if unknown or not self.stages:
+            raise ValueError(f"stages is {self.stages}, but must name some of {', '.join(STAGES)}.")
+
+    def of(self, config_class: type[Config]) -> Config:
+        """The settings that one stage takes."""
+        names = [item.name for item in dataclasses.fields(config_class)]
+        return config_class(**{name: getattr(self, name) for name in names})
+
+
+def run(config: RunConfig) -> int:
+    """Run the stages. Returns the exit status: 1 as soon as a stage has more failed rows than `max_failures`."""
+    _check(config)
+    results: list[str] = []
+    for name in (name for name in STAGES if name in config.stages):
+        status = _run_stage(name, config, results)
+        if status:
+            echo(f"{name}: more failed rows than max_failures ({config.max_failures}), so the run stops here")
+            return status
+    for line in results:
+        echo(line)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config = parse_config(RunConfig, argv)
+    echo(config_to_yaml(config))
+    try:
+        if config.dry_run:
+            _plan(config)
+            return 0
+        return run(config)
+    except (ValueError, WorkerStartError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def _check(config: RunConfig) -> None:
+    """Find a mistake in the settings of a late stage before the early ones have cost hours."""
+    if "score" in config.stages:
+        score.find_rewards(config.rewards)
+
+
+def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:
+    if name == "sample":
+        return exit_status(sample.sample(config.of(SampleConfig)), config)
+    if name == "score":
+        return exit_status(score.score(config.of(ScoreConfig)), config)
+    if name == "rank":
+        rank.rank(config.of(RankConfig))
+        results.append(f"pairs: {config.output_dir / 'pairs'}")
+    else:
+        results.append(f"report: {_report(config)}")
+    return 0
+
+
+def _report(config: RunConfig) -> Path:
+    """Build the page unless it shows this ranking already."""
+    started, folder = time.perf_counter(), config.output_dir / "report"
+    ranking = json.loads((config.output_dir / "pairs" / "ranking.json").read_text(encoding="utf-8"))
+    settings = {"title": config.title, "inputs": ranking["inputs"]}
+    summary_path, page = folder / "summary.json", folder / "index.html"
+    earlier = json.loads(summary_path.read_text(encoding="utf-8")) if summary_path.is_file() else {}
+    skipped = page.is_file() and earlier.get("settings") == settings
+    if not skipped:
+        from pipeline.report import build_report  # late: draws in datasets and a template engine
+
+        page = build_report(config.output_dir, title=config.title)
+    seconds = time.perf_counter() - started
+    summary = StageSummary("report", 1, 1, int(skipped), 0, seconds, settings, package_versions("avdpo", "jinja2"))
+    summary.write(folder)
+    echo(summary.line())
+    return page
+
+
+def _plan(config: RunConfig) -> None:
+    """One line per stage; a stage whose input is not there yet has everything to do."""
+    _check(config)
+    if "sample" in config.stages:
+        echo(sample.plan(config.of(SampleConfig)))
+    if "score" in config.stages:
+        ready = (config.output_dir / "candidates" / "candidates.parquet").is_file()
+        echo(score.plan(config.of(ScoreConfig)) if ready else "score: everything to do, after sample")
+    if "rank" in config.stages:
+        ready = (config.output_dir / "scores" / "scores.parquet").is_file()
+        echo(rank.plan(config.of(RankConfig)) if ready else "rank: everything to do, after score")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

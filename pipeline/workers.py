@@ -1,0 +1,228 @@
+"""Run jobs on a pool of Ray actors and hand their results to the driver as they finish.
+
+A job and its result are dicts that JSON can hold; both carry a "key" that is unique in the call. They travel as JSON
+text in a one-column block, so no Arrow schema has to be guessed from whatever a prompt holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Job = dict[str, Any]
+Result = dict[str, Any]
+
+START_TRIES = 3
+LOCAL_OBJECT_STORE_BYTES = 256 * 2**20  # rows are small: media travel by path
+
+_DIED_ON_IT = "the worker process died on it each time (crash, out of memory, or a lost node)"
+_DIED_BEFORE_IT = "the worker processes died before they began it (out of memory, or lost nodes)"
+
+
+class WorkerStartError(RuntimeError):
+    """An actor could not be set up (for example, its model could not be loaded), so no job can run."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many actors, what each one reserves, and how much it is given at a time."""
+
+    num_actors: int
+    num_cpus: float  # per actor
+    num_gpus: float  # per actor, fractions allowed
+    batch_size: int  # jobs per task: what a dying worker loses, and what a result waits for
+    max_tries: int
+
+
+def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: Pool) -> Iterator[Result]:
+    """Yield the result of every job, in the order of finishing.
+
+    Args:
+        actor: class set up once per process as `actor(settings)`, whose `run(job) -> Result` must not raise.
+        settings: plain values.
+
+    A result with "retry" true, and a job that was running when its worker died, is tried `max_tries` times. The first
+    then comes as it is, the second as {"key": ..., "lost": reason}; both, as every result, with "tries". Jobs that were
+    only waiting for a worker that died are run again at no charge.
+
+    Raises:
+        WorkerStartError: an actor could not be set up.
+    """
+    left = {job["key"]: job for job in jobs}
+    assert len(left) == len(jobs), "job keys are unique"
+    tries = dict.fromkeys(left, 0)
+    ledger = _start_ledger() if left else None
+    num_passes = idle_passes = 0
+    while left:
+        again: set[str] = set()
+        num_left = len(left)
+        for result in _one_pass(list(left.values()), actor, settings, pool, ledger, alone=num_passes > 0):
+            key = result["key"]
+            tries[key] += 1
+            if result.pop("retry", False) and tries[key] < pool.max_tries:
+                again.add(key)
+            else:
+                del left[key]
+                yield result | {"tries": tries[key]}
+        num_passes += 1
+        died_on = _take_running(ledger) & left.keys() - again
+        for key in died_on:
+            tries[key] += 1
+            if tries[key] == pool.max_tries:
+                del left[key]
+                yield {"key": key, "lost": _DIED_ON_IT, "tries": tries[key]}
+        idle_passes = 0 if died_on or again or len(left) < num_left else idle_passes + 1
+        if idle_passes == pool.max_tries:
+            yield from ({"key": key, "lost": _DIED_BEFORE_IT, "tries": tries[key]} for key in left)
+            return
+
+
+def ensure_ray() -> None:
+    """Connect to the cluster that RAY_ADDRESS names, else start Ray on this machine; does nothing when Ray is up.
+
+    Ray is shut down when the process ends, so the stages of one process share it.
+    """
+    # Ray Data's actors always log a C++ "error" that concerns only drivers which drop their arguments; ours does not.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")  # a dead worker is told by the failures table
+    import ray
+
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    else:
+        start_local_ray()
+
+
+def start_local_ray(num_cpus: int | None = None) -> None:
+    """Start Ray on this machine, with all of its cores unless told otherwise, whatever cluster may run here besides."""
+    import ray
+
+    for attempt in range(1, START_TRIES + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+            return
+        # Ray gives its processes 30 s to come up, which a busy machine may exceed, and then raises the bare class.
+        except Exception as error:
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or attempt == START_TRIES:
+                raise
+
+
+class _BlockRunner:
+    """What Ray Data constructs in each worker: unpacks a block, runs its jobs one by one, packs the results."""
+
+    def __init__(self, actor: type, settings: dict[str, Any], ledger: Any, num_threads: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(num_threads)  # torch reads it when it is first imported, by the actor
+        self._actor = actor(settings)
+        self._ledger = ledger
+        self._name = uuid.uuid4().hex
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        return {"result": [json.dumps(self._run(json.loads(job))) for job in batch["job"]]}
+
+    def _run(self, job: Job) -> Result:
+        import ray
+
+        ray.get(self._ledger.start.remote(self._name, job["key"]))
+        return self._actor.run(job)
+
+
+class _Ledger:
+    """A Ray actor that knows which job each worker began last: the one to suspect when the worker dies.
+
+    Without it, whatever waits in a dead worker's queue would look just as guilty.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[str, str] = {}
+
+    def start(self, worker: str, key: str) -> None:
+        self._running[worker] = key
+
+    def take(self) -> list[str]:
+        running, self._running = list(self._running.values()), {}
+        return running
+
+
+def _start_ledger() -> Any:
+    ensure_ray()
+    import ray
+
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
+
+
+def _take_running(ledger: Any) -> set[str]:
+    import ray
+
+    return set(ray.get(ledger.take.remote()))
+
+
+def _one_pass(
+    jobs: list[Job], actor: type, settings: dict[str, Any], pool: Pool, ledger: Any, *, alone: bool
+) -> Iterator[Result]:
+    """Run each job once; those whose worker died yield nothing. `alone`: one job per task, and no tasks queued."""
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    _quiet_ray_data()
+    num_blocks = len(jobs) if alone else math.ceil(len(jobs) / pool.batch_size)
+    # One block is one task: left to itself, Ray would put everything into one block, for one actor.
+    blocks = ray.data.from_items([{"job": json.dumps(job)} for job in jobs], override_num_blocks=num_blocks)
+    dataset = blocks.map_batches(
+        _BlockRunner,
+        fn_constructor_args=(actor, settings, ledger, max(1, int(pool.num_cpus))),
+        batch_size=None,
+        compute=ActorPoolStrategy(
+            size=min(pool.num_actors, num_blocks), max_tasks_in_flight_per_actor=1 if alone else None
+        ),
+        num_cpus=pool.num_cpus,
+        num_gpus=pool.num_gpus or None,
+        # A dead actor is replaced by the pool, and `map_jobs` decides what is tried again. (Restarting it in place, Ray
+        # Data's default, was seen to hang in Ray 2.60 when a task died while the actor was restarting.)
+        # Ray 2.60 warns that this argument goes in 2.64, and has no other yet; its default is to retry for ever.
+        ray_remote_args_fn=_no_ray_retries,
+    )
+    try:
+        # Without prefetching a result reaches the caller, and so the journal, as soon as its task ends.
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+            for result in batch["result"]:
+                yield json.loads(result)
+    except ray.exceptions.RayActorError as error:
+        raise WorkerStartError(
+            f"{actor.__name__} could not be set up in its worker: {_last_line(error)}. Correct the setting it names, "
+            "or give the worker more memory or GPU."
+        ) from error
+
+
+def _no_ray_retries() -> dict[str, Any]:
+    return {"max_restarts": 0, "max_task_retries": 0}
+
+
+def _quiet_ray_data() -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # the stage shows its own
+    context.max_errored_blocks = -1  # a dead worker costs its block, not the stage
+    context.execution_options.preserve_order = False  # a slow prompt must not hold back the rows of finished ones
+    warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()

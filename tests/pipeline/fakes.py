@@ -1,0 +1,139 @@
+"""A generator and rewards that need no weights, used by dotted path, as a user's own would be."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from media import AVClip
+from media.atomic import atomic_path
+from rewards import Prompt, Reward
+
+NUM_FRAMES, SIZE, FPS, SAMPLE_RATE = 8, 32, 16.0, 16000
+
+HOSTILE = [
+    "quotes \" and ' and `",
+    "<script>alert(1)</script>&amp;",
+    "emoji \U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "two\nlines\r\nand a\ttab",
+    "../../etc/passwd",
+    "x" * 300,
+    "\u05e9\u05dc\u05d5\u05dd \u202eright to left",
+    "comma, semicolon; 100 % $HOME $(id) {0} \\",
+    " spaces around ",
+    "NULL",
+]
+
+
+class FakeLatents:
+    """Bytes in the place of latents."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def save(self, path: str | Path) -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(self._content)
+
+
+class FakeGenerator:
+    """Clips that depend on prompt and seed. Some words in a prompt make it misbehave."""
+
+    def __init__(self, device: str, dtype: str) -> None:
+        assert (device, dtype) == ("cpu", "float32")
+
+    def __call__(self, prompts: list[str], *, seeds: list[int], output: str, **options: Any) -> list[Any]:
+        assert output == "both"
+        return [self._sample(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+
+    def _sample(self, prompt: str, seed: int) -> tuple[AVClip, FakeLatents]:
+        if "CRASH" in prompt:
+            os._exit(1)
+        if "RAISE" in prompt:
+            raise ValueError("no such thing")
+        rng = np.random.default_rng([seed, *prompt.encode()])
+        video = np.broadcast_to(rng.integers(0, 256, size=3), (NUM_FRAMES, SIZE, SIZE, 3)).astype(np.uint8)
+        audio = (0.1 * rng.standard_normal((1, round(NUM_FRAMES / FPS * SAMPLE_RATE)))).clip(-1, 1).astype(np.float32)
+        return AVClip(video, FPS, audio, SAMPLE_RATE), FakeLatents(video[0, 0, 0].tobytes())
+
+
+class SlowGenerator(FakeGenerator):
+    """Slow enough that a kill finds it at work."""
+
+    def _sample(self, prompt: str, seed: int) -> tuple[AVClip, FakeLatents]:
+        time.sleep(0.15)
+        return super()._sample(prompt, seed)
+
+
+class BrokenGenerator:
+    def __init__(self, device: str, dtype: str) -> None:
+        raise RuntimeError("the weights are gone")
+
+
+class FakeReward(Reward):
+    """Every ranked metric, from the redness and a few samples of a clip."""
+
+    name = "fake"
+    version = "1"
+    columns: ClassVar[tuple[str, ...]] = (
+        "visual_quality",
+        "motion_quality",
+        "ib_tv",
+        "audio_quality",
+        "ib_ta",
+        "ib_av",
+        "desync",
+    )
+    higher_is_better: ClassVar[dict[str, bool]] = {column: column != "desync" for column in columns}
+    needs = frozenset({"video", "audio"})
+    licence = "none"
+
+    def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Any]:
+        import torch
+
+        quality = torch.tensor([clip.video[..., 0].mean() / 255 for clip in clips])  # most candidates agree everywhere
+        details = torch.tensor(np.stack([clip.audio[0, 100 : 100 + len(self.columns)] for clip in clips]))
+        values = quality[:, None] + 0.1 * details
+        return dict(zip(self.columns, values.float().T, strict=True)) | {"desync": 1 - values[:, -1].float()}
+
+
+class NewerFakeReward(FakeReward):
+    """The same reward, whose scores have changed."""
+
+    version = "2"
+
+    def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Any]:
+        return {column: values + 1 for column, values in super().score(clips, prompts).items()}
+
+
+class LoudnessReward(Reward):
+    """A third-party metric, undefined for a prompt that asks for it."""
+
+    name = "loudness"
+    version = "1"
+    columns = ("loudness",)
+    higher_is_better: ClassVar[dict[str, bool]] = {"loudness": False}
+    needs = frozenset({"audio", "text"})
+    licence = "none"
+
+    def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Any]:
+        import torch
+
+        levels = [
+            float("nan") if "silence" in prompt.prompt else float(np.abs(clip.audio).mean())
+            for clip, prompt in zip(clips, prompts, strict=True)
+        ]
+        return {"loudness": torch.tensor(levels)}
+
+
+class CrashingReward(FakeReward):
+    """Takes its worker down with a clip of one prompt."""
+
+    name = "crashing"
+
+    def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Any]:
+        if any("POISON" in prompt.prompt for prompt in prompts):
+            os._exit(1)
+        return super().score(clips, prompts)
