@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from media.cli import StageSummary, atomic_write_text, config_to_dict, echo, package_versions, parse_config, save_config
+from media.cli import StageSummary, atomic_write_text, echo, package_versions, parse_config, save_config
 from pipeline.schema import PAIRS, validate
 from rewards.metrics import HIGHER_IS_BETTER, METRIC_COLUMNS, MODALITY_METRICS
 
@@ -77,24 +77,31 @@ def build_report(output_dir: Path, *, title: str = "Preference pairs") -> Path:
 
 
 def run_report(config: ReportConfig) -> StageSummary:
-    """Build the report as a stage: with summary.json and config.yaml beside the page, and a summary line on stdout."""
-    started = time.perf_counter()
-    pairs = _read_pairs(config.output_dir / "pairs")
-    page = _write_page(pairs, config.output_dir, config.title)
+    """Build the report as a stage, with summary.json beside it; a page of this very ranking is left alone."""
+    started, folder = time.perf_counter(), config.output_dir / "report"
+    settings = {"title": config.title, "inputs": _ranking(config.output_dir).get("inputs")}
+    summary_path = folder / "summary.json"
+    earlier = json.loads(summary_path.read_text(encoding="utf-8")) if summary_path.is_file() else {}
+    finished = bool(settings["inputs"]) and earlier.get("settings") == settings and (folder / "index.html").is_file()
+    if finished:
+        num_pairs = int(earlier["wanted"])
+    else:
+        pairs = _read_pairs(config.output_dir / "pairs")
+        _write_page(pairs, config.output_dir, config.title)
+        save_config(config, folder / "config.yaml")
+        num_pairs = len(pairs)
     summary = StageSummary(
         stage="report",
-        wanted=len(pairs),
-        done=len(pairs),
-        skipped=0,
+        wanted=num_pairs,
+        done=num_pairs,
+        skipped=num_pairs if finished else 0,
         failed=0,
         seconds=time.perf_counter() - started,
-        settings=config_to_dict(config),
+        settings=settings,
         versions=package_versions("avdpo", "datasets", "jinja2"),
     )
-    summary.write(page.parent)
-    save_config(config, page.parent / "config.yaml")
+    summary.write(folder)
     echo(summary.line())
-    echo(f"report: {page}")
     return summary
 
 
@@ -107,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             echo(f"report: {num_pairs} pairs (dry run: nothing written); output {config.output_dir / 'report'}")
         else:
             run_report(config)
+            echo(f"report: {config.output_dir / 'report' / 'index.html'}")
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -134,11 +142,15 @@ def _read_pairs(pairs_dir: Path) -> pa.Table:
 
 
 def _write_page(pairs: pa.Table, output_dir: Path, title: str) -> Path:
-    ranking_path = output_dir / "pairs" / "ranking.json"
-    ranking = json.loads(ranking_path.read_text(encoding="utf-8")) if ranking_path.is_file() else {}
     page = output_dir / "report" / "index.html"
-    atomic_write_text(page, _render(pairs, ranking, output_dir, title))
+    atomic_write_text(page, _render(pairs, _ranking(output_dir), output_dir, title))
     return page
+
+
+def _ranking(output_dir: Path) -> dict[str, Any]:
+    """Statistics and yield of the ranking, and what it was made from; pairs of another origin have none."""
+    path = output_dir / "pairs" / "ranking.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _render(pairs: pa.Table, ranking: dict[str, Any], output_dir: Path, title: str) -> str:

@@ -8,15 +8,12 @@ Each stage does what is missing, so a run that was stopped at any moment is cont
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
-from media.cli import StageSummary, config_to_yaml, echo, package_versions, parse_config
+from media.cli import config_to_yaml, echo, parse_config
 from pipeline import rank, sample, score
 from pipeline.rank import RankConfig
 from pipeline.ranking import GroundTruthPolicy, Strategy
@@ -98,27 +95,11 @@ def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:
         rank.rank(config.of(RankConfig))
         results.append(f"pairs: {config.output_dir / 'pairs'}")
     else:
-        results.append(f"report: {_report(config)}")
+        from pipeline.report import ReportConfig, run_report  # late: draws in a template engine
+
+        run_report(ReportConfig(config.output_dir, config.title))
+        results.append(f"report: {config.output_dir / 'report' / 'index.html'}")
     return 0
-
-
-def _report(config: RunConfig) -> Path:
-    """Build the page unless it shows this ranking already."""
-    started, folder = time.perf_counter(), config.output_dir / "report"
-    ranking = json.loads((config.output_dir / "pairs" / "ranking.json").read_text(encoding="utf-8"))
-    settings = {"title": config.title, "inputs": ranking["inputs"]}
-    summary_path, page = folder / "summary.json", folder / "index.html"
-    earlier = json.loads(summary_path.read_text(encoding="utf-8")) if summary_path.is_file() else {}
-    skipped = page.is_file() and earlier.get("settings") == settings
-    if not skipped:
-        from pipeline.report import build_report  # late: draws in datasets and a template engine
-
-        page = build_report(config.output_dir, title=config.title)
-    seconds = time.perf_counter() - started
-    summary = StageSummary("report", 1, 1, int(skipped), 0, seconds, settings, package_versions("avdpo", "jinja2"))
-    summary.write(folder)
-    echo(summary.line())
-    return page
 
 
 def _plan(config: RunConfig) -> None:
