@@ -98,9 +98,8 @@ def rank_pairs(
 
     grid = _Grid.build(codes, len(prompts), scores, eligible, may_lose=~is_ground_truth | (ground_truth == "any"))
     winners, losers, found = _choose(grid, strategy)  # (P, 2): the candidate for picture and the one for sound
-    pairs = _pairs_frame(
-        frame, scores, prompts, winners[found], losers[found], found, [m for m in metrics if m in frame]
-    )
+    carried = [metric for metric in metrics if metric in frame]
+    pairs = _pairs_frame(frame, scores, prompts[found], (winners[found], losers[found]), carried)
     reasons = _reasons(grid, found)
     attrition = pd.DataFrame({"prompt_id": prompts[~found], "reason": reasons[~found]})
     report = {
@@ -266,13 +265,13 @@ def _reasons(grid: _Grid, found: np.ndarray) -> np.ndarray:
 def _pairs_frame(
     frame: pd.DataFrame,
     scores: np.ndarray,
-    prompts: np.ndarray,
-    winners: np.ndarray,
-    losers: np.ndarray,
-    found: np.ndarray,
+    prompt_ids: np.ndarray,
+    rows: tuple[np.ndarray, np.ndarray],
     metrics: list[str],
 ) -> pd.DataFrame:
-    columns: dict[str, Any] = {"prompt_id": prompts[found]}
+    """rows: of winners and of losers (pairs, 2), for picture and sound."""
+    winners, losers = rows
+    columns: dict[str, Any] = {"prompt_id": prompt_ids}
     if "prompt" in frame:
         columns["prompt"] = frame["prompt"].take(winners[:, 0]).array
     side_scores = []

@@ -97,7 +97,7 @@ def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:
     else:
         from pipeline.report import ReportConfig, run_report  # late: draws in a template engine
 
-        run_report(ReportConfig(config.output_dir, config.title))
+        run_report(ReportConfig(output_dir=config.output_dir, title=config.title))
         results.append(f"report: {config.output_dir / 'report' / 'index.html'}")
     return 0
 

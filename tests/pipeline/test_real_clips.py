@@ -36,4 +36,4 @@ def test_real_clips_become_candidates_and_are_scored(tmp_path):
         assert (clip.fps, clip.sample_rate) == (16.0, 16_000)
         assert clip.video.std() > 5  # a picture, not a blank
         assert scores.loc[name, "visual_quality"] >= 0
-        assert scores.loc[name, "error"] is None
+        assert pd.isna(scores.loc[name, "error"])
