@@ -156,12 +156,9 @@ def _sorted(frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
 
 
 def _check_finite(frame: pd.DataFrame, values: np.ndarray) -> None:
-    rows, columns = np.nonzero(np.isinf(values))
-    if len(rows):
-        raise ValueError(
-            f"{RANKED_METRICS[columns[0]]} of candidate {frame['candidate_id'].iloc[rows[0]]!r} is infinite. "
-            "Leave a score that could not be computed empty."
-        )
+    for row, column in np.argwhere(np.isinf(values))[:1]:
+        name = frame["candidate_id"].iloc[row]
+        raise ValueError(f"{RANKED_METRICS[column]} of candidate {name!r} is infinite. Leave a missing score empty.")
 
 
 def _standardise(signed: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, dict[str, dict[str, float]]]:
@@ -188,8 +185,8 @@ def _table_ranks(signed: np.ndarray, eligible: np.ndarray) -> np.ndarray:
 
 
 def _modality_scores(basis: np.ndarray) -> np.ndarray:
-    columns = [[RANKED_METRICS.index(metric) for metric in metrics] for metrics in MODALITY_METRICS.values()]
-    return np.stack([basis[:, positions].mean(axis=1) for positions in columns], axis=1)
+    groups = [[RANKED_METRICS.index(metric) for metric in metrics] for metrics in MODALITY_METRICS.values()]
+    return np.stack([basis[:, group].mean(axis=1) for group in groups], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,8 +230,7 @@ def _best_pair(grid: _Grid, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     scores: (P, K, M). The loop is over places of a prompt, which are few.
     """
     num_prompts, num_places = grid.rows.shape
-    margin = np.full(num_prompts, -np.inf)
-    winner, loser = np.full(num_prompts, -1), np.full(num_prompts, -1)
+    margin, winner, loser = np.full(num_prompts, -np.inf), np.full(num_prompts, -1), np.full(num_prompts, -1)
     for i, j in _place_pairs(num_places):
         difference = scores[:, i] - scores[:, j]
         allowed = grid.eligible[:, i] & grid.eligible[:, j] & grid.may_lose[:, j]
@@ -251,9 +247,8 @@ def _place_pairs(num_places: int) -> list[tuple[int, int]]:
 
 def _reasons(grid: _Grid, found: np.ndarray) -> np.ndarray:
     """Why each prompt (P,) without a pair has none."""
-    num_prompts, num_places = grid.rows.shape
-    forbidden, tied = np.zeros(num_prompts, bool), np.zeros(num_prompts, bool)
-    for i, j in _place_pairs(num_places):
+    forbidden, tied = np.zeros(len(found), bool), np.zeros(len(found), bool)
+    for i, j in _place_pairs(grid.rows.shape[1]):
         difference = grid.scores[:, i] - grid.scores[:, j]
         both = grid.eligible[:, i] & grid.eligible[:, j]
         forbidden |= both & ~grid.may_lose[:, j] & (difference > 0).all(axis=1)
@@ -275,8 +270,8 @@ def _pairs_frame(
     if "prompt" in frame:
         columns["prompt"] = frame["prompt"].take(winners[:, 0]).array
     side_scores = []
-    for side, rows in (("chosen", winners), ("rejected", losers)):
-        values, modality_scores = _side(frame, scores, rows, metrics)
+    for side, side_rows in (("chosen", winners), ("rejected", losers)):
+        values, modality_scores = _side(frame, scores, side_rows, metrics)
         columns |= {f"{side}_{name}": column for name, column in values.items()}
         side_scores.append(modality_scores)
     margins = side_scores[0] - side_scores[1]  # (pairs, modalities)
