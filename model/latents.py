@@ -1,5 +1,6 @@
 """What the network works on: one clip as video and audio latents, and its file."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,14 @@ class AVLatents:
         """Writes a safetensors file atomically; the final name means that it is complete."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        metadata = {name: repr(getattr(self, name)) for name in _GEOMETRY}
+        # One entry: safetensors writes several in random order, and the same latents must give the same bytes.
+        metadata = {"geometry": json.dumps({name: getattr(self, name) for name in _GEOMETRY})}
         save_file({"video": self.video.contiguous(), "audio": self.audio.contiguous()}, temporary, metadata=metadata)
         os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "AVLatents":
         with safe_open(path, framework="pt") as file:
-            geometry = file.metadata()
+            geometry = json.loads(file.metadata()["geometry"])
             video, audio = file.get_tensor("video"), file.get_tensor("audio")
-        counts = {name: int(geometry[name]) for name in _GEOMETRY if name != "fps"}
-        return cls(video, audio, fps=float(geometry["fps"]), **counts)
+        return cls(video, audio, **geometry)

@@ -53,6 +53,9 @@ def test_latents_decode_to_the_clip_they_came_with(tiny, tmp_path):
     assert np.array_equal(decoded.video, clip.video)
     assert np.array_equal(decoded.audio, clip.audio)
     assert (loaded.num_frames, loaded.fps, loaded.num_samples) == (33, 16.0, 33_000)
+    for _ in range(8):  # several metadata entries would come in random order
+        latents.save(tmp_path / "again.safetensors")
+        assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "0.safetensors").read_bytes()
 
 
 def test_text_padding_is_zero_and_rows_are_independent(tiny):

@@ -9,11 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from safetensors.numpy import load_file
 
 from media import read_clip
 from tests.pipeline.fakes import HOSTILE
@@ -160,15 +158,6 @@ def test_killed_at_random_moments_and_continued_it_gives_the_tables_of_an_undist
             ).read_bytes()
     files = [path for path in (folder / "media").rglob("*") if path.is_file()]
     assert len(files) == 3 * len(ours["candidates"])
-
-
-def assert_same_latents(path: Path, reference: Path) -> None:
-    if not HAS_TINY_PRESET:
-        assert path.read_bytes() == reference.read_bytes()
-        return
-    ours, expected = load_file(path), load_file(reference)  # safetensors writes its metadata in no fixed order
-    assert ours.keys() == expected.keys()
-    assert all(np.array_equal(ours[name], expected[name]) for name in expected)
 
 
 def kill_after_progress(arguments: list[str], output_dir: Path, generator: random.Random) -> None:
