@@ -1,13 +1,14 @@
 """What the network works on: one clip as video and audio latents, and its file."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from media.atomic import atomic_path
 
 _GEOMETRY = ("num_frames", "height", "width", "fps", "num_samples")
 
@@ -26,12 +27,11 @@ class AVLatents:
 
     def save(self, path: str | Path) -> None:
         """Writes a safetensors file atomically; the final name means that it is complete."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         # One entry: safetensors writes several in random order, and the same latents must give the same bytes.
         metadata = {"geometry": json.dumps({name: getattr(self, name) for name in _GEOMETRY})}
-        save_file({"video": self.video.contiguous(), "audio": self.audio.contiguous()}, temporary, metadata=metadata)
-        os.replace(temporary, path)
+        tensors = {"video": self.video.contiguous(), "audio": self.audio.contiguous()}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "AVLatents":
