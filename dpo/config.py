@@ -10,12 +10,7 @@ from transformers import TrainingArguments
 
 from dpo.loss import LossType
 from dpo.schema import MODALITIES
-
-# A module is adapted when its dotted name ends with one of these: attention and feed-forward, as published.
-LORA_TARGET_MODULES = (
-    *(f"{attention}.{projection}" for attention in ("self_attn", "cross_attn") for projection in "qkvo"),
-    *(f"{expert}.{layer}" for expert in ("ffn", "audio_ffn") for layer in (0, 2)),
-)
+from model.stages import LORA_TARGET_MODULES
 
 
 @dataclass

@@ -192,7 +192,7 @@ def _columns(
     pipeline: "JointAVPipeline", root: Path, pairs: list[dict[str, Any]], progress: Callable[[int], Any]
 ) -> dict[str, Any]:
     texts = pipeline.encode_text([pair["prompt"] for pair in pairs])
-    embeds = [embed[mask].cpu().numpy() for embed, mask in zip(texts.embeds, texts.mask, strict=True)]
+    embeds = [embed.cpu().numpy() for embed in texts.trimmed()]
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for pair, text in zip(pairs, embeds, strict=True):
         latents = {side: _latents(pipeline, root, pair, side) for side in SIDES}

@@ -170,7 +170,7 @@ def _default(setting: Field[Any]) -> str:
 
 def _load(config: "TrainConfig") -> tuple["PairDataset", "JointDiT"]:
     from dpo.data import PairDataset
-    from model.pipeline import load_transformer
+    from model.locate import load_transformer
 
     dataset = PairDataset.load(config.dataset)
     network = load_transformer(config.model)

@@ -14,14 +14,21 @@ TRAINING_SHIFT_SCALE = 5.0  # facts_training section 3: the training draw uses i
 INFERENCE_SHIFT_SCALE = 1.0  # the published sampler does not, whatever its config says.
 
 
+def shift_ratio(height: int, width: int, num_frames: int, scale: float) -> float:
+    """r = scale * sqrt(height * width / 512^2) * sqrt(n) with n = 5 * (num_frames // 17), 1 for a single frame.
+
+    The 17 and 5 come from an older autoencoder, as published.  Height and width are in pixels.
+    """
+    temporal = 1 if num_frames == 1 else num_frames // 17 * 5
+    return scale * math.sqrt(height * width / 512**2) * math.sqrt(max(temporal, 1))
+
+
 def shift_timesteps(timestep: Tensor, height: int, width: int, num_frames: int, scale: float) -> Tensor:
     """Moves timesteps towards noise for larger and longer clips: t' = r t / (1 + (r - 1) t) on t/1000.
 
-    r = scale * sqrt(height * width / 512^2) * sqrt(n) with n = 5 * (num_frames // 17), 1 for a single frame: the
-    17 and 5 come from an older autoencoder, as published.  Height and width are in pixels.
+    `scale` is 5.0 in published training and 1.0 in published sampling; r is `shift_ratio`.
     """
-    temporal = 1 if num_frames == 1 else num_frames // 17 * 5
-    ratio = scale * math.sqrt(height * width / 512**2) * math.sqrt(max(temporal, 1))
+    ratio = shift_ratio(height, width, num_frames, scale)
     sigma = timestep / NUM_TRAIN_TIMESTEPS
     return NUM_TRAIN_TIMESTEPS * ratio * sigma / (1 + (ratio - 1) * sigma)
 

@@ -4,8 +4,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from media.cli import echo, parse_config
+from model.sizes import ClipSize, image_size, nearest_num_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,33 +19,81 @@ class GenerateConfig:
     model: str = field(default="tiny", metadata={"help": "A preset's name, a model folder or an adapter folder."})
     seed: int = field(default=0, metadata={"help": "Seed of the noise: the same seed gives the same clip."})
     num_frames: int | None = field(default=None, metadata={"help": "Frames to generate, 4n + 1."})
+    duration_s: float | None = field(default=None, metadata={"help": "In place of num_frames: seconds at 16 fps."})
     height: int | None = field(default=None, metadata={"help": "Pixels, a multiple of 16."})
     width: int | None = field(default=None, metadata={"help": "Pixels, a multiple of 16."})
-    num_inference_steps: int | None = field(default=None, metadata={"help": "Euler steps."})
+    resolution: str | None = field(
+        default=None, metadata={"help": "In place of height and width: 240p, 360p or 480p, rounded up to 16 pixels."}
+    )
+    aspect_ratio: str = field(
+        default="9:16", metadata={"help": "With resolution, height:width as in the release: 9:16 is landscape."}
+    )
+    num_inference_steps: int | None = field(default=None, metadata={"help": "Evaluations of the network."})
+    solver: Literal["euler", "unipc", "dpm++"] | None = field(
+        default=None, metadata={"help": "euler is the release's; the others need about half the steps."}
+    )
+    shift_scale: float | None = field(
+        default=None, metadata={"help": "Shift of the timesteps towards noise: published sampling 1.0, training 5.0."}
+    )
     guidance_scale: float | None = field(default=None, metadata={"help": "Classifier-free guidance; 1 turns it off."})
     negative_prompt: str | None = field(default=None, metadata={"help": "What to steer away from."})
     device: str = field(default="cpu", metadata={"help": "A torch device, such as cuda."})
+    dtype: Literal["float32", "bfloat16"] = field(
+        default="float32", metadata={"help": "Of the network and the text encoder; bfloat16 on GPUs, as published."}
+    )
+    offload: bool = field(
+        default=False, metadata={"help": "Keep each part on the CPU while it does not work: least GPU memory."}
+    )
 
     def __post_init__(self) -> None:
         if self.output.suffix != ".mp4":
             raise ValueError(f"output is {str(self.output)!r}: clips are written as .mp4, so give a name that ends so.")
+        if self.resolution is not None:
+            if self.height is not None or self.width is not None:
+                raise ValueError("resolution and height or width both give the size: keep one of them.")
+            image_size(self.resolution, self.aspect_ratio)
+        if self.duration_s is not None:
+            if self.num_frames is not None:
+                raise ValueError("duration_s and num_frames both give the length: keep one of them.")
+            nearest_num_frames(self.duration_s)
+
+    @property
+    def clip_length(self) -> int | None:
+        """Frames to generate."""
+        return self.num_frames if self.duration_s is None else nearest_num_frames(self.duration_s)
+
+    @property
+    def picture_size(self) -> tuple[int | None, int | None]:
+        """(height, width) in pixels."""
+        if self.resolution is None:
+            return self.height, self.width
+        padded = ClipSize(1, *image_size(self.resolution, self.aspect_ratio)).padded
+        return padded.height, padded.width
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse_config(GenerateConfig, argv)
+    import torch  # late: `--help` must not wait for it
+
     from media import write_clip
     from model.pipeline import JointAVPipeline
 
-    pipeline = JointAVPipeline.from_pretrained(config.model, device=config.device)
+    pipeline = JointAVPipeline.from_pretrained(
+        config.model, config.device, getattr(torch, config.dtype), offload=config.offload
+    )
+    height, width = config.picture_size
     [clip] = pipeline(
         [config.prompt],
         seeds=[config.seed],
-        num_frames=config.num_frames,
-        height=config.height,
-        width=config.width,
+        num_frames=config.clip_length,
+        height=height,
+        width=width,
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
         negative_prompt=config.negative_prompt,
+        solver=config.solver,
+        shift_scale=config.shift_scale,
+        progress=True,
     )
     config.output.parent.mkdir(parents=True, exist_ok=True)
     write_clip(clip, config.output)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -11,20 +11,21 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import trange
 
 from media.clip import AVClip
 from media.convert import convert_clip
-from model.codecs import FrameGroupVideoCodec, MelAudioCodec
-from model.flow import INFERENCE_SHIFT_SCALE, TRAINING_SHIFT_SCALE, euler_step, guide, sampling_timesteps
+from model.codecs import AudioCodec, VideoCodec, load_audio_codec, load_video_codec
+from model.components import Components, Part
+from model.flow import INFERENCE_SHIFT_SCALE, TRAINING_SHIFT_SCALE, guide
 from model.latents import AVLatents
-from model.presets import PRESETS, preset_path
+from model.locate import PIPELINE_CONFIG_NAME, base_folder, component_path, load_transformer, transformer_config
+from model.sizes import FRAMES_PER_STEP, ClipSize
+from model.solvers import SolverName, make_solver
 from model.text import TextEmbeddings, TextEncoder
 from model.transformer import JointDiT
 
-PIPELINE_CONFIG_NAME = "pipeline.json"
-ADAPTER_CONFIG_NAME = "adapter_config.json"
-LATENT_FRAMES = 4  # video frames to one latent step, after the first
-VIDEO_DOWNSAMPLING = 8
+OUTPUTS = ("clip", "latents", "both")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class GenerationDefaults:
     sample_rate: int = 16_000
     num_inference_steps: int = 50
     guidance_scale: float = 5.0
+    solver: SolverName = "euler"
     shift_scale: float = INFERENCE_SHIFT_SCALE
     training_shift_scale: float = TRAINING_SHIFT_SCALE
     negative_prompt: str = ""
@@ -48,69 +50,78 @@ class GenerationDefaults:
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Sizes of one request; latent sizes follow from them."""
+class _Request:
+    """One call's settings, every default filled in."""
 
-    num_frames: int
-    height: int
-    width: int
-
-    def __post_init__(self) -> None:
-        if self.num_frames % LATENT_FRAMES != 1:
-            raise ValueError(f"num_frames is {self.num_frames}, the codec needs 4n + 1: use {self._nearest_frames}.")
-        if self.height % (2 * VIDEO_DOWNSAMPLING) or self.width % (2 * VIDEO_DOWNSAMPLING):
-            raise ValueError(f"{self.height}x{self.width} pixels do not split into patches: use multiples of 16.")
-
-    @property
-    def _nearest_frames(self) -> int:
-        return max(self.num_frames - 1, 0) // LATENT_FRAMES * LATENT_FRAMES + 1
-
-    @property
-    def video_latent_size(self) -> tuple[int, int, int]:
-        frames = (self.num_frames - 1) // LATENT_FRAMES + 1
-        return frames, self.height // VIDEO_DOWNSAMPLING, self.width // VIDEO_DOWNSAMPLING
+    size: ClipSize
+    num_samples: int
+    num_steps: int
+    guidance_scale: float
+    solver: str
+    shift_scale: float
+    progress: bool
 
 
 class JointAVPipeline:
-    """Generates clips from prompts; also encodes text and clips as training needs them."""
+    """Generates clips from prompts; also encodes text and clips as training needs them.
+
+    Made by `from_pretrained`, or from parts that are in memory already.
+    """
 
     def __init__(
         self,
         transformer: JointDiT,
-        video_codec: FrameGroupVideoCodec,
-        audio_codec: MelAudioCodec,
+        video_codec: VideoCodec,
+        audio_codec: AudioCodec,
         text_encoder: TextEncoder,
         defaults: GenerationDefaults,
         name_or_path: str = "",
     ) -> None:
-        self.transformer = transformer.eval()
-        self.video_codec = video_codec
-        self.audio_codec = audio_codec
-        self.text_encoder = text_encoder
-        self.defaults = defaults
-        self.name_or_path = name_or_path
+        loaders: dict[str, Callable[[], Part]] = {
+            "transformer": transformer.eval,
+            "video_codec": lambda: video_codec,
+            "audio_codec": lambda: audio_codec,
+            "text_encoder": lambda: text_encoder,
+        }
+        self._set(Components(loaders), defaults, name_or_path)
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        name_or_path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        offload: bool = False,
     ) -> "JointAVPipeline":
-        """Loads a preset by name, a pipeline folder, or a peft adapter folder (its base with the adapter merged).
+        """A preset by name, a pipeline folder, or a peft adapter folder (its base with the adapter merged).
+
+        Parts are loaded when they are first needed.
+
+        Args:
+            dtype: of the network and the text encoder; codecs compute in float32, as published.
+            offload: keep each part on the CPU except while it works on `device`.
 
         Raises:
             ValueError: when the folder holds neither a pipeline nor an adapter.
         """
-        transformer = load_transformer(name_or_path, dtype)
-        folder = _base_folder(name_or_path)
+        folder = base_folder(name_or_path)
         settings: dict[str, Any] = json.loads((folder / PIPELINE_CONFIG_NAME).read_text(encoding="utf-8"))
-        pipeline = cls(
-            transformer,
-            FrameGroupVideoCodec.from_pretrained(folder / "video_codec"),
-            MelAudioCodec.from_pretrained(folder / "audio_codec"),
-            TextEncoder.from_pretrained(folder / "text_encoder", transformer.config.text_len),
-            GenerationDefaults(**settings["defaults"]),
-            str(name_or_path),
+        unknown = set(settings["defaults"]) - {field.name for field in fields(GenerationDefaults)}
+        if unknown:
+            raise ValueError(f"{folder / PIPELINE_CONFIG_NAME} has unknown defaults {sorted(unknown)}: remove them.")
+        loaders: dict[str, Callable[[], Part]] = {
+            "transformer": lambda: load_transformer(name_or_path, dtype),
+            "video_codec": lambda: load_video_codec(component_path(folder, "video_codec")),
+            "audio_codec": lambda: load_audio_codec(component_path(folder, "audio_codec")),
+            "text_encoder": lambda: TextEncoder.from_pretrained(
+                component_path(folder, "text_encoder"), transformer_config(folder).text_len, dtype
+            ),
+        }
+        pipeline = cls.__new__(cls)
+        pipeline._set(
+            Components(loaders, device, offload), GenerationDefaults(**settings["defaults"]), str(name_or_path)
         )
-        return pipeline.to(device)
+        return pipeline
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes all parts into one folder; `dtype` casts the stored weights of the network and the codecs."""
@@ -123,13 +134,34 @@ class JointAVPipeline:
         (folder / PIPELINE_CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def to(self, device: str | torch.device) -> "JointAVPipeline":
-        for module in (self.transformer, self.video_codec, self.audio_codec, self.text_encoder.model):
-            module.to(device)
+        self._parts.to(device)
         return self
 
     @property
+    def transformer(self) -> JointDiT:
+        return self._parts["transformer"]
+
+    @property
+    def video_codec(self) -> VideoCodec:
+        return self._parts["video_codec"]
+
+    @property
+    def audio_codec(self) -> AudioCodec:
+        return self._parts["audio_codec"]
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        return self._parts["text_encoder"]
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the parts that are in memory."""
+        return self._parts.loaded
+
+    @property
     def device(self) -> torch.device:
-        return self.transformer.device
+        """Where parts work."""
+        return self._parts.device
 
     @cached_property
     def model_id(self) -> str:
@@ -142,17 +174,41 @@ class JointAVPipeline:
 
     def encode_text(self, prompts: Sequence[str]) -> TextEmbeddings:
         """Embeds prompts: float32 (B, L, D) with zeros on padding, and the mask."""
-        return self.text_encoder(list(prompts))
+        with self._parts.use("text_encoder") as encoder:
+            return encoder(list(prompts))
 
     @torch.inference_mode()
     def encode_clips(self, clips: Sequence[AVClip]) -> list[AVLatents]:
         """Encodes clips, each brought to 4n + 1 frames (cut), the model's frame rate, mono and its sample rate."""
-        return [self._encode(clip) for clip in clips]
+        clips = [
+            convert_clip(
+                clip,
+                num_frames=(clip.num_frames - 1) // FRAMES_PER_STEP * FRAMES_PER_STEP + 1,
+                sample_rate=self.defaults.sample_rate,
+                num_channels=1,
+            )
+            for clip in clips
+        ]
+        with self._parts.use("video_codec") as codec:
+            videos = [codec.encode(self._tensor(clip.video[None]))[0].cpu() for clip in clips]
+        with self._parts.use("audio_codec") as codec:
+            audios = [codec.encode(self._tensor(clip.audio))[0].cpu() for clip in clips]
+        return [
+            AVLatents(video, audio, clip.num_frames, clip.height, clip.width, clip.fps, clip.num_samples)
+            for clip, video, audio in zip(clips, videos, audios, strict=True)
+        ]
 
     @torch.inference_mode()
     def decode_latents(self, latents: Sequence[AVLatents]) -> list[AVClip]:
         """Decodes latents, one clip at a time."""
-        return [self._decode(one) for one in latents]
+        with self._parts.use("video_codec") as codec:
+            videos = [codec.decode(one.video[None].to(self.device))[0].cpu().numpy() for one in latents]
+        with self._parts.use("audio_codec") as codec:
+            audios = [codec.decode(one.audio[None].to(self.device), one.num_samples).cpu().numpy() for one in latents]
+        return [
+            AVClip(video, one.fps, audio, self.defaults.sample_rate)
+            for one, video, audio in zip(latents, videos, audios, strict=True)
+        ]
 
     @torch.inference_mode()
     def __call__(
@@ -166,12 +222,22 @@ class JointAVPipeline:
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         negative_prompt: str | None = None,
+        solver: SolverName | None = None,
+        shift_scale: float | None = None,
         output: Literal["clip", "latents", "both"] = "clip",
+        progress: bool = False,
     ) -> list[Any]:
         """Generates one clip per (prompt, seed).
 
         Noise is drawn by a CPU float32 generator from the seed alone and each clip is computed by itself, so that a
         clip is the same bit for bit whatever else is in the call.
+
+        Args:
+            num_frames, height, width: 4n + 1 frames, multiples of 16 pixels; `model.sizes` has the published ones.
+            guidance_scale: 1 turns guidance, and the negative prompt, off and halves the work.
+            solver: "euler" (published), "unipc" or "dpm++".
+            shift_scale: of the timesteps towards noise; published sampling 1.0, published training 5.0.
+            progress: show a bar of the steps on stderr.
 
         Returns:
             `AVClip`s, `AVLatents`, or (clip, latents) tuples, as `output` says.
@@ -181,119 +247,74 @@ class JointAVPipeline:
         """
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give one seed per prompt.")
-        if output not in ("clip", "latents", "both"):
+        if output not in OUTPUTS:
             raise ValueError(f"output is {output!r}; choose 'clip', 'latents' or 'both'.")
         defaults = self.defaults
-        geometry = Geometry(num_frames or defaults.num_frames, height or defaults.height, width or defaults.width)
-        steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
-        scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
-        negative = self.encode_text([defaults.negative_prompt if negative_prompt is None else negative_prompt])
-        embedded: dict[str, TextEmbeddings] = {}
-        results: list[Any] = []
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            if prompt not in embedded:
-                embedded[prompt] = self.encode_text([prompt])
-            latents = self._generate(embedded[prompt], negative, seed, geometry, steps, scale)
-            clip = None if output == "latents" else self._decode(latents)
-            results.append({"clip": clip, "latents": latents, "both": (clip, latents)}[output])
-        return results
+        size = ClipSize(num_frames or defaults.num_frames, height or defaults.height, width or defaults.width)
+        size.check_unpadded()
+        request = _Request(
+            size=size,
+            num_samples=round(size.num_frames / defaults.fps * defaults.sample_rate),
+            num_steps=defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
+            guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
+            solver=solver or defaults.solver,
+            shift_scale=defaults.shift_scale if shift_scale is None else shift_scale,
+            progress=progress,
+        )
+        negative = defaults.negative_prompt if negative_prompt is None else negative_prompt
+        latents = self._generate(prompts, negative, seeds, request)
+        if output == "latents":
+            return list(latents)
+        clips = self.decode_latents(latents)
+        return clips if output == "clip" else list(zip(clips, latents, strict=True))
+
+    def _set(self, parts: Components, defaults: GenerationDefaults, name_or_path: str) -> None:
+        self._parts = parts
+        self.defaults = defaults
+        self.name_or_path = name_or_path
 
     def _generate(
-        self,
-        text: TextEmbeddings,
-        negative: TextEmbeddings,
-        seed: int,
-        geometry: Geometry,
-        num_steps: int,
-        guidance_scale: float,
+        self, prompts: Sequence[str], negative_prompt: str, seeds: Sequence[int], request: _Request
+    ) -> list[AVLatents]:
+        texts = list(dict.fromkeys([negative_prompt, *prompts]))
+        embedded = self.encode_text(texts)
+        rows = {text: (embedded.embeds[i], embedded.mask[i]) for i, text in enumerate(texts)}
+        with self._parts.use("transformer") as transformer:
+            results = []
+            for prompt, seed in zip(prompts, seeds, strict=True):
+                guided = [rows[prompt], rows[negative_prompt]] if request.guidance_scale != 1 else [rows[prompt]]
+                embeds, mask = (torch.stack(tensors).to(self.device) for tensors in zip(*guided, strict=True))
+                noise = self._noise(transformer.config, seed, request)
+                results.append(self._denoise(transformer, noise, embeds, mask, request))
+        return results
+
+    def _denoise(
+        self, transformer: JointDiT, latents: dict[str, Tensor], embeds: Tensor, mask: Tensor, request: _Request
     ) -> AVLatents:
-        """Euler sampling with classifier-free guidance, conditional and negative halves in one call."""
-        num_samples = round(geometry.num_frames / self.defaults.fps * self.defaults.sample_rate)
-        video, audio = self._noise(seed, geometry, num_samples)
-        embeds = torch.cat([text.embeds, negative.embeds]).to(self.device)
-        mask = torch.cat([text.mask, negative.mask]).to(self.device)
-        grid = sampling_timesteps(
-            num_steps, geometry.height, geometry.width, geometry.num_frames, self.defaults.shift_scale
-        )
-        for now, then in zip(grid[:-1].tolist(), grid[1:].tolist(), strict=True):
-            timestep = torch.full((2,), now, device=self.device)
-            velocity = self.transformer(video.repeat(2, 1, 1, 1, 1), audio.repeat(2, 1, 1, 1), timestep, embeds, mask)
-            video = euler_step(video, guide(velocity.video, guidance_scale), now, then)
-            audio = euler_step(audio, guide(velocity.audio, guidance_scale), now, then)
-        return AVLatents(
-            video[0].cpu(),
-            audio[0].cpu(),
-            geometry.num_frames,
-            geometry.height,
-            geometry.width,
-            self.defaults.fps,
-            num_samples,
-        )
+        """Solves from noise to data with classifier-free guidance, conditional and negative halves in one call."""
+        size = request.size
+        shape = (size.height, size.width, size.num_frames)
+        solvers = {
+            name: make_solver(request.solver, request.num_steps, *shape, request.shift_scale) for name in latents
+        }
+        timesteps = solvers["video"].timesteps
+        for index in trange(len(timesteps), desc="denoise", leave=False, disable=not request.progress):
+            timestep = torch.full((len(mask),), timesteps[index], device=self.device)
+            inputs = {name: latent.expand(len(mask), *latent.shape[1:]) for name, latent in latents.items()}
+            velocity = transformer(inputs["video"], inputs["audio"], timestep, embeds, mask)._asdict()
+            for name, latent in latents.items():
+                guided = guide(velocity[name], request.guidance_scale) if len(mask) > 1 else velocity[name]
+                latents[name] = solvers[name].step(index, guided, latent)
+        video, audio = latents["video"][0].cpu(), latents["audio"][0].cpu()
+        return AVLatents(video, audio, size.num_frames, size.height, size.width, self.defaults.fps, request.num_samples)
 
-    def _noise(self, seed: int, geometry: Geometry, num_samples: int) -> tuple[Tensor, Tensor]:
+    def _noise(self, config: Any, seed: int, request: _Request) -> dict[str, Tensor]:
         """Video (1, C, T, H, W) and audio (1, C, T, M) noise, drawn in this order."""
-        config = self.transformer.config
         generator = torch.Generator().manual_seed(seed)
-        video = torch.randn(1, config.video_channels, *geometry.video_latent_size, generator=generator)
-        audio_size = self.audio_codec.latent_size(num_samples)
+        video = torch.randn(1, config.video_channels, *request.size.latent_size, generator=generator)
+        audio_size = self.audio_codec.latent_size(request.num_samples)
         audio = torch.randn(1, config.audio_channels, *audio_size, generator=generator)
-        return video.to(self.device), audio.to(self.device)
+        return {"video": video.to(self.device), "audio": audio.to(self.device)}
 
-    def _encode(self, clip: AVClip) -> AVLatents:
-        num_frames = (clip.num_frames - 1) // LATENT_FRAMES * LATENT_FRAMES + 1
-        clip = convert_clip(clip, num_frames=num_frames, sample_rate=self.defaults.sample_rate, num_channels=1)
-        video = torch.from_numpy(np.ascontiguousarray(clip.video))[None].to(self.device)
-        waveform = torch.from_numpy(np.ascontiguousarray(clip.audio)).to(self.device)
-        return AVLatents(
-            self.video_codec.encode(video)[0].cpu(),
-            self.audio_codec.encode(waveform)[0].cpu(),
-            num_frames,
-            clip.height,
-            clip.width,
-            clip.fps,
-            clip.num_samples,
-        )
-
-    def _decode(self, latents: AVLatents) -> AVClip:
-        video = self.video_codec.decode(latents.video[None].to(self.device))[0]
-        waveform = self.audio_codec.decode(latents.audio[None].to(self.device), latents.num_samples)
-        return AVClip(video.cpu().numpy(), latents.fps, waveform.cpu().numpy(), self.defaults.sample_rate)
-
-
-def load_transformer(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> JointDiT:
-    """The network alone, of a preset, a pipeline folder or an adapter folder (merged), on the CPU.
-
-    Raises:
-        ValueError: when the folder holds neither a pipeline nor an adapter.
-    """
-    folder = _resolve(name_or_path)
-    base = _adapter_base(folder)
-    if base is None:
-        return JointDiT.from_pretrained(_base_folder(name_or_path) / "transformer", dtype=dtype)
-    from peft import PeftModel  # late: costs seconds, and only adapters need it
-
-    return PeftModel.from_pretrained(load_transformer(base, dtype), str(folder)).merge_and_unload().eval()
-
-
-def _base_folder(name_or_path: str | Path) -> Path:
-    """The pipeline folder of a model; an adapter's is that of its base."""
-    folder = _resolve(name_or_path)
-    base = _adapter_base(folder)
-    if base is not None:
-        return _base_folder(base)
-    if not (folder / PIPELINE_CONFIG_NAME).exists():
-        raise ValueError(
-            f"{str(name_or_path)!r} is no model: it is neither a preset ({', '.join(PRESETS)}) nor a folder with "
-            f"{PIPELINE_CONFIG_NAME} or {ADAPTER_CONFIG_NAME}. Give the folder that training wrote."
-        )
-    return folder
-
-
-def _adapter_base(folder: Path) -> str | None:
-    """The model that the adapter in `folder` belongs to; None where there is no adapter."""
-    path = folder / ADAPTER_CONFIG_NAME
-    return json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"] if path.exists() else None
-
-
-def _resolve(name_or_path: str | Path) -> Path:
-    return preset_path(str(name_or_path)) if str(name_or_path) in PRESETS else Path(name_or_path)
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

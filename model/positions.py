@@ -17,6 +17,7 @@ VideoGrid = tuple[int, int, int]  # (time, height, width) in patches
 AudioGrid = tuple[int, int]  # (time, mel) in patches
 
 ROPE_THETA = 10_000.0
+CPU = torch.device("cpu")
 
 
 def video_position_ids(grid: VideoGrid) -> Tensor:
@@ -42,21 +43,22 @@ def audio_position_ids(rule: str, video_grid: VideoGrid, audio_grid: AudioGrid) 
         raise ValueError(f"Unknown audio position rule {rule!r}. Choose one of {', '.join(AUDIO_POSITION_RULES)}.")
     video_length, height, width = video_grid
     audio_length, mel = audio_grid
-    index = torch.arange(audio_length)
-    stretched = index * (video_length - 1)
-    spans = max(audio_length - 1, 1)
+    index = torch.arange(audio_length, dtype=torch.float64)
+    # Not index * (Tv - 1) / (Ta - 1): for some lengths linspace lands a rounding error above a whole number, and the
+    # release's ceil then gives the next one.
+    stretched = torch.linspace(0, video_length - 1, audio_length, dtype=torch.float64)
     time = {
-        "ta_rope": -(-stretched // spans),
-        "ta_rope_floor": index * video_length // audio_length,
-        "interleave": -(-stretched // spans),
-        "interpolate": stretched.double() / spans,
+        "ta_rope": stretched.ceil(),
+        "ta_rope_floor": torch.arange(audio_length) * video_length // audio_length,
+        "interleave": stretched.ceil(),
+        "interpolate": stretched,
         "vanilla": index,
     }[rule]
     offset = (height, width) if rule.startswith("ta_rope") else (0, 0)
-    rows = time if rule == "interpolate" else index + offset[0]
+    rows = stretched if rule == "interpolate" else index + offset[0]
     ids = torch.empty(audio_length, mel, 3, dtype=torch.float64)
-    ids[..., 0] = time.double()[:, None]
-    ids[..., 1] = rows.double()[:, None]
+    ids[..., 0] = time[:, None]
+    ids[..., 1] = rows[:, None]
     ids[..., 2] = torch.arange(mel, dtype=torch.float64) + offset[1]
     return ids.reshape(-1, 3)
 
@@ -64,7 +66,12 @@ def audio_position_ids(rule: str, video_grid: VideoGrid, audio_grid: AudioGrid) 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # a table first asked for while generating must serve training too
 def rotary_table(
-    rule: str, video_grid: VideoGrid | None, audio_grid: AudioGrid | None, timeline: VideoGrid, head_dim: int
+    rule: str,
+    video_grid: VideoGrid | None,
+    audio_grid: AudioGrid | None,
+    timeline: VideoGrid,
+    head_dim: int,
+    device: torch.device = CPU,
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines for the tokens that are present, video first: two float32 tensors (N, head_dim // 2).
 
@@ -75,7 +82,7 @@ def rotary_table(
     if audio_grid:
         parts.append(audio_position_ids(rule, timeline, audio_grid))
     angles = _rotary_angles(torch.cat(parts), head_dim)
-    return angles.cos().float(), angles.sin().float()
+    return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
 def _rotary_angles(ids: Tensor, head_dim: int) -> Tensor:

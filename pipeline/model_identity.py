@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.actors import is_dotted_path
 
-_FILES = ("*.safetensors", "*.bin", "*.json")
+_FILES = ("*.safetensors", "*.bin", "*.pth", "*.json")
 _NOT_WEIGHTS = {"summary.json", "trainer_state.json"}  # of the training that wrote them; they hold times
 _PROBE_BYTES = 2**20
 

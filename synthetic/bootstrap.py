@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from media.cli import echo, parse_config, save_config
-from model.codecs import FrameGroupVideoCodec, MelAudioCodec
 from model.pipeline import GenerationDefaults, JointAVPipeline
 from model.text import TextEncoder
+from model.tiny_codecs import FrameGroupVideoCodec, MelAudioCodec
 from synthetic.bootstrap_codecs import train_audio_codec, train_video_codec
 from synthetic.bootstrap_model import encode_scenes, train_transformer
 from synthetic.bootstrap_text import TEXT_LEN, train_text_encoder

@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 from tqdm import trange
 
-from model.codecs import CodecConfig, FrameGroupVideoCodec, MelAudioCodec, TinyCodec
+from model.tiny_codecs import CodecConfig, FrameGroupVideoCodec, MelAudioCodec, TinyCodec
 from synthetic.muon import muon_and_adamw
 from synthetic.render import render_audio, render_video
 from synthetic.scene import HEIGHT, scene_from_seed

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm, trange
 
-from model.codecs import FrameGroupVideoCodec, MelAudioCodec
 from model.flow import TRAINING_SHIFT_SCALE, add_noise, sample_timesteps, shift_timesteps, velocity_target
 from model.text import TextEmbeddings, TextEncoder
+from model.tiny_codecs import FrameGroupVideoCodec, MelAudioCodec
 from model.transformer import JointDiT, JointDiTConfig
 from synthetic.captions import PHRASINGS, caption
 from synthetic.muon import muon_and_adamw

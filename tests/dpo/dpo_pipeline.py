@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from media.clip import AVClip
 from media.write import write_clip
-from model.codecs import CodecConfig, FrameGroupVideoCodec, MelAudioCodec
 from model.pipeline import GenerationDefaults, JointAVPipeline
 from model.text import TextEncoder
+from model.tiny_codecs import CodecConfig, FrameGroupVideoCodec, MelAudioCodec
 
 WORDS = ["<pad>", "<unk>", "a", "red", "blue", "ball", "bounces", "blurry"]
 DEFAULTS = GenerationDefaults(num_frames=9, height=32, width=32, num_inference_steps=1, negative_prompt="blurry")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from model.transformer import JointDiT, JointDiTConfig
+from model.checkpoints import from_published
+from model.transformer import JointDiT
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (ROOT.parent / "shared" / "golden", ROOT / "tests" / "golden")
@@ -19,7 +20,6 @@ RULES = {  # the release's names -> ours
     "interpolate": "interpolate",
     "interleave": "interleave",
 }
-MODALITIES = {"t2av": ("video", "audio"), "t2v": ("video",), "t2a": ("audio",)}
 
 
 def golden_path(name: str) -> Path:
@@ -35,7 +35,7 @@ class Golden:
     def __init__(self, name: str) -> None:
         self._file = safe_open(golden_path(name), framework="pt")
         self.names = set(self._file.keys())
-        self.metadata: dict[str, Any] = {key: json.loads(v) for key, v in (self._file.metadata() or {}).items()}
+        self.metadata = {key: _decoded(value) for key, value in (self._file.metadata() or {}).items()}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._file.get_tensor(name)
@@ -44,17 +44,18 @@ class Golden:
         return self[name] if name in self.names else None
 
 
+def _decoded(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:  # a plain text, such as torch's version
+        return value
+
+
+def published_state(golden: Golden) -> dict[str, torch.Tensor]:
+    """The weights of a golden file under the release's names."""
+    return {name.removeprefix("weights."): golden[name] for name in golden.names if name.startswith("weights.")}
+
+
 def published_model(golden: Golden) -> JointDiT:
     """The network of a golden file, from its published config and weights."""
-    published = golden.metadata["config"]
-    sizes = ("dim", "ffn_dim", "num_heads", "num_layers", "text_dim", "freq_dim", "text_len")
-    config = JointDiTConfig(
-        modalities=MODALITIES[published["model_type"]],
-        audio_positions=RULES[published.get("audio_pe_type", "interleave_offset")],
-        **{name: published[name] for name in sizes},
-    )
-    model = JointDiT(config)
-    model.load_state_dict(
-        {name.removeprefix("weights."): golden[name] for name in golden.names if name.startswith("weights.")}
-    )
-    return model.eval()
+    return from_published(published_state(golden), golden.metadata["config"])

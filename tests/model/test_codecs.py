@@ -1,65 +1,72 @@
-"""The shipped codecs keep what matters, and their shapes and files are as documented."""
+"""A codec is recognised by what lies at its path."""
 
-import numpy as np
 import pytest
 import torch
+from small_codecs import save_audioldm2, save_wan_original, small_wan
 
 from model import preset_path
-from model.codecs import FrameGroupVideoCodec, MelAudioCodec
-from synthetic.measure import measure
-from synthetic.render import render_clip
-from synthetic.scene import HELD_OUT_SEED_START, scene_from_seed
+from model.audioldm2_codec import AudioLDM2Codec
+from model.codecs import load_audio_codec, load_video_codec
+from model.tiny_codecs import FrameGroupVideoCodec, MelAudioCodec
+from model.wan_codec import WanVideoCodec
 
 
-@pytest.fixture(scope="module")
-def codecs() -> tuple[FrameGroupVideoCodec, MelAudioCodec]:
-    folder = preset_path("tiny")
-    return (
-        FrameGroupVideoCodec.from_pretrained(folder / "video_codec"),
-        MelAudioCodec.from_pretrained(folder / "audio_codec"),
-    )
+def test_the_tiny_codecs():
+    assert isinstance(load_video_codec(preset_path("tiny") / "video_codec"), FrameGroupVideoCodec)
+    assert isinstance(load_audio_codec(preset_path("tiny") / "audio_codec"), MelAudioCodec)
 
 
-def test_planes_are_an_exact_fold_of_the_frames(codecs):
-    video = torch.randint(0, 256, (2, 9, 16, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    planes = codecs[0].to_planes(video)
-    assert planes.shape == (2, 3, 48, 8, 12)
-    assert torch.equal(codecs[0].from_planes(planes), video)
+@pytest.mark.parametrize("file", ["Wan2.1_VAE.pth", "vae.safetensors"])
+def test_wan_in_original_naming(tmp_path, file):
+    save_wan_original(tmp_path / file)
+    assert isinstance(load_video_codec(tmp_path / file), WanVideoCodec)
 
 
-def test_frames_that_do_not_make_groups_are_refused(codecs):
-    with pytest.raises(ValueError, match="4n \\+ 1"):
-        codecs[0].encode(torch.zeros(1, 8, 16, 16, 3, dtype=torch.uint8))
+@pytest.mark.parametrize("safe", [True, False])
+def test_wan_in_a_diffusers_folder(tmp_path, safe):
+    small_wan().autoencoder.save_pretrained(tmp_path, safe_serialization=safe)
+    assert isinstance(load_video_codec(tmp_path), WanVideoCodec)
 
 
-def test_latents_have_unit_scale_and_documented_sizes(codecs):
-    clips = [render_clip(scene_from_seed(HELD_OUT_SEED_START + i)) for i in range(8)]
-    video = codecs[0].encode(torch.from_numpy(np.stack([clip.video for clip in clips])))
-    audio = codecs[1].encode(torch.from_numpy(np.concatenate([clip.audio for clip in clips])))
-    assert video.shape == (8, 8, 9, 8, 8)
-    assert audio.shape == (8, 8, *codecs[1].latent_size(33_000)) == (8, 8, 52, 16)
-    assert 0.7 < video.std() < 1.3
-    assert 0.7 < audio.std() < 1.3
+def test_audioldm2_folders(tmp_path):
+    save_audioldm2(tmp_path)
+    assert isinstance(load_audio_codec(tmp_path), AudioLDM2Codec)
 
 
-def test_decoded_clips_still_measure_as_their_scenes(codecs):
-    """Measured on 60 scenes: every attribute survives; 2 of 60 gain or lose an impact by ear."""
-    right = {"color": 0, "background": 0, "pitch": 0, "material": 0}
-    scenes = [scene_from_seed(HELD_OUT_SEED_START + 50 + i) for i in range(10)]
-    for scene in scenes:
-        clip = render_clip(scene)
-        video = codecs[0].decode(codecs[0].encode(torch.from_numpy(clip.video[None])))[0].numpy()
-        audio = codecs[1].decode(codecs[1].encode(torch.from_numpy(clip.audio)), clip.num_samples).numpy()
-        found = measure(type(clip)(video, clip.fps, audio, clip.sample_rate))
-        for name in right:
-            right[name] += getattr(found, name) == getattr(scene, name)
-    assert min(right.values()) >= 9, right
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_are_in_the_wanted_precision_and_latents_in_float32(tmp_path, dtype):
+    save_audioldm2(tmp_path / "audio")
+    small_wan().save_pretrained(tmp_path / "video")
+    clip, sound = torch.zeros(1, 5, 16, 16, 3, dtype=torch.uint8), torch.ones(1, 16_000).cumsum(1) / 16_000
+    for folder in (preset_path("tiny") / "video_codec", tmp_path / "video"):
+        video = load_video_codec(folder, dtype)
+        assert {parameter.dtype for parameter in video.parameters()} == {dtype}
+        assert video.encode(clip).dtype == torch.float32
+        assert video.decode(video.encode(clip)).shape == clip.shape
+    for folder in (preset_path("tiny") / "audio_codec", tmp_path / "audio"):
+        audio = load_audio_codec(folder, dtype)
+        assert {parameter.dtype for parameter in audio.parameters()} == {dtype}
+        assert audio.encode(sound).dtype == audio.decode(audio.encode(sound), 16_000).dtype == torch.float32
 
 
-def test_saved_codecs_come_back_the_same(codecs, tmp_path):
-    for codec in codecs:
-        folder = tmp_path / type(codec).__name__
-        codec.save_pretrained(folder)
-        loaded = type(codec).from_pretrained(folder)
-        assert loaded.config == codec.config
-        assert all(torch.equal(a, b) for a, b in zip(codec.parameters(), loaded.parameters(), strict=True))
+def test_paths_without_a_codec_say_what_is_there_and_what_is_accepted(tmp_path):
+    with pytest.raises(ValueError, match=r"none is not there.*codec\.json.*AutoencoderKLWan.*Wan2\.1_VAE\.pth"):
+        load_video_codec(tmp_path / "none")
+    with pytest.raises(ValueError, match="nothing in it"):
+        load_video_codec(tmp_path)
+    save_audioldm2(tmp_path)
+    with pytest.raises(ValueError, match="folder with vae, vocoder, so it is no video codec"):
+        load_video_codec(tmp_path)
+    with pytest.raises(ValueError, match="of class AutoencoderKL, so it is no video codec"):
+        load_video_codec(tmp_path / "vae")
+    with pytest.raises(ValueError, match=r"of class AutoencoderKL, so it is no audio codec.*vae/ and vocoder/"):
+        load_audio_codec(tmp_path / "vae")
+    (tmp_path / "vocoder" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"vocoder has no config\.json"):
+        load_audio_codec(tmp_path)
+
+
+def test_files_of_other_networks_are_named(tmp_path):
+    small_wan().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"looks like a Wan2\.1 video autoencoder in Diffusers naming.*folder with"):
+        load_video_codec(tmp_path / "diffusion_pytorch_model.safetensors")

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from media import AVClip, read_clip
+from media.cli import parse_config
 from model import AVLatents, JointAVPipeline
-from model.generate import main
+from model.generate import GenerateConfig, main
 from synthetic.captions import caption
 from synthetic.scene import HELD_OUT_SEED_START, scene_from_seed
 
@@ -41,7 +42,7 @@ def test_seed_prompt_and_guidance_each_matter(tiny):
 
     reference = latents()
     assert torch.equal(reference, latents())
-    for other in (latents(seed=2), latents(PROMPTS[1]), latents(guidance_scale=1.0)):
+    for other in (latents(seed=2), latents(PROMPTS[1]), latents(guidance_scale=1.0), latents(shift_scale=1.0)):
         assert not torch.allclose(reference, other, atol=1e-3)
 
 
@@ -108,3 +109,54 @@ def test_generate_refuses_a_foreign_suffix(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--prompt", "a ball", "--output", str(tmp_path / "clip.avi")])
     assert "written as .mp4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "size"),
+    [
+        (["--resolution", "240p", "--duration_s", "4"], (65, (240, 432))),
+        (["--resolution", "480p", "--aspect_ratio", "16:9", "--num_frames", "81"], (81, (864, 480))),
+        (["--height", "64", "--width", "32"], (None, (64, 32))),
+    ],
+)
+def test_generate_takes_sizes_by_their_published_names(flags, size):
+    config = parse_config(GenerateConfig, ["--prompt", "a ball", "--output", "clip.mp4", *flags])
+    assert (config.clip_length, config.picture_size) == size
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--resolution", "240p", "--height", "64"], "keep one of them"),
+        (["--duration_s", "4", "--num_frames", "65"], "keep one of them"),
+        (["--resolution", "720p"], "144p, 240p, 360p, 480p"),
+    ],
+)
+def test_generate_refuses_sizes_that_contradict(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        parse_config(GenerateConfig, ["--prompt", "a ball", "--output", "clip.mp4", *flags])
+    assert message in capsys.readouterr().err
+
+
+def test_other_solvers_and_no_guidance_give_clips_of_the_same_prompt(tiny):
+    def latents(**options: object) -> torch.Tensor:
+        [result] = tiny(PROMPTS[:1], seeds=[1], num_inference_steps=4, output="latents", **options)
+        return result.video
+
+    euler = latents()
+    for solver in ("unipc", "dpm++"):
+        other = latents(solver=solver)
+        assert 0 < (other - euler).abs().mean() < 0.5 * euler.abs().mean()
+    unguided = latents(guidance_scale=1.0)
+    assert torch.equal(unguided, latents(guidance_scale=1.0, negative_prompt="anything"))
+
+
+def test_unknown_defaults_in_a_folder_are_named(tmp_path):
+    (tmp_path / "pipeline.json").write_text('{"defaults": {"frames": 3}}', encoding="utf-8")
+    with pytest.raises(ValueError, match="unknown defaults \\['frames'\\]"):
+        JointAVPipeline.from_pretrained(tmp_path)
+
+
+def test_a_published_size_without_weights_says_how_to_get_them():
+    with pytest.raises(ValueError, match=r"python -m model\.fetch"):
+        JointAVPipeline.from_pretrained("javisdit_pp")

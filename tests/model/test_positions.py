@@ -32,6 +32,16 @@ def test_audio_ids_equal_the_published_ones(published):
         assert (ids - golden[name]).abs().max() <= 1e-6
 
 
+@pytest.mark.parametrize("grids", [((7, 1, 1), (95, 1)), ((11, 1, 1), (155, 1)), ((13, 1, 1), (189, 1))])
+def test_time_ids_round_as_the_release_does_where_linspace_is_inexact(grids):
+    """For 123 of the 15,281 pairs of lengths up to (59, 259) exact arithmetic gives another id than the release."""
+    video, audio = grids
+    published = torch.linspace(0, video[0] - 1, audio[0], dtype=torch.float64).ceil()
+    exact = torch.tensor([-(-t * (video[0] - 1) // (audio[0] - 1)) for t in range(audio[0])], dtype=torch.float64)
+    assert torch.equal(audio_position_ids("ta_rope", *grids)[:, 0], published)
+    assert not torch.equal(published, exact)
+
+
 def test_ta_rope_ids_never_collide_with_the_videos():
     video = {tuple(row) for row in video_position_ids((9, 4, 4)).tolist()}
     audio = {tuple(row) for row in audio_position_ids("ta_rope", (9, 4, 4), (26, 8)).tolist()}

@@ -1,12 +1,16 @@
 """The network gives the published numbers, and behaves as its docstring says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from golden import Golden, published_model
+from small_model import SMALL, inputs, small_model
 
-from model.transformer import JointDiT, JointDiTConfig
+from model.config import JointDiTConfig
+from model.positions import rotary_table
+from model.transformer import JointDiT
 
-SMALL = JointDiTConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=24, text_len=6)
 FILES = (
     "joint_dit",
     "joint_dit_vanilla",
@@ -15,25 +19,6 @@ FILES = (
     "audio_only_dit",
     "video_only_dit",
 )
-
-
-def inputs(batch: int = 2) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    return {
-        "video": torch.randn(batch, 16, 3, 4, 6, generator=generator),
-        "audio": torch.randn(batch, 8, 8, 16, generator=generator),
-        "timestep": torch.tensor([10.0, 900.0][:batch]),
-        "text": torch.randn(batch, 6, 24, generator=generator),
-        "text_mask": torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]][:batch]).bool(),
-    }
-
-
-def small_model(config: JointDiTConfig = SMALL) -> JointDiT:
-    torch.manual_seed(0)
-    model = JointDiT(config).eval()
-    for head in (model.head, model.audio_head):  # a fresh head is zero
-        torch.nn.init.normal_(head.head.weight, std=0.1)
-    return model
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -95,10 +80,74 @@ def test_experts_receive_gradients_of_their_own_modality_only():
 
 
 def test_shared_ffn_has_one_expert():
-    config = JointDiTConfig(**{**SMALL.__dict__, "ffn": "shared"})
+    config = replace(SMALL, ffn="shared")
     names = {name for name, _ in JointDiT(config).named_parameters()}
     assert not any("audio_ffn" in name or "audio_modulation" in name or "audio_time" in name for name in names)
-    assert small_model(config)(**inputs()).audio.shape == (2, 8, 8, 16)
+    output = small_model(config)(**inputs())
+    assert output.audio.shape == (2, 8, 8, 16)
+    assert output.audio.std() > 0
+
+
+def test_a_shared_ffn_serves_audio_alone_under_its_published_name():
+    model = small_model(replace(SMALL, ffn="shared", modalities=("audio",)))
+    assert "blocks.0.ffn.0.weight" in model.state_dict()
+    assert model(**inputs() | {"video": None}, num_frames=9).audio.std() > 0
+
+
+def test_bfloat16_weights_keep_time_and_heads_in_float32():
+    """Rounding of weights alone: the output is float32 and within what bfloat16 blocks cost."""
+    model, given = small_model(), inputs()
+    reference = model(**given)
+    seen = {}
+    for name in ("time_embedding.2", "time_projection.1", "audio_time_projection.1", "head.head"):
+        model.get_submodule(name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out.dtype}))
+    rounded = model.bfloat16()(**given)
+    assert set(seen.values()) == {torch.float32}
+    for name in ("video", "audio"):
+        expected, got = getattr(reference, name), getattr(rounded, name)
+        assert got.dtype == torch.float32
+        assert 0 < (got - expected).abs().max() < 0.1 * expected.std()
+
+
+def test_timesteps_are_rounded_to_the_dtype_of_the_weights():
+    model, given = small_model().bfloat16(), inputs()
+    given["timestep"] = torch.tensor([750.2, 997.3])
+    rounded = model(**given | {"timestep": torch.tensor([752.0, 996.0])})  # facts_training section 3
+    assert torch.equal(model(**given).video, rounded.video)
+
+
+@pytest.mark.parametrize("backend", ["auto", "flash", "math"])
+def test_attention_backends_agree(backend):
+    model, given = small_model(), inputs()
+    reference = model(**given)
+    model.set_attention_backend(backend)
+    assert torch.allclose(model(**given).video, reference.video, atol=1e-5)
+
+
+def test_an_unknown_attention_backend_is_refused():
+    with pytest.raises(ValueError, match="auto, flash, cudnn, efficient, math"):
+        small_model().set_attention_backend("flash_attention_2")
+
+
+def test_compiled_blocks_give_the_same_numbers_under_the_same_names():
+    model, given = small_model(), inputs()
+    names, reference = list(model.state_dict()), model(**given)
+    model.compile_blocks(backend="aot_eager", fullgraph=True)  # traced whole, without a C++ compiler
+    compiled = model(**given)
+    assert list(model.state_dict()) == names
+    assert torch.allclose(compiled.video, reference.video, atol=1e-6)
+    sum(output.square().mean() for output in model.train()(**given)).backward()
+    assert model.blocks[0].audio_ffn[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("num_frames", "steps"), [(33, 9), (9, 3), (12, 3), (100, 25)])
+def test_audio_alone_sits_on_the_timeline_of_its_clip(num_frames, steps):
+    """One latent step, then one per 4 frames: (F - 1) // 4 + 1 as in the release, whatever F."""
+    model, given = small_model(), inputs()
+    alone = model(**given | {"video": None}, num_frames=num_frames)
+    rotary = rotary_table("ta_rope", None, (4, 8), (steps, 0, 0), SMALL.head_dim)
+    assert all(map(torch.equal, model._rotary({"audio": (4, 8)}, num_frames, torch.device("cpu")), rotary))
+    assert alone.video is None
 
 
 def test_saved_and_loaded_weights_are_the_same(tmp_path):

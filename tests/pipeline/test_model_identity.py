@@ -22,6 +22,13 @@ def test_identity_follows_content_and_not_place(tmp_path: Path) -> None:
     assert model_identity(str(first)) == model_identity(str(copy)) != model_identity(str(other))
 
 
+def test_published_weights_in_torch_files_count(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    before = model_identity(str(folder))
+    (folder / "Wan2.1_VAE.pth").write_bytes(b"codec")
+    assert model_identity(str(folder)) != before
+
+
 def test_leftovers_of_a_training_do_not_count(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     before = model_identity(str(folder))

@@ -1,0 +1,80 @@
+"""Self- and cross-attention over `scaled_dot_product_attention`, with a choice of its backend."""
+
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+ATTENTION_BACKENDS = {
+    "auto": None,  # what torch finds fastest
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the whole model width (all heads together); sums are in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.rms_norm(hidden, hidden.shape[-1:], self.weight.to(hidden.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    """Projections, norms and backend that both kinds of attention share."""
+
+    def __init__(self, dim: int, num_heads: int, qk_norm: bool, eps: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.backend: SDPBackend | None = None
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.o = nn.Linear(dim, dim)
+        self.norm_q = RMSNorm(dim, eps) if qk_norm else nn.Identity()
+        self.norm_k = RMSNorm(dim, eps) if qk_norm else nn.Identity()
+
+    def _project(self, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D) and (B, L, D) -> query (B, N, heads, head_dim), key and value (B, L, heads, head_dim)."""
+        projected = self.norm_q(self.q(hidden)), self.norm_k(self.k(context)), self.v(context)
+        query, key, value = (tensor.unflatten(-1, (self.num_heads, -1)) for tensor in projected)
+        return query, key, value
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))  # heads first
+        with sdpa_kernel(self.backend) if self.backend is not None else nullcontext():
+            attended = F.scaled_dot_product_attention(query, key, value)
+        return self.o(attended.transpose(1, 2).flatten(2))
+
+
+class SelfAttention(Attention):
+    """Full attention over all tokens of all modalities."""
+
+    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """(B, N, D) -> (B, N, D); `rotary` is the cosines and sines of `positions.rotary_table`."""
+        query, key, value = self._project(hidden, hidden)
+        return self._attend(apply_rotary(query, *rotary), apply_rotary(key, *rotary), value)
+
+
+class CrossAttention(Attention):
+    """Attention from tokens to text; padded text positions take part, as published."""
+
+    def forward(self, hidden: Tensor, context: Tensor) -> Tensor:
+        """(B, N, D) tokens and (B, L, D) text -> (B, N, D)."""
+        return self._attend(*self._project(hidden, context))
+
+
+def apply_rotary(hidden: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotates channel pairs (2i, 2i+1) of (B, N, heads, head_dim) by the angles of (N, head_dim // 2)."""
+    even, odd = hidden.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cosine, sine = cosine[:, None], sine[:, None]
+    turned = (torch.addcmul(even * cosine, odd, sine, value=-1), torch.addcmul(even * sine, odd, cosine))
+    return torch.stack(turned, dim=-1).flatten(-2).type_as(hidden)

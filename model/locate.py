@@ -1,0 +1,81 @@
+"""From a model's name or path to its files: presets, pipeline folders, adapter folders and what they refer to."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from model.checkpoints import ADAPTER_CONFIG_NAME, load_javisdit, published_config
+from model.config import CONFIG_NAME, SIZES, JointDiTConfig
+from model.presets import PRESETS, preset_path
+from model.transformer import WEIGHTS_NAME, JointDiT
+
+PIPELINE_CONFIG_NAME = "pipeline.json"
+
+
+def load_transformer(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> JointDiT:
+    """The network alone, of a preset, a pipeline folder or an adapter folder (merged), on the CPU.
+
+    Raises:
+        ValueError: when the folder holds neither a pipeline nor an adapter.
+    """
+    folder = _resolve(name_or_path)
+    base = _adapter_base(folder)
+    if base is None:
+        path = component_path(base_folder(name_or_path), "transformer")
+        return JointDiT.from_pretrained(path, dtype) if _is_own(path) else load_javisdit(path, dtype=dtype)
+    from peft import PeftModel  # late: costs seconds, and only adapters need it
+
+    return PeftModel.from_pretrained(load_transformer(base, dtype), str(folder)).merge_and_unload().eval()
+
+
+def transformer_config(name_or_path: str | Path) -> JointDiTConfig:
+    """The network's configuration, without its weights."""
+    path = component_path(base_folder(name_or_path), "transformer")
+    if _is_own(path):
+        return JointDiTConfig.from_dict(json.loads((path / CONFIG_NAME).read_text(encoding="utf-8")))
+    return published_config(path)
+
+
+def base_folder(name_or_path: str | Path) -> Path:
+    """The pipeline folder of a model; an adapter's is that of its base.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    folder = _resolve(name_or_path)
+    base = _adapter_base(folder)
+    if base is not None:
+        return base_folder(base)
+    if not (folder / PIPELINE_CONFIG_NAME).exists():
+        where = (
+            "Its weights are not shipped: fetch them with `python -m model.fetch --output DIR` and give DIR."
+            if str(name_or_path) in SIZES
+            else "Give the folder that training wrote."
+        )
+        raise ValueError(
+            f"{str(name_or_path)!r} is no model: it is neither a preset ({', '.join(PRESETS)}) nor a folder with "
+            f"{PIPELINE_CONFIG_NAME} or {ADAPTER_CONFIG_NAME}. {where}"
+        )
+    return folder
+
+
+def component_path(folder: Path, name: str) -> Path:
+    """Where the part `name` of the pipeline in `folder` lies: under its own name unless `pipeline.json` says else."""
+    settings = json.loads((folder / PIPELINE_CONFIG_NAME).read_text(encoding="utf-8"))
+    return folder / settings.get("components", {}).get(name, name)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether `JointDiT.save_pretrained` wrote the folder; otherwise it is the release's."""
+    return (path / CONFIG_NAME).is_file() and (path / WEIGHTS_NAME).is_file()
+
+
+def _adapter_base(folder: Path) -> str | None:
+    """The model that the adapter in `folder` belongs to; None where there is no adapter."""
+    path = folder / ADAPTER_CONFIG_NAME
+    return json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"] if path.exists() else None
+
+
+def _resolve(name_or_path: str | Path) -> Path:
+    return preset_path(str(name_or_path)) if str(name_or_path) in PRESETS else Path(name_or_path)

@@ -1,0 +1,51 @@
+"""Which parameters each training stage of the release trains (paper section 4; facts_training section 2).
+
+Stage 1 (audio pre-training) trains the audio part alone; stage 2 (audio-video SFT) and stage 3 (DPO) train one LoRA
+adapter on attention and feed-forward layers, stage 3 going on with stage 2's.
+"""
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch and peft cost seconds, and configurations need only the names below
+    from peft import LoraConfig
+    from torch import nn
+
+# A module is adapted when its dotted name ends with one of these.
+LORA_TARGET_MODULES = (
+    *(f"{attention}.{projection}" for attention in ("self_attn", "cross_attn") for projection in "qkvo"),
+    *(f"{expert}.{layer}" for expert in ("ffn", "audio_ffn") for layer in (0, 2)),
+)
+LORA_R, LORA_ALPHA, LORA_DROPOUT = 64, 16, 0.05
+
+_AUDIO_PARAMETER = re.compile(r"(blocks\.\d+\.)?audio_")
+
+
+def freeze_for_audio_stage(model: "nn.Module") -> list[str]:
+    """Leaves only the audio part trainable: patch embedding, head, time projection, experts and their modulation.
+
+    Returns:
+        The names of the trainable parameters.
+
+    Raises:
+        ValueError: when the model has no audio part.
+    """
+    names = [name for name, _ in model.named_parameters() if _AUDIO_PARAMETER.match(name)]
+    if not names:
+        raise ValueError("This model has no audio part, so audio pre-training would train nothing: give a joint one.")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in set(names))
+    return names
+
+
+def published_lora_config() -> "LoraConfig":
+    """The adapter of stages 2 and 3, for `peft.get_peft_model`, which freezes everything else."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=LORA_R,
+        lora_alpha=LORA_ALPHA,
+        lora_dropout=LORA_DROPOUT,
+        target_modules=list(LORA_TARGET_MODULES),
+        bias="none",
+    )
