@@ -1,0 +1,142 @@
+"""One file: received over as many connections as it takes, checked, and only then given its final name."""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import get_session
+from tqdm import tqdm
+
+TIMEOUT_S = 30.0  # of silence, not of the whole transfer
+PART_SUFFIX = ".part"
+
+
+class UnreachableError(ConnectionError):
+    """A server that does not answer; the message names it."""
+
+
+class MismatchError(ValueError):
+    """A file that is not the one expected; the message is a predicate, 'has the sha256 A instead of B'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    path: str  # in the output folder
+    origin: str | Path | None  # the address or file to read; None for a file known to be there already
+    source: str  # the repository or address that the lock file names
+    revision: str | None
+    size: int
+    sha256: str | None
+    git_sha1: str | None = None  # all that the hub knows of the content of its small files
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold an access token
+
+
+def obtain(file: RemoteFile, path: Path) -> str:
+    """Brings a file to `path`, or checks the one that is there; returns its sha256.
+
+    Raises:
+        ValueError: when a file has another content than expected, or the server refuses it.
+        UnreachableError: when the server does not answer. What was received stays, and the next call goes on there.
+    """
+    if path.exists():
+        try:
+            return checked_sha256(path, file)
+        except MismatchError as error:
+            raise ValueError(f"{path} is already there and {error}. Remove it and run again.") from error
+    assert file.origin is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_path(path)
+    if isinstance(file.origin, Path):
+        shutil.copyfile(file.origin, part)
+    else:
+        _download(file.origin, part, file)
+    try:
+        sha256 = checked_sha256(part, file)
+    except MismatchError as error:
+        part.unlink()
+        raise ValueError(f"{file.origin} {error}. It has been removed; run again to fetch it anew.") from error
+    os.replace(part, path)
+    return sha256
+
+
+def part_path(path: Path) -> Path:
+    """Where an unfinished file lies. The name is fixed, so that a later run finds it."""
+    return path.with_name(path.name + PART_SUFFIX)
+
+
+def received_bytes(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def checked_sha256(path: Path, file: RemoteFile) -> str:
+    """The sha256 of the file at `path`.
+
+    Raises:
+        MismatchError: when its size or a known hash differs.
+    """
+    size = path.stat().st_size
+    if size != file.size:
+        raise MismatchError(f"has {size} bytes instead of {file.size}")
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if file.sha256 not in (None, sha256):
+        raise MismatchError(f"has the sha256 {sha256} instead of {file.sha256}")
+    if file.git_sha1 is not None and file.git_sha1 != (git_sha1 := _git_sha1(path, size)):
+        raise MismatchError(f"has the git sha1 {git_sha1} instead of {file.git_sha1}")
+    return sha256
+
+
+def _git_sha1(path: Path, size: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.sha1(b"blob %d\0" % size)).hexdigest()
+
+
+def _download(url: str, part: Path, file: RemoteFile) -> None:
+    """Receives what `part` lacks, over new connections for as long as each brings some of it.
+
+    Not by `hf_hub_download`: since huggingface_hub's PR 4228 it begins an interrupted file anew in the next process.
+    """
+    while (received := received_bytes(part)) < file.size or not part.exists():
+        try:
+            _append(url, part, file)
+            return
+        except HTTPError as error:
+            if received_bytes(part) <= received:
+                raise UnreachableError(f"{url} could not be reached ({error})") from error
+
+
+def _append(url: str, part: Path, file: RemoteFile) -> None:
+    headers = {**file.headers, "Accept-Encoding": "identity"}  # offsets into a compressed answer would mean nothing
+    if offset := received_bytes(part):
+        headers["Range"] = f"bytes={offset}-"
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
+        if response.is_error:
+            raise ValueError(
+                f"{url} answered {response.status_code} {response.reason_phrase}. Run again once it serves."
+            )
+        if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+            offset = 0  # a server may ignore Range and send everything
+        with part.open("ab" if offset else "wb") as stream, _progress(file, offset) as bar:
+            for chunk in response.iter_bytes():
+                stream.write(chunk)
+                bar.update(len(chunk))
+
+
+def _progress(file: RemoteFile, offset: int) -> tqdm:
+    seconds = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(
+        total=file.size,
+        initial=offset,
+        desc=file.path,
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        mininterval=seconds,
+        file=sys.stderr,
+    )
