@@ -40,6 +40,8 @@ def main() -> None:
     if args.worker:
         print(json.dumps(measure(args)))
         return
+    if "upstream" in args.variants and not args.upstream:
+        parser.error("the variant upstream needs --upstream CHECKOUT")
     variants = args.variants + (["upstream"] if args.upstream and "upstream" not in args.variants else [])
     results: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for _ in range(args.rounds):

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from media.atomic import atomic_write_text
 from model.config import CONFIG_NAME, SIZES, JointDiTConfig
+from model.lora import ADAPTER_CONFIG_NAME, merge_lora
 from model.naming import from_wan_diffusers, infer_sizes, is_lora, is_wan_diffusers, looks_like
 from model.state_files import SHARD_BYTES, StateFiles, fill_module, write_shards
 from model.transformer import JointDiT, init_weights
 
 MODEL_FOLDER, LORA_FOLDER = "model", "lora"
-ADAPTER_CONFIG_NAME = "adapter_config.json"
+DIFFUSERS_FOLDER = "transformer"
 PUBLISHED_HEAD_DIM = 128  # of every published size; the shapes of the tensors do not tell
 
 
@@ -40,16 +41,18 @@ def from_published(state_dict: dict[str, Tensor], config: dict[str, Any]) -> Joi
 def load_javisdit(
     folder: str | Path,
     config: JointDiTConfig | None = None,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
-    merge_lora: bool = True,
+    with_lora: bool = True,
 ) -> JointDiT:
     """Loads a JavisDiT-v1.0 folder, its LoRA merged as the release's inference does.
 
     Args:
         folder: holds `model/`, and `lora/` where there is an adapter; or is the `model/` folder itself.
-        config: read from `model/config.json` where there is one, else inferred from the tensors, if None.
-        merge_lora: False leaves the adapter away, to train on from the base or to attach it by peft.
+        config: read from `model/config.json` where there is one, else inferred from the tensors, if None.  Shapes do
+            not tell audio positions, eps and text length: the published ones are taken.
+        dtype: of the weights; as stored if None.
+        with_lora: False leaves the adapter away, to train on from the base or to attach it by peft.
 
     Raises:
         ValueError: when the tensors do not fit, or LoRA tensors are there without the adapter that says their scale.
@@ -59,15 +62,17 @@ def load_javisdit(
     adapter = folder / LORA_FOLDER
     files = StateFiles(weights)
     has_adapter = (adapter / ADAPTER_CONFIG_NAME).is_file()
-    if merge_lora and not has_adapter and any(map(is_lora, files.shapes)):
+    if with_lora and not has_adapter and any(map(is_lora, files.shapes)):
         raise ValueError(
             f"{weights} holds LoRA tensors, but there is no {adapter / ADAPTER_CONFIG_NAME} to say their scale: copy "
-            f"the {LORA_FOLDER}/ folder beside {MODEL_FOLDER}/, or pass merge_lora=False to use the base weights."
+            f"the {LORA_FOLDER}/ folder beside {MODEL_FOLDER}/, or pass with_lora=False to use the base weights."
         )
     model = JointDiT.on_meta(config or _read_config(weights, files))
     tensors = files.tensors(dtype, device)
     fill_module(model, ((name, tensor) for name, tensor in tensors if not is_lora(name)), str(weights))
-    return _merge(model, adapter) if merge_lora and has_adapter else model.eval()
+    if with_lora and has_adapter:
+        merge_lora(model, adapter)
+    return model.eval()
 
 
 def load_wan(
@@ -83,12 +88,14 @@ def load_wan(
     it; the audio patch embedding is new (drawn from `seed`), and the audio head starts at zero.
 
     Args:
-        path: a file or folder in the original or the Diffusers naming.
+        path: a file or folder in the original or the Diffusers naming, or the root of a Diffusers pipeline.
+        dtype: of the weights, whatever mixture is stored.
 
     Raises:
         ValueError: when the tensors are no Wan2.1 transformer of the sizes in `config`.
     """
-    files = StateFiles(path)
+    path = Path(path)
+    files = StateFiles(path / DIFFUSERS_FOLDER if (path / DIFFUSERS_FOLDER).is_dir() else path)
     rename = from_wan_diffusers if is_wan_diffusers(files.shapes) else str
     if not any(rename(name) == "patch_embedding.weight" for name in files.shapes):
         raise ValueError(f"{path} is no Wan2.1 text-to-video transformer: it looks like {looks_like(files.shapes)}.")
@@ -97,7 +104,7 @@ def load_wan(
         _materialise(model, name, dtype, device, seed)
     fresh = {name: p.detach() for name, p in model.named_parameters() if not p.is_meta}
     tensors = ((rename(name), tensor) for name, tensor in files.tensors(dtype, device))
-    fill_module(model, _with_audio(tensors, config, fresh), str(path))
+    fill_module(model, _with_audio(tensors, config, fresh), str(path), files.shapes)
     return model.eval()
 
 
@@ -131,7 +138,9 @@ def _weights_folder(path: Path) -> Path:
 def _read_config(path: Path, files: StateFiles) -> JointDiTConfig:
     config_path = path / CONFIG_NAME
     if config_path.is_file():
-        return JointDiTConfig.from_published(json.loads(config_path.read_text(encoding="utf-8")))
+        settings = json.loads(config_path.read_text(encoding="utf-8"))
+        is_own = "modalities" in settings  # written by JointDiT.save_pretrained
+        return JointDiTConfig.from_dict(settings) if is_own else JointDiTConfig.from_published(settings)
     rename = from_wan_diffusers if is_wan_diffusers(files.shapes) else str
     sizes = infer_sizes({rename(name): shape for name, shape in files.shapes.items()})
     if int(sizes["dim"]) % PUBLISHED_HEAD_DIM:
@@ -140,15 +149,6 @@ def _read_config(path: Path, files: StateFiles) -> JointDiTConfig:
             f"{CONFIG_NAME} with the release's model settings beside the weights, or pass config."
         )
     return JointDiTConfig.from_published(sizes | {"num_heads": int(sizes["dim"]) // PUBLISHED_HEAD_DIM})
-
-
-def _merge(model: JointDiT, adapter: Path) -> JointDiT:
-    from peft import PeftModel  # late: costs seconds, and only adapters need it
-
-    if not any(map(is_lora, StateFiles(adapter).shapes)):  # our reader: no pickle runs, whatever peft's settings
-        raise ValueError(f"{adapter} holds no LoRA tensors: give the adapter folder that training wrote.")
-    merged: JointDiT = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    return merged.eval()
 
 
 def _audio_modules(model: JointDiT) -> tuple[str, ...]:
@@ -172,7 +172,8 @@ def _with_audio(
     yield from fresh.items()
     copied = "audio_" in config.experts
     for name, tensor in tensors:
-        if "video" in config.modalities or not (name.startswith(("patch_embedding.", "head.")) or ".ffn." in name):
+        of_video = name.startswith(("patch_embedding.", "head.")) or (".ffn." in name and "" not in config.experts)
+        if "video" in config.modalities or not of_video:
             yield name, tensor
         if copied and ".ffn." in name:
             yield name.replace(".ffn.", ".audio_ffn."), tensor.clone()

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from model.positions import AudioPositionRule
+from model.positions import AUDIO_POSITION_RULES, AudioPositionRule
 from model.presets import PRESETS, preset_path
 
 CONFIG_NAME = "config.json"
+FFN = Literal["modality", "shared"]
 
 _MODALITIES_OF_TYPE = {"t2av": ("video", "audio"), "t2v": ("video",), "t2a": ("audio",)}
 _RULE_OF_PE_TYPE: dict[str, AudioPositionRule] = {
@@ -25,7 +26,10 @@ _FIELD_OF_SETTING = {  # the release's name -> ours, where the value needs no tr
     "audio_patch_size": "audio_patch",
 }
 _WITHOUT_EFFECT = {"weight_init_from", "init_from_video_branch", "train_audio_specific_blocks", "full_finetuning"}
-_WITHOUT_EFFECT |= {"class_drop_prob", "type", "_class_name", "_diffusers_version"}  # training, or bookkeeping
+_WITHOUT_EFFECT |= {"class_drop_prob", "type", "from_pretrained"}  # training, or bookkeeping
+_WITHOUT_EFFECT |= {"_class_name", "_diffusers_version", "_name_or_path"}
+# The release's own defaults for these are another model's, so a config must say them.
+_NEVER_DEFAULT = ("model_type", "dim", "ffn_dim", "num_heads", "num_layers")
 _REQUIRED = {  # settings of the release that choose another network, and the value that ours has
     "window_size": (-1, -1),
     "audio_special_token": False,
@@ -70,7 +74,7 @@ class JointDiTConfig:
     qk_norm: bool = True
     cross_attn_norm: bool = True
     eps: float = 1e-6
-    ffn: Literal["modality", "shared"] = "modality"
+    ffn: FFN = "modality"
     audio_positions: AudioPositionRule = "ta_rope"
     video_channels: int = 16
     video_patch: tuple[int, int, int] = (1, 2, 2)
@@ -80,9 +84,16 @@ class JointDiTConfig:
     def __post_init__(self) -> None:
         if self.dim % (2 * self.num_heads):
             raise ValueError(f"dim {self.dim} does not split into {self.num_heads} heads of even size; change either.")
-        unknown = set(self.modalities) - {"video", "audio"}
-        if unknown or not self.modalities:
-            raise ValueError(f"modalities {self.modalities} must be a non-empty subset of ('video', 'audio').")
+        allowed = {
+            "modalities": tuple(_MODALITIES_OF_TYPE.values()),  # in this order: tokens and positions follow it
+            "ffn": get_args(FFN),
+            "audio_positions": AUDIO_POSITION_RULES,
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(map(repr, values))}."
+                )
 
     @property
     def head_dim(self) -> int:
@@ -127,18 +138,19 @@ class JointDiTConfig:
         """Ours for the `model` section of a release's config, or the `config.json` of a Wan2.1 transformer.
 
         Raises:
-            ValueError: for a setting that is unknown, or that asks for another network than this one.
+            ValueError: for a setting that is unknown, missing, or asks for another network than this one.
         """
         settings = _without_diffusers_names(settings)
         translated = {"model_type", "audio_pe_type", "dual_ffn", "out_dim", "audio_out_dim"}
         unknown = sorted(set(settings) - translated - set(_FIELD_OF_SETTING) - _WITHOUT_EFFECT - set(_REQUIRED))
         if unknown:
             raise ValueError(f"The release has no model settings {unknown}; remove them, or correct their spelling.")
+        _check_complete(settings)
         _check_same_network(settings)
         fields = {_FIELD_OF_SETTING[name]: value for name, value in settings.items() if name in _FIELD_OF_SETTING}
         return cls.from_dict(
             {
-                "modalities": _MODALITIES_OF_TYPE[settings.get("model_type", "t2av")],
+                "modalities": _MODALITIES_OF_TYPE[settings["model_type"]],
                 "audio_positions": _RULE_OF_PE_TYPE[settings.get("audio_pe_type", "interleave_offset")],
                 "ffn": "modality" if settings.get("dual_ffn", True) else "shared",
                 **fields,
@@ -179,8 +191,16 @@ def _without_diffusers_names(settings: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"This is an image-to-video Wan2.1 transformer ({foreign}); only text-to-video fits.")
     dropped = {*image_only, "attention_head_dim", "rope_max_seq_len", "qk_norm"}
     renamed = {_FIELD_OF_DIFFUSERS.get(name, name): v for name, v in settings.items() if name not in dropped}
+    if missing := {"num_attention_heads", "attention_head_dim"} - set(settings):
+        raise ValueError(f"The Diffusers configuration lacks {sorted(missing)}: fetch or copy the whole file.")
     dim = settings["num_attention_heads"] * settings["attention_head_dim"]
     return renamed | {"dim": dim, "qk_norm": settings.get("qk_norm") is not None, "model_type": "t2v"}
+
+
+def _check_complete(settings: dict[str, Any]) -> None:
+    needed = _NEVER_DEFAULT if settings.get("model_type") == "t2v" else (*_NEVER_DEFAULT, "dual_ffn")
+    if missing := [name for name in needed if name not in settings]:
+        raise ValueError(f"The model settings lack {missing}: give the whole model section of the config.")
 
 
 def _check_same_network(settings: dict[str, Any]) -> None:
@@ -192,8 +212,9 @@ def _check_same_network(settings: dict[str, Any]) -> None:
         if (tuple(given) if isinstance(given, list) else given) != value:
             raise ValueError(f"{name} is {given!r}, which is another network than the published one ({value!r}).")
     for name in ("", "audio_"):
-        given_in, given_out = settings.get(f"{name}in_dim"), settings.get(f"{name}out_dim")
-        if given_in is not None and given_out is not None and given_in != given_out:
+        default = JointDiTConfig.audio_channels if name else JointDiTConfig.video_channels
+        given_in, given_out = (settings.get(f"{name}{side}_dim", default) for side in ("in", "out"))
+        if given_in != given_out:
             raise ValueError(
                 f"{name}in_dim {given_in} and {name}out_dim {given_out} differ; this network has one size."
             )

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoints import ADAPTER_CONFIG_NAME, load_javisdit, published_config
+from model.checkpoints import load_javisdit, published_config
 from model.config import CONFIG_NAME, SIZES, JointDiTConfig
+from model.lora import ADAPTER_CONFIG_NAME, merge_lora
 from model.presets import PRESETS, preset_path
 from model.transformer import WEIGHTS_NAME, JointDiT
 
@@ -24,9 +25,9 @@ def load_transformer(name_or_path: str | Path, dtype: torch.dtype = torch.float3
     if base is None:
         path = component_path(base_folder(name_or_path), "transformer")
         return JointDiT.from_pretrained(path, dtype) if _is_own(path) else load_javisdit(path, dtype=dtype)
-    from peft import PeftModel  # late: costs seconds, and only adapters need it
-
-    return PeftModel.from_pretrained(load_transformer(base, dtype), str(folder)).merge_and_unload().eval()
+    model = load_transformer(base, dtype)
+    merge_lora(model, folder)
+    return model
 
 
 def transformer_config(name_or_path: str | Path) -> JointDiTConfig:

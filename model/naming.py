@@ -109,17 +109,18 @@ def infer_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int | bool |
     """The settings of the release that the shapes of a model's tensors give away; the number of heads is not one."""
     video, audio = (shapes.get(f"{prefix}patch_embedding.weight") for prefix in ("", "audio_"))
     ffn = shapes.get("blocks.0.ffn.0.weight") or shapes.get("blocks.0.audio_ffn.0.weight")
-    if not (video or audio) or ffn is None:
+    time, text = shapes.get("time_embedding.0.weight"), shapes.get("text_embedding.0.weight")
+    if not (video or audio) or ffn is None or time is None or text is None:
         raise ValueError(
-            f"These tensors are no diffusion transformer of this family: they look like {looks_like(shapes)}."
+            f"These tensors are no whole diffusion transformer of this family: they look like {looks_like(shapes)}."
         )
     sizes: dict[str, int | bool | str] = {
         "model_type": {(True, True): "t2av", (True, False): "t2v", (False, True): "t2a"}[bool(video), bool(audio)],
         "dim": ffn[1],
         "ffn_dim": ffn[0],
         "num_layers": 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")),
-        "freq_dim": shapes["time_embedding.0.weight"][1],
-        "text_dim": shapes["text_embedding.0.weight"][1],
+        "freq_dim": time[1],
+        "text_dim": text[1],
         "qk_norm": "blocks.0.self_attn.norm_q.weight" in shapes,
         "cross_attn_norm": "blocks.0.norm3.weight" in shapes,
         "dual_ffn": not audio or "blocks.0.audio_ffn.0.weight" in shapes,

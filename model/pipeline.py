@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,25 +64,33 @@ class _Request:
 class JointAVPipeline:
     """Generates clips from prompts; also encodes text and clips as training needs them.
 
-    Made by `from_pretrained`, or from parts that are in memory already.
+    Made by `from_pretrained` or `from_parts`.
     """
 
-    def __init__(
-        self,
+    def __init__(self, parts: Components, defaults: GenerationDefaults) -> None:
+        """Takes the parts "transformer", "video_codec", "audio_codec" and "text_encoder"."""
+        self._parts = parts
+        self.defaults = defaults
+
+    @classmethod
+    def from_parts(
+        cls,
         transformer: JointDiT,
         video_codec: VideoCodec,
         audio_codec: AudioCodec,
         text_encoder: TextEncoder,
         defaults: GenerationDefaults,
-        name_or_path: str = "",
-    ) -> None:
+        device: str | torch.device = "cpu",
+        offload: bool = False,
+    ) -> "JointAVPipeline":
+        """From parts that are in memory already; they are moved to `device`."""
         loaders: dict[str, Callable[[], Part]] = {
             "transformer": transformer.eval,
             "video_codec": lambda: video_codec,
             "audio_codec": lambda: audio_codec,
             "text_encoder": lambda: text_encoder,
         }
-        self._set(Components(loaders), defaults, name_or_path)
+        return cls(Components(loaders, device, offload), defaults)
 
     @classmethod
     def from_pretrained(
@@ -98,17 +105,14 @@ class JointAVPipeline:
         Parts are loaded when they are first needed.
 
         Args:
-            dtype: of the network and the text encoder; codecs compute in float32, as published.
+            dtype: of the network and the text encoder; codecs compute in float32 (as the release's do, whose video
+                codec has its weights rounded to bfloat16 before).
             offload: keep each part on the CPU except while it works on `device`.
 
         Raises:
             ValueError: when the folder holds neither a pipeline nor an adapter.
         """
         folder = base_folder(name_or_path)
-        settings: dict[str, Any] = json.loads((folder / PIPELINE_CONFIG_NAME).read_text(encoding="utf-8"))
-        unknown = set(settings["defaults"]) - {field.name for field in fields(GenerationDefaults)}
-        if unknown:
-            raise ValueError(f"{folder / PIPELINE_CONFIG_NAME} has unknown defaults {sorted(unknown)}: remove them.")
         loaders: dict[str, Callable[[], Part]] = {
             "transformer": lambda: load_transformer(name_or_path, dtype),
             "video_codec": lambda: load_video_codec(component_path(folder, "video_codec")),
@@ -117,11 +121,7 @@ class JointAVPipeline:
                 component_path(folder, "text_encoder"), transformer_config(folder).text_len, dtype
             ),
         }
-        pipeline = cls.__new__(cls)
-        pipeline._set(
-            Components(loaders, device, offload), GenerationDefaults(**settings["defaults"]), str(name_or_path)
-        )
-        return pipeline
+        return cls(Components(loaders, device, offload), _read_defaults(folder / PIPELINE_CONFIG_NAME))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes all parts into one folder; `dtype` casts the stored weights of the network and the codecs."""
@@ -163,7 +163,7 @@ class JointAVPipeline:
         """Where parts work."""
         return self._parts.device
 
-    @cached_property
+    @property
     def model_id(self) -> str:
         """Twelve hex digits that change with any weight or setting of the network."""
         digest = hashlib.blake2b(repr(self.transformer.config).encode(), digest_size=6)
@@ -245,12 +245,18 @@ class JointAVPipeline:
         Raises:
             ValueError: when prompts and seeds differ in number, or a size does not fit the codec.
         """
+        if isinstance(prompts, str):
+            raise ValueError(f"prompts is the text {prompts!r}: give a list of prompts, and a list of seeds.")
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give one seed per prompt.")
         if output not in OUTPUTS:
             raise ValueError(f"output is {output!r}; choose 'clip', 'latents' or 'both'.")
         defaults = self.defaults
-        size = ClipSize(num_frames or defaults.num_frames, height or defaults.height, width or defaults.width)
+        size = ClipSize(
+            defaults.num_frames if num_frames is None else num_frames,
+            defaults.height if height is None else height,
+            defaults.width if width is None else width,
+        )
         size.check_unpadded()
         request = _Request(
             size=size,
@@ -267,11 +273,6 @@ class JointAVPipeline:
             return list(latents)
         clips = self.decode_latents(latents)
         return clips if output == "clip" else list(zip(clips, latents, strict=True))
-
-    def _set(self, parts: Components, defaults: GenerationDefaults, name_or_path: str) -> None:
-        self._parts = parts
-        self.defaults = defaults
-        self.name_or_path = name_or_path
 
     def _generate(
         self, prompts: Sequence[str], negative_prompt: str, seeds: Sequence[int], request: _Request
@@ -310,7 +311,7 @@ class JointAVPipeline:
 
     def _noise(self, config: Any, seed: int, request: _Request) -> dict[str, Tensor]:
         """Video (1, C, T, H, W) and audio (1, C, T, M) noise, drawn in this order."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))  # numpy's integers too
         video = torch.randn(1, config.video_channels, *request.size.latent_size, generator=generator)
         audio_size = self.audio_codec.latent_size(request.num_samples)
         audio = torch.randn(1, config.audio_channels, *audio_size, generator=generator)
@@ -318,3 +319,11 @@ class JointAVPipeline:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _read_defaults(path: Path) -> GenerationDefaults:
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("defaults", {})
+    unknown = set(settings) - {field.name for field in fields(GenerationDefaults)}
+    if unknown:
+        raise ValueError(f"{path} has unknown defaults {sorted(unknown)}: remove them, or correct their spelling.")
+    return GenerationDefaults(**settings)

@@ -35,6 +35,7 @@ class MultistepSolver:
 
     def __init__(self, scheduler: Any, num_steps: int) -> None:
         scheduler.set_timesteps(num_steps)
+        scheduler.set_begin_index(0)  # not looked up: its timesteps are whole numbers, and strong shifts repeat them
         self._scheduler = scheduler
         self._grid: Tensor = scheduler.timesteps
         self.timesteps = [sigma * NUM_TRAIN_TIMESTEPS for sigma in scheduler.sigmas[:num_steps].tolist()]

@@ -1,12 +1,12 @@
 """Weights on disk, one tensor at a time: safetensors or torch files, whole or in shards.  No pickle is ever executed.
 
 Memory: a reader maps at most `CHUNK_BYTES` of a file (or one larger tensor) at once, so that filling a module costs
-little more than the module itself.
+little more than the module itself.  Torch files from before torch 1.6 cannot be mapped and are read whole.
 """
 
 import json
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,27 @@ class StateFiles:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name to shape, read without the data."""
-        return {name: shape for file in self.files for name, (shape, _) in _headers(file).items()}
+        """Name to shape, read without the data.
+
+        Raises:
+            ValueError: when two files hold a tensor of the same name.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        for file in self.files:
+            headers = _headers(file)
+            if twice := shapes.keys() & headers.keys():
+                raise ValueError(
+                    f"{file.name} and another file in {self.path} both hold {min(twice)}: leave one checkpoint there, "
+                    "or give the file itself."
+                )
+            shapes |= {name: shape for name, (shape, _) in headers.items()}
+        return shapes
 
     def tensors(
         self, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
     ) -> Iterator[tuple[str, Tensor]]:
-        """Every (name, tensor), copied off the file; floating tensors are cast to `dtype`."""
+        """Every (name, tensor), copied off the file; floating tensors are cast to `dtype` unless it is None."""
+        assert self.shapes  # no name twice
         for file in self.files:
             for names in _chunks(_headers(file)):
                 for name, tensor in _read(file, names):
@@ -55,32 +69,52 @@ class StateFiles:
                     yield name, tensor.to(device=device, dtype=wanted or tensor.dtype, copy=True)
 
 
-def fill_module(module: nn.Module, tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
+def fill_module(
+    module: nn.Module, tensors: Iterable[tuple[str, Tensor]], source: str, names: Collection[str] | None = None
+) -> None:
     """Puts each tensor in the place of the parameter or buffer of its name; `module` may be on the meta device.
 
     Args:
         source: what the error messages call the checkpoint.
+        names: those in the checkpoint itself, where `tensors` are renamed or made from them.
 
     Raises:
         ValueError: for missing, surplus or misshapen tensors; it names the first few and the kind they look like.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    surplus, misshapen, seen = [], [], set()
+    found: dict[str, tuple[int, ...]] = {}
     for name, tensor in tensors:
-        seen.add(name)
-        if name not in wanted:
-            surplus.append(name)
-        elif tensor.shape != wanted[name]:
-            misshapen.append(f"{name} is {tuple(tensor.shape)}, not {wanted[name]}")
-        else:
+        found[name] = tuple(tensor.shape)
+        if wanted.get(name) == found[name]:
             _replace(module, name, tensor)
-    faults = {"missing": [name for name in wanted if name not in seen], "surplus": surplus, "misshapen": misshapen}
-    if any(faults.values()):
-        counts = "; ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in faults.items() if names)
-        raise ValueError(
-            f"{source} does not fit {type(module).__name__}: {counts}. It looks like {looks_like(seen)}; "
-            "give the checkpoint, or the configuration, that belongs to this one."
-        )
+    if error := misfit_error(wanted, found, source, type(module).__name__, names or found):
+        raise error
+
+
+def misfit_error(
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    source: str,
+    target: str,
+    names: Collection[str],
+) -> ValueError | None:
+    """What is wrong with tensors of these names and shapes, if anything; `names` tell what they look like."""
+    faults = {
+        "missing": [name for name in wanted if name not in found],
+        "surplus": [name for name in found if name not in wanted],
+        "misshapen": [
+            f"{name} is {shape}, not {wanted[name]}"
+            for name, shape in found.items()
+            if name in wanted and shape != wanted[name]
+        ],
+    }
+    counts = "; ".join(f"{len(some)} {kind} ({_first(some)})" for kind, some in faults.items() if some)
+    if not counts:
+        return None
+    return ValueError(
+        f"{source} does not fit {target}: {counts}. It looks like {looks_like(names)}; "
+        "give the checkpoint, or the configuration, that belongs to this one."
+    )
 
 
 def write_shards(state: dict[str, Tensor], folder: Path, dtype: torch.dtype | None, shard_bytes: int) -> None:
@@ -111,7 +145,9 @@ def _find_files(path: Path) -> list[Path]:
 
 
 def _indexed_files(index: Path) -> list[Path]:
-    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    weight_map = json.loads(index.read_text(encoding="utf-8")).get("weight_map")
+    if not weight_map:
+        raise ValueError(f"{index} has no weight_map, so it names no shards: fetch or copy it again.")
     files = [index.parent / name for name in sorted(set(weight_map.values()))]
     for file in files:
         if not file.is_file():

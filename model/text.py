@@ -4,6 +4,7 @@ import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import torch
@@ -16,6 +17,7 @@ from model.state_files import StateFiles, fill_module
 ORIGINAL_WEIGHTS = "models_t5_umt5-xxl-enc-bf16.pth"  # as the Wan2.1 repositories name them,
 ORIGINAL_TOKENIZER = "google/umt5-xxl"  # relative to the same folder
 DEFAULT_TEXT_LEN = 512
+DECODER_PREFIXES = ("decoder.", "lm_head.")  # of a whole UMT5, of which only the encoder is read
 RELATIVE_MAX_DISTANCE = 128  # of the relative position buckets; not told by the shapes
 
 
@@ -25,10 +27,6 @@ class TextEmbeddings:
 
     embeds: Tensor  # float32 (B, L, D), zero where mask is 0
     mask: Tensor  # bool (B, L)
-
-    @property
-    def lengths(self) -> Tensor:
-        return self.mask.sum(dim=1)  # (B,)
 
     def trimmed(self) -> list[Tensor]:
         """Each prompt's embedding at its real length, (length, D): what is worth storing."""
@@ -70,8 +68,7 @@ class TextEncoder:
         if (path / ORIGINAL_WEIGHTS).is_file():
             model, tokenizer_path = load_umt5_original(path / ORIGINAL_WEIGHTS, dtype), path / ORIGINAL_TOKENIZER
         elif (path / "config.json").is_file():
-            model = UMT5EncoderModel.from_pretrained(path, dtype=dtype, local_files_only=True)
-            tokenizer_path = path
+            model, tokenizer_path = _load_transformers(path, dtype), path
         else:
             raise ValueError(
                 f"{path} is no text encoder: it has neither config.json (transformers) nor {ORIGINAL_WEIGHTS}."
@@ -110,6 +107,19 @@ def clean_prompt(prompt: str) -> str:
     """Repairs broken Unicode, unescapes HTML twice and joins white space (facts_autoencoders_text section 4)."""
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
     return re.sub(r"\s+", " ", text).strip()
+
+
+def _load_transformers(folder: Path, dtype: torch.dtype) -> UMT5EncoderModel:
+    """transformers' own reading, but missing tensors are an error: it would leave random numbers in their place."""
+    loaded: Any = UMT5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
+    model, found = loaded
+    surplus = {name for name in found["unexpected_keys"] if not name.startswith(DECODER_PREFIXES)}
+    faults = {"missing": found["missing_keys"], "surplus": surplus, "misshapen": found["mismatched_keys"]}
+    if any(faults.values()):
+        counts = "; ".join(f"{len(names)} {kind}, such as {min(names)}" for kind, names in faults.items() if names)
+        raise ValueError(f"{folder} does not fit its config.json: {counts}. Fetch or copy the whole folder again.")
+    encoder: UMT5EncoderModel = model
+    return encoder
 
 
 def _infer_umt5_config(files: StateFiles) -> UMT5Config:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from media.mel import NUM_MELS, invert_log_mel, log_mel, normalize_waveform
 from model.audio_lengths import num_mel_frames
-from model.codec_files import save_network
+from model.codec_files import load_network, read_config, save_network
 from model.sizes import FRAMES_PER_STEP, check_num_frames, codec_latent_size
+from model.state_files import StateFiles
 
 # Rows: brightness, red against blue, green against both; hue is doubled, or training learns it last.
 OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-0.5, 1.0, -0.5]]) * torch.tensor([[1 / 3], [1.0], [1.0]])
@@ -80,11 +81,17 @@ class TinyCodec(nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Self:
+        """Reads a folder written by `save_pretrained`.
+
+        Raises:
+            ValueError: when the tensors are not those that the folder's config asks for.
+        """
         folder = Path(folder)
         values: dict[str, Any] = json.loads((folder / CODEC_CONFIG_NAME).read_text(encoding="utf-8"))
         typed: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        autoencoder = AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
-        return cls(autoencoder, CodecConfig(**typed)).eval().requires_grad_(False)
+        config, tensors = read_config(folder), StateFiles(folder).tensors(dtype)
+        autoencoder = load_network(lambda: AutoencoderKL.from_config(config), tensors, str(folder))
+        return cls(autoencoder, CodecConfig(**typed)).eval()
 
     def _encode_planes(self, planes: Tensor) -> Tensor:
         posterior = self.autoencoder.encode(planes.to(self.autoencoder.dtype)).latent_dist

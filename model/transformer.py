@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from media.atomic import atomic_path, atomic_write_text
 from model.attention import ATTENTION_BACKENDS, Attention, CrossAttention, SelfAttention
 from model.config import CONFIG_NAME, JointDiTConfig, ModalitySpec
 from model.layers import Float32Linear, Head, Modulation, feed_forward, modulate, sinusoidal_embedding, time_projection
@@ -135,17 +136,26 @@ class JointDiT(nn.Module):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes `config.json` and `model.safetensors`; `dtype` casts the stored copy."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
-        save_file(state, folder / WEIGHTS_NAME)
-        (folder / CONFIG_NAME).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
+        with atomic_path(folder / WEIGHTS_NAME) as path:
+            save_file(state, path)
+        atomic_write_text(folder / CONFIG_NAME, json.dumps(asdict(self.config), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+        cls, folder: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
     ) -> "JointDiT":
-        """Reads a folder written by `save_pretrained`, tensor by tensor."""
+        """Reads a folder written by `save_pretrained`, tensor by tensor; weights stay as stored if `dtype` is None.
+
+        Raises:
+            ValueError: when the folder is no such one, or its tensors do not fit its configuration.
+        """
         folder = Path(folder)
+        if not (folder / CONFIG_NAME).is_file():
+            raise ValueError(
+                f"{folder} has no {CONFIG_NAME}: give a folder that save_pretrained wrote; "
+                "model.checkpoints reads those of the release and of Wan2.1."
+            )
         model = cls.on_meta(JointDiTConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))))
         fill_module(model, StateFiles(folder / WEIGHTS_NAME).tensors(dtype, device), str(folder))
         return model.eval()

@@ -21,6 +21,8 @@ PUBLISHED = (16, 16, PIXELS_PER_LATENT)  # latent channels, channel means, pixel
 class WanVideoCodec(nn.Module):
     """Pixels to latents by 8x8 in space and by 4 in time after the first frame; one clip of a batch at a time.
 
+    For one thread at a time: diffusers keeps the state of a running clip in the network.
+
     Raises:
         ValueError: for another autoencoder of the same class, such as Wan2.2's.
     """

@@ -76,7 +76,7 @@ def bootstrap(config: BootstrapConfig) -> JointAVPipeline:
         work / "transformer.pt",
         compile_blocks=config.compile_blocks,
     )
-    pipeline = JointAVPipeline(transformer, video_codec, audio_codec, text_encoder, DEFAULTS, str(config.output))
+    pipeline = JointAVPipeline.from_parts(transformer, video_codec, audio_codec, text_encoder, DEFAULTS)
     pipeline.save_pretrained(config.output, dtype=torch.float16)
     return pipeline
 

@@ -41,7 +41,7 @@ def save_pipeline(folder, seed=0):
     tokens.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", unk_token="<unk>")
     text = UMT5Config(vocab_size=len(WORDS), d_model=TEXT_DIM, d_ff=16, d_kv=6, num_heads=2, num_layers=1)
-    pipeline = JointAVPipeline(
+    pipeline = JointAVPipeline.from_parts(
         transformer,
         FrameGroupVideoCodec(_autoencoder(12, VIDEO_SHAPE[0], 4), _statistics(VIDEO_SHAPE[0])),
         MelAudioCodec(_autoencoder(1, AUDIO_SHAPE[0], 3), _statistics(AUDIO_SHAPE[0])),

@@ -1,8 +1,10 @@
 """A network small enough for a forward in milliseconds, with heads that predict something."""
 
 import torch
+from peft import PeftModel, get_peft_model
 
 from model.config import JointDiTConfig
+from model.stages import published_lora_config
 from model.transformer import JointDiT
 
 SMALL = JointDiTConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=24, text_len=6)
@@ -14,6 +16,16 @@ def small_model(config: JointDiTConfig = SMALL, seed: int = 0) -> JointDiT:
     for spec in config.specs:  # a fresh head is zero
         torch.nn.init.normal_(model.get_submodule(f"{spec.prefix}head").head.weight, std=0.1)
     return model
+
+
+def small_adapter(model: JointDiT) -> PeftModel:
+    """The model with the published kind of adapter, which changes it: fresh ones start as nothing."""
+    adapted = get_peft_model(model, published_lora_config())
+    generator = torch.Generator().manual_seed(1)
+    for module in adapted.modules():
+        for layer in getattr(module, "lora_B", {}).values():
+            layer.weight.data = torch.randn(layer.weight.shape, generator=generator) * 0.1
+    return adapted
 
 
 def inputs(batch: int = 2) -> dict[str, torch.Tensor]:

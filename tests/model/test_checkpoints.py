@@ -8,13 +8,12 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from golden import Golden, published_model, published_state
-from peft import get_peft_model
+from peft import PeftModel
 from safetensors.torch import save_file
-from small_model import SMALL, inputs, same_weights, small_model
+from small_model import SMALL, inputs, same_weights, small_adapter, small_model
 
 from model.checkpoints import from_published, load_javisdit, load_wan, published_config, save_published
 from model.config import JointDiTConfig
-from model.stages import LORA_ALPHA, LORA_R, published_lora_config
 from model.transformer import JointDiT
 
 VIDEO_ONLY = replace(SMALL, modalities=("video",))
@@ -28,17 +27,11 @@ DIFFUSERS_SIZES = {
 }
 
 
-def write_release(folder: Path, with_lora: bool = True) -> tuple[JointDiT, JointDiT]:
-    """A folder as the release's LoRA training leaves it; returns the base and what inference makes of it."""
-    model = small_model().bfloat16()
-    save_published(model, folder, shard_bytes=40_000)
-    if not with_lora:
-        return model, model
-    adapted = get_peft_model(small_model().bfloat16(), published_lora_config())
-    generator = torch.Generator().manual_seed(1)
-    for module in adapted.modules():
-        for layer in getattr(module, "lora_B", {}).values():
-            layer.weight.data = torch.randn(layer.weight.shape, generator=generator) * 0.1
+def write_release(folder: Path) -> tuple[JointDiT, PeftModel]:
+    """A folder as the release's LoRA training leaves it; returns the base, and the base with its adapter."""
+    base = small_model().bfloat16()
+    save_published(base, folder, shard_bytes=40_000)
+    adapted = small_adapter(small_model().bfloat16())
     adapted.save_pretrained(str(folder / "lora"), safe_serialization=False)
     index_path = folder / "model" / "pytorch_model.bin.index.json"
     index = json.loads(index_path.read_text(encoding="utf-8"))
@@ -46,7 +39,7 @@ def write_release(folder: Path, with_lora: bool = True) -> tuple[JointDiT, Joint
     torch.save(lora, folder / "model" / "pytorch_model-00099.bin")  # unmerged copies, as the release leaves them
     index["weight_map"] |= dict.fromkeys(lora, "pytorch_model-00099.bin")
     index_path.write_text(json.dumps(index), encoding="utf-8")
-    return model, adapted
+    return base, adapted
 
 
 def test_a_state_dict_is_copied_not_shared():
@@ -62,12 +55,13 @@ def test_a_state_dict_is_copied_not_shared():
 def test_both_layouts_come_back_bit_for_bit(tmp_path, dtype):
     model = published_model(Golden("model/joint_dit.safetensors")).to(dtype)
     save_published(model, tmp_path / "release", shard_bytes=300_000)
-    published = load_javisdit(tmp_path / "release", dtype=dtype)
+    published = load_javisdit(tmp_path / "release")
     published.save_pretrained(tmp_path / "own")
-    own = JointDiT.from_pretrained(tmp_path / "own", dtype=dtype)
+    own = JointDiT.from_pretrained(tmp_path / "own")
     assert own.config == published.config == model.config
     assert same_weights(own, model)
     assert same_weights(published, model)
+    assert same_weights(load_javisdit(tmp_path / "own"), model)  # either reader takes either configuration
 
 
 def test_the_release_layout_holds_the_releases_names_and_no_others(tmp_path):
@@ -79,15 +73,10 @@ def test_the_release_layout_holds_the_releases_names_and_no_others(tmp_path):
 
 def test_an_adapter_beside_the_weights_is_merged(tmp_path):
     base, adapted = write_release(tmp_path)
-    merged = load_javisdit(tmp_path, dtype=torch.bfloat16)
-    name = "blocks.1.audio_ffn.2"
-    lora = adapted.get_submodule(f"base_model.model.{name}")
-    update = lora.lora_B["default"].weight.float() @ lora.lora_A["default"].weight.float() * LORA_ALPHA / LORA_R
-    expected = (base.get_submodule(name).weight.float() + update).bfloat16()
-    assert torch.equal(merged.get_submodule(name).weight, expected)
-    assert not torch.equal(merged.get_submodule(name).weight, base.get_submodule(name).weight)
-    assert set(merged.state_dict()) == set(base.state_dict())
-    assert same_weights(load_javisdit(tmp_path, merge_lora=False), base)
+    merged = load_javisdit(tmp_path)
+    assert same_weights(merged, adapted.merge_and_unload())  # bit for bit what peft makes of it
+    assert not torch.equal(merged.blocks[1].audio_ffn[2].weight, base.blocks[1].audio_ffn[2].weight)
+    assert same_weights(load_javisdit(tmp_path, with_lora=False), base)
 
 
 def test_lora_tensors_without_their_scale_are_refused(tmp_path):
@@ -95,7 +84,7 @@ def test_lora_tensors_without_their_scale_are_refused(tmp_path):
     (tmp_path / "lora" / "adapter_config.json").unlink()
     with pytest.raises(ValueError, match="to say their scale"):
         load_javisdit(tmp_path)
-    assert same_weights(load_javisdit(tmp_path, merge_lora=False), base)
+    assert same_weights(load_javisdit(tmp_path, with_lora=False), base)
 
 
 def test_sizes_are_inferred_where_no_configuration_lies_beside_the_weights(tmp_path):
@@ -153,9 +142,32 @@ def test_the_new_audio_modules_depend_on_the_seed_alone(tmp_path):
 
 def test_the_stage_1_model_takes_no_video_tensors_from_wan(tmp_path):
     torch.save(small_model(VIDEO_ONLY).state_dict(), tmp_path / "wan.pth")
-    model = load_wan(tmp_path / "wan.pth", replace(SMALL, modalities=("audio",)))
-    assert "ffn.0.weight" not in {name.split(".", 2)[-1] for name in model.state_dict()}
-    assert model(**inputs() | {"video": None}, num_frames=9).audio.shape == (2, 8, 8, 16)
+    for ffn, expert in (("modality", "audio_ffn"), ("shared", "ffn")):
+        model = load_wan(tmp_path / "wan.pth", replace(SMALL, ffn=ffn, modalities=("audio",)))
+        video = small_model(VIDEO_ONLY).blocks[0].ffn[0].weight
+        assert torch.equal(model.blocks[0].get_submodule(expert)[0].weight, video)
+        assert not any(name.startswith(("patch_embedding", "head.")) for name in model.state_dict())
+        assert model(**inputs() | {"video": None}, num_frames=9).audio.shape == (2, 8, 8, 16)
+
+
+def test_a_wan_checkpoint_of_another_size_is_still_called_one(tmp_path):
+    torch.save(small_model(VIDEO_ONLY).state_dict(), tmp_path / "wan.pth")
+    with pytest.raises(ValueError, match=r"misshapen .*looks like a Wan2.1 transformer"):
+        load_wan(tmp_path / "wan.pth", replace(SMALL, ffn_dim=128))
+
+
+def test_the_root_of_a_diffusers_pipeline_will_do(tmp_path):
+    reference = WanTransformer3DModel(**DIFFUSERS_SIZES, rope_max_seq_len=32)
+    reference.save_pretrained(tmp_path / "transformer")
+    assert torch.equal(load_wan(tmp_path, SMALL).head.head.weight, reference.proj_out.weight)
+
+
+def test_half_a_checkpoint_and_a_foreign_folder_are_refused(tmp_path):
+    torch.save({"patch_embedding.weight": torch.zeros(4, 16, 1, 2, 2)}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="no whole diffusion transformer"):
+        published_config(tmp_path)
+    with pytest.raises(ValueError, match="give a folder that save_pretrained wrote"):
+        JointDiT.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

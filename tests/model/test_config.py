@@ -47,20 +47,52 @@ def test_the_shipped_preset_has_a_size_too():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("change", "message"),
     [
         ({"num_layer": 30}, "num_layer'"),
         ({"model_type": "i2v"}, "t2av"),
         ({"audio_pe_type": "rope"}, "interleave_offset"),
         ({"audio_special_token": True}, "another network"),
         ({"window_size": [4, 4]}, "another network"),
-        ({"in_dim": 16, "out_dim": 8}, "differ"),
-        ({"_class_name": "WanTransformer3DModel", "image_dim": 1280}, "image-to-video"),
+        ({"out_dim": 8}, "differ"),
     ],
 )
-def test_settings_of_other_networks_are_refused(settings, message):
+def test_settings_of_other_networks_are_refused(manifest, change, message):
     with pytest.raises(ValueError, match=message):
+        JointDiTConfig.from_published(manifest["model_settings"] | change)
+
+
+def test_settings_of_the_releases_training_and_loading_change_nothing(manifest):
+    more = {"type": "Wan2_1_T2V_1_3B", "from_pretrained": "x", "weight_init_from": ["x"], "class_drop_prob": 0.1}
+    assert JointDiTConfig.from_published(manifest["model_settings"] | more) == SIZES["javisdit_pp"]
+
+
+@pytest.mark.parametrize("name", ["model_type", "dim", "num_heads", "dual_ffn"])
+def test_settings_whose_published_default_is_another_models_must_be_said(manifest, name):
+    settings = {key: value for key, value in manifest["model_settings"].items() if key != name}
+    with pytest.raises(ValueError, match=f"lack \\['{name}'"):
         JointDiTConfig.from_published(settings)
+
+
+@pytest.mark.parametrize("foreign", [{"image_dim": 1280, "num_attention_heads": 2, "attention_head_dim": 4}, {}])
+def test_diffusers_configurations_that_do_not_fit_are_refused(foreign):
+    with pytest.raises(ValueError, match=r"image-to-video|lacks"):
+        JointDiTConfig.from_published({"_class_name": "WanTransformer3DModel"} | foreign)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"modalities": ("audio", "video")},  # tokens would be in one order, positions in the other
+        {"modalities": ()},
+        {"ffn": "modalty"},
+        {"audio_positions": "rope"},
+        {"num_heads": 7},
+    ],
+)
+def test_configurations_that_build_nothing_sensible_are_refused(change):
+    with pytest.raises(ValueError, match=r"must be one of|does not split"):
+        JointDiTConfig(**change)
 
 
 def test_an_unpublished_rule_has_no_published_name():

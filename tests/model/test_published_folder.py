@@ -6,16 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from golden import Golden, published_state
-from peft import get_peft_model
 from small_codecs import save_audioldm2, save_wan_original
-from small_model import small_model
+from small_model import small_adapter, small_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from model import JointAVPipeline, JointDiTConfig
-from model.checkpoints import save_published
+from model.checkpoints import load_javisdit, save_published
 from model.sources import PIPELINE
-from model.stages import published_lora_config
 from model.text import ORIGINAL_TOKENIZER, ORIGINAL_WEIGHTS
 
 WORDS = ["<pad>", "<unk>", "a", "dog", "barks"]
@@ -40,7 +38,7 @@ def write_transformer(folder: Path) -> None:
     model = small_model(config).bfloat16()
     save_published(model, folder, shard_bytes=40_000)
     assert len(list((folder / "model").glob("pytorch_model-*.bin"))) > 2
-    get_peft_model(model, published_lora_config()).save_pretrained(str(folder / "lora"), safe_serialization=False)
+    small_adapter(model).save_pretrained(str(folder / "lora"), safe_serialization=False)
 
 
 def write_text_encoder(folder: Path) -> None:
@@ -57,6 +55,8 @@ def test_it_generates_saves_and_comes_back_the_same(folder, tmp_path):
     assert clip.video.shape == (5, 32, 48, 3)
     assert clip.audio.shape == (1, 5000)
     assert clip.video.std() > 0
+    base = load_javisdit(folder / PIPELINE["components"]["transformer"], with_lora=False)
+    assert not torch.equal(pipeline.transformer.blocks[0].ffn[0].weight, base.blocks[0].ffn[0].weight)
     pipeline.save_pretrained(tmp_path)
     again = JointAVPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert again.model_id == pipeline.model_id

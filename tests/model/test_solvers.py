@@ -39,6 +39,20 @@ def test_euler_is_of_first_order_and_the_others_beat_it_in_half_the_steps():
         assert error(name, 20) < 0.3 * error("euler", 40)
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("size", [(240, 432, 65), (480, 864, 81)])
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+@pytest.mark.parametrize("num_steps", [1, 50, 200])
+def test_every_published_size_and_shift_can_be_sampled(name, size, scale, num_steps):
+    """Strong shifts crowd the first steps, so that their whole numbers, by which diffusers finds them, are equal."""
+    solver, latents = make_solver(name, num_steps, *size, scale), torch.linspace(-2, 2, 11)[None]
+    for index, timestep in enumerate(solver.timesteps):
+        latents = solver.step(index, velocity(latents, timestep), latents)
+    assert latents.isfinite().all()
+    if num_steps == 200:
+        assert (latents - (MEAN + STD * torch.linspace(-2, 2, 11))).abs().max() < 0.25
+
+
 def test_a_solver_does_not_remember_another_run():
     assert error("unipc", 10) == error("unipc", 10)
 

@@ -1,13 +1,16 @@
 """Prompts are cleaned and embedded as published, from either kind of file."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from golden import ROOT, Golden, golden_path, published_state
+from safetensors.torch import load_file, save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
+from model import preset_path
 from model.naming import from_umt5_original
 from model.text import TextEmbeddings, TextEncoder, clean_prompt, load_umt5_original
 
@@ -78,3 +81,16 @@ def test_foreign_files_and_missing_tokenizers_are_named(tmp_path):
         TextEncoder.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"neither config\.json"):
         TextEncoder.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_transformers_folder_that_lacks_or_adds_tensors_is_refused(tmp_path):
+    """transformers itself would go on with random numbers in their place."""
+    shutil.copytree(preset_path("tiny") / "text_encoder", tmp_path, dirs_exist_ok=True)
+    state = load_file(tmp_path / "model.safetensors")
+    name = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
+    save_file({key: t for key, t in state.items() if key != name}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"1 missing, such as {name}"):
+        TextEncoder.from_pretrained(tmp_path)
+    save_file(state | {"extra.weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="1 surplus"):
+        TextEncoder.from_pretrained(tmp_path)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from model import preset_path
 from model.tiny_codecs import FrameGroupVideoCodec, MelAudioCodec
@@ -73,3 +74,13 @@ def test_saved_codecs_come_back_the_same(codecs, tmp_path):
         loaded = type(codec).from_pretrained(folder)
         assert loaded.config == codec.config
         assert all(torch.equal(a, b) for a, b in zip(codec.parameters(), loaded.parameters(), strict=True))
+
+
+def test_a_codec_that_lacks_a_tensor_is_refused(codecs, tmp_path):
+    codecs[0].save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    del state["decoder.conv_out.weight"]
+    save_file(state, path)
+    with pytest.raises(ValueError, match=r"1 missing \(decoder\.conv_out\.weight\)"):
+        FrameGroupVideoCodec.from_pretrained(tmp_path)

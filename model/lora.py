@@ -1,0 +1,86 @@
+"""LoRA adapters in peft layout, merged into a network one layer at a time.
+
+Not by peft: it keeps the whole adapter beside the model twice, only warns about tensors that are missing, and says
+nothing about those that fit nowhere.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.state_files import StateFiles, misfit_error
+
+ADAPTER_CONFIG_NAME = "adapter_config.json"
+_PREFIX, _SUFFIX = "base_model.model.", ".weight"
+# Settings under which a layer is not W + alpha / r * B A, and the values that mean "off".
+_UNSUPPORTED: tuple[str, ...] = (
+    *("use_rslora", "use_dora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern"),
+    *("modules_to_save", "layers_to_transform", "target_parameters", "exclude_modules"),
+)
+
+
+@torch.no_grad()
+def merge_lora(model: nn.Module, folder: str | Path) -> None:
+    """Adds an adapter's update alpha / r * B A, computed in float32, to the weights that it belongs to.
+
+    Args:
+        folder: holds `adapter_config.json` and `adapter_model.safetensors` or `.bin`.
+
+    Raises:
+        ValueError: when the adapter is of another kind, or its tensors are not exactly those of its target modules.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    targets = _target_modules(model, config["target_modules"])
+    files = StateFiles(folder)
+    _check_names(files, targets, config["r"])
+    scale = config["lora_alpha"] / config["r"]
+    halves: dict[str, Tensor] = {}
+    for name, tensor in files.tensors(torch.float32):
+        module_name, half = name.removeprefix(_PREFIX).removesuffix(_SUFFIX).rsplit(".lora_", 1)
+        other = halves.pop(module_name, None)
+        if other is None:
+            halves[module_name] = tensor
+            continue
+        first, second = (tensor, other) if half == "A" else (other, tensor)
+        weight = targets[module_name].weight
+        update = second.to(weight.device) @ first.to(weight.device)
+        weight.copy_(update.mul_(scale).add_(weight))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / ADAPTER_CONFIG_NAME
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    used = [name for name in _UNSUPPORTED if config.get(name)]
+    if config.get("bias", "none") != "none":
+        used.append("bias")
+    if config.get("peft_type", "LORA") != "LORA" or used:
+        raise ValueError(
+            f"{path} is a {config.get('peft_type')} adapter with {', '.join(used) or 'no further settings'}, and only "
+            "plain LoRA is merged here: merge it with peft, and give the merged model."
+        )
+    return config
+
+
+def _target_modules(model: nn.Module, targets: str | list[str]) -> dict[str, nn.Linear]:
+    """The linear layers that a peft configuration names: by a regular expression, or by the ends of their names."""
+
+    def matches(name: str) -> bool:
+        if isinstance(targets, str):
+            return re.fullmatch(targets, name) is not None
+        return any(name == target or name.endswith(f".{target}") for target in targets)
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and matches(name)}
+
+
+def _check_names(files: StateFiles, targets: dict[str, nn.Linear], rank: int) -> None:
+    wanted = {}
+    for name, module in targets.items():
+        wanted[f"{_PREFIX}{name}.lora_A{_SUFFIX}"] = (rank, module.in_features)
+        wanted[f"{_PREFIX}{name}.lora_B{_SUFFIX}"] = (module.out_features, rank)
+    if error := misfit_error(wanted, files.shapes, str(files.path), "the model's adapted layers", files.shapes):
+        raise error
