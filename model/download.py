@@ -4,10 +4,12 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from typing import TypeVar
 
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import get_session
@@ -15,10 +17,18 @@ from tqdm import tqdm
 
 TIMEOUT_S = 30.0  # of silence, not of the whole transfer
 PART_SUFFIX = ".part"
+BUSY_STATUSES = frozenset({429, 500, 502, 503, 504})
+RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+Result = TypeVar("Result")
 
 
 class UnreachableError(ConnectionError):
     """A server that does not answer; the message names it."""
+
+
+class BusyError(ConnectionError):
+    """A server that answers, but not now; the message names it."""
 
 
 class MismatchError(ValueError):
@@ -65,6 +75,25 @@ def obtain(file: RemoteFile, path: Path) -> str:
     return sha256
 
 
+def patiently(call: Callable[[], Result]) -> Result:
+    """Calls until the server is not busy, with growing pauses.
+
+    Raises:
+        UnreachableError: when it stays busy.
+    """
+    for delay in RETRY_DELAYS_S:
+        try:
+            return call()
+        except BusyError:
+            time.sleep(delay)
+    try:
+        return call()
+    except BusyError as error:
+        raise UnreachableError(
+            f"{error}, {len(RETRY_DELAYS_S) + 1} times in a row; a later run goes on there"
+        ) from error
+
+
 def part_path(path: Path) -> Path:
     """Where an unfinished file lies. The name is fixed, so that a later run finds it."""
     return path.with_name(path.name + PART_SUFFIX)
@@ -104,7 +133,7 @@ def _download(url: str, part: Path, file: RemoteFile) -> None:
     """
     while (received := received_bytes(part)) < file.size or not part.exists():
         try:
-            _append(url, part, file)
+            patiently(lambda: _append(url, part, file))
             return
         except HTTPError as error:
             if received_bytes(part) <= received:
@@ -116,6 +145,8 @@ def _append(url: str, part: Path, file: RemoteFile) -> None:
     if offset := received_bytes(part):
         headers["Range"] = f"bytes={offset}-"
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
+        if response.status_code in BUSY_STATUSES:
+            raise BusyError(f"{url} answered {response.status_code} {response.reason_phrase}")
         if response.is_error:
             raise ValueError(
                 f"{url} answered {response.status_code} {response.reason_phrase}. Run again once it serves."

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from media.cli import echo, parse_config
-from model.sizes import ClipSize, image_size, nearest_num_frames
+from model.sizes import NOMINAL_PIXELS, PIXEL_MULTIPLE, ClipSize, image_size, nearest_num_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,8 @@ class GenerateConfig:
     height: int | None = field(default=None, metadata={"help": "Pixels, a multiple of 16."})
     width: int | None = field(default=None, metadata={"help": "Pixels, a multiple of 16."})
     resolution: str | None = field(
-        default=None, metadata={"help": "In place of height and width: 240p, 360p or 480p, rounded up to 16 pixels."}
+        default=None,
+        metadata={"help": f"In place of height and width: {', '.join(NOMINAL_PIXELS)}, rounded up to 16 pixels."},
     )
     aspect_ratio: str = field(
         default="9:16", metadata={"help": "With resolution, height:width as in the release: 9:16 is landscape."}
@@ -48,14 +49,16 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         if self.output.suffix != ".mp4":
             raise ValueError(f"output is {str(self.output)!r}: clips are written as .mp4, so give a name that ends so.")
-        if self.resolution is not None:
-            if self.height is not None or self.width is not None:
-                raise ValueError("resolution and height or width both give the size: keep one of them.")
-            image_size(self.resolution, self.aspect_ratio)
-        if self.duration_s is not None:
-            if self.num_frames is not None:
-                raise ValueError("duration_s and num_frames both give the length: keep one of them.")
-            nearest_num_frames(self.duration_s)
+        if self.resolution is not None and (self.height is not None or self.width is not None):
+            raise ValueError("resolution and height or width both give the size: keep one of them.")
+        if self.duration_s is not None and self.num_frames is not None:
+            raise ValueError("duration_s and num_frames both give the length: keep one of them.")
+        height, width = self.picture_size
+        ClipSize(
+            1 if self.clip_length is None else self.clip_length,
+            PIXEL_MULTIPLE if height is None else height,
+            PIXEL_MULTIPLE if width is None else width,
+        ).check_unpadded()
 
     @property
     def clip_length(self) -> int | None:
@@ -72,7 +75,22 @@ class GenerateConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """The command: exit status 0, or 2 on a mistake in the input."""
     config = parse_config(GenerateConfig, argv)
+    try:
+        generate(config)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def generate(config: GenerateConfig) -> None:
+    """Generates the clip and writes its files.
+
+    Raises:
+        ValueError: when the model is none, or cannot make such a clip.
+    """
     import torch  # late: `--help` must not wait for it
 
     from media import write_clip
@@ -98,7 +116,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     config.output.parent.mkdir(parents=True, exist_ok=True)
     write_clip(clip, config.output)
     echo(f"{config.output}: {clip.num_frames} frames of {clip.height}x{clip.width}, {clip.duration_s:.2f} s")
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,10 +6,18 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
-from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import build_hf_headers
 
-from model.download import PART_SUFFIX, TIMEOUT_S, RemoteFile, UnreachableError
+from model.download import (
+    BUSY_STATUSES,
+    PART_SUFFIX,
+    TIMEOUT_S,
+    BusyError,
+    RemoteFile,
+    UnreachableError,
+    patiently,
+)
 from model.sources import HubRepo, WebFile
 
 
@@ -31,17 +39,22 @@ def list_files(source: HubRepo | WebFile, mirror: str | Path | None, revision: s
 
 def _on_hub(repo: HubRepo, endpoint: str | None, revision: str | None) -> list[RemoteFile]:
     api = HfApi(endpoint=endpoint)
-    try:
-        info = api.model_info(repo.name, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
-    except HfHubHTTPError as error:
-        raise ValueError(
-            f"{api.endpoint} answered {error.response.status_code} for {repo.name} at "
-            f"{revision or 'its newest revision'}. Check --hub, and HF_TOKEN where access is restricted."
-        ) from error
-    except HTTPError as error:
-        raise UnreachableError(f"{api.endpoint} could not be reached ({error})") from error
+    info = patiently(lambda: _model_info(api, repo, revision))
     listed = {sibling.rfilename: sibling for sibling in info.siblings or []}
     return [_hub_file(repo, listed[name], info.sha, api.endpoint) for name in _included(repo, listed, api.endpoint)]
+
+
+def _model_info(api: HfApi, repo: HubRepo, revision: str | None) -> ModelInfo:
+    try:
+        return api.model_info(repo.name, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        answer = f"{api.endpoint} answered {status} for {repo.name} at {revision or 'its newest revision'}"
+        if status in BUSY_STATUSES:
+            raise BusyError(answer) from error
+        raise ValueError(f"{answer}. Check --hub, and HF_TOKEN where access is restricted.") from error
+    except HTTPError as error:
+        raise UnreachableError(f"{api.endpoint} could not be reached ({error})") from error
 
 
 def _hub_file(repo: HubRepo, sibling: RepoSibling, revision: str | None, endpoint: str) -> RemoteFile:

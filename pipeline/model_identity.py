@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from pipeline.actors import is_dotted_path
@@ -25,14 +26,14 @@ def model_identity(spec: str) -> str:
     if is_dotted_path(spec):
         return spec
     folder = _folder(spec)
-    files = sorted(path for pattern in _FILES for path in folder.rglob(pattern) if _belongs(path.relative_to(folder)))
+    files = sorted({path for root in _roots(folder) for path in _weights(root)})
     if not files:
         raise ValueError(
             f"model {spec!r}: {folder} holds no weights. Give a folder written by save_pretrained or by training."
         )
     digest = hashlib.blake2b(digest_size=6)
     for path in files:
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(f"{os.path.relpath(path, folder)}\0{path.stat().st_size}\0".encode())
         digest.update(_ends(path))
     if (adapter := folder / "adapter_config.json").is_file():
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
@@ -46,6 +47,19 @@ def _folder(spec: str) -> Path:
     from model.presets import preset_path
 
     return preset_path(spec)
+
+
+def _roots(folder: Path) -> list[Path]:
+    """What makes the model: its parts, where `pipeline.json` names them, since other weights may lie beside them."""
+    pipeline = folder / "pipeline.json"
+    parts = json.loads(pipeline.read_text(encoding="utf-8")).get("components") if pipeline.is_file() else None
+    return [pipeline, *(folder / part for part in parts.values())] if parts else [folder]
+
+
+def _weights(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    return [path for pattern in _FILES for path in root.rglob(pattern) if _belongs(path.relative_to(root))]
 
 
 def _belongs(path: Path) -> bool:

@@ -31,6 +31,7 @@ class Server(ThreadingHTTPServer):
         self.newest = OLD
         self.supports_range = True
         self.drops: list[int] = []  # bytes after which the next answers break off
+        self.statuses: list[int] = []  # of the next answers, which then have no content
         self.redirect_to: str | None = None
         self.listed: list[tuple[str, str]] = []  # repository, revision
         self.served: list[tuple[str, str | None, str | None]] = []  # path, Range, Authorization
@@ -44,7 +45,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.split("?")[0]
-        if match := re.fullmatch(r"/api/models/(\w+/\w+)(?:/revision/(\w+))?", path):
+        if self.server.statuses:
+            self.answer(self.server.statuses.pop(0), b"")
+        elif match := re.fullmatch(r"/api/models/(\w+/\w+)(?:/revision/(\w+))?", path):
             self.list_repo(match[1], match[2] or self.server.newest)
         elif match := re.fullmatch(r"/(\w+/\w+)/resolve/\w+/(.+)", path):
             self.send_file(match[2], self.server.hub[match[1]][match[2]])

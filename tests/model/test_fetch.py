@@ -107,6 +107,26 @@ def test_next_run_goes_on_where_the_last_one_ended(fetch):
     assert (fetch.output / "bind.pth").read_bytes() == WEIGHTS
 
 
+@pytest.mark.parametrize("name", ["transformer", "imagebind"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_busy_for_a_while_is_asked_again(fetch, monkeypatch, name, status):
+    pauses: list[float] = []
+    monkeypatch.setattr("model.download.time.sleep", pauses.append)
+    fetch.server.statuses = [status, status]
+    fetch(name)
+    assert len(pauses) == 2
+    assert pauses[0] < pauses[1]
+
+
+@pytest.mark.parametrize("name", ["transformer", "imagebind"])
+def test_a_server_that_stays_busy_ends_the_run_as_one_that_fails(fetch, monkeypatch, name):
+    monkeypatch.setattr("model.download.time.sleep", lambda _: None)
+    fetch.server.statuses = [503] * 100
+    assert re.search(r"answered 503.* 7 times in a row; a later run goes on", fetch(name, status=1))
+    fetch.server.statuses = [404]
+    assert "answered 404" in fetch(name, status=2)
+
+
 def test_server_without_range_support_sends_the_whole_file(fetch):
     fetch.server.supports_range = False
     fetch.output.mkdir()

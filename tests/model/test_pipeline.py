@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from media import AVClip, read_clip
-from media.cli import parse_config
+from media import AVClip
 from model import AVLatents, JointAVPipeline
-from model.generate import GenerateConfig, main
 from synthetic.captions import caption
 from synthetic.scene import HELD_OUT_SEED_START, scene_from_seed
 
@@ -97,47 +95,6 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
         JointAVPipeline.from_pretrained(tmp_path)
 
 
-def test_generate_writes_a_clip_for_any_prompt(tmp_path):
-    output = tmp_path / "new" / "clip.mp4"
-    prompt = 'a <b>"ball"</b> \u202eof fire\nand ice \U0001f3d0'
-    assert main(["--prompt", prompt, "--output", str(output), "--num_inference_steps", "1"]) == 0
-    assert read_clip(output).video.shape == (33, 64, 64, 3)
-    assert output.with_suffix(".wav").exists()
-
-
-def test_generate_refuses_a_foreign_suffix(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["--prompt", "a ball", "--output", str(tmp_path / "clip.avi")])
-    assert "written as .mp4" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("flags", "size"),
-    [
-        (["--resolution", "240p", "--duration_s", "4"], (65, (240, 432))),
-        (["--resolution", "480p", "--aspect_ratio", "16:9", "--num_frames", "81"], (81, (864, 480))),
-        (["--height", "64", "--width", "32"], (None, (64, 32))),
-    ],
-)
-def test_generate_takes_sizes_by_their_published_names(flags, size):
-    config = parse_config(GenerateConfig, ["--prompt", "a ball", "--output", "clip.mp4", *flags])
-    assert (config.clip_length, config.picture_size) == size
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--resolution", "240p", "--height", "64"], "keep one of them"),
-        (["--duration_s", "4", "--num_frames", "65"], "keep one of them"),
-        (["--resolution", "720p"], "144p, 240p, 360p, 480p"),
-    ],
-)
-def test_generate_refuses_sizes_that_contradict(flags, message, capsys):
-    with pytest.raises(SystemExit):
-        parse_config(GenerateConfig, ["--prompt", "a ball", "--output", "clip.mp4", *flags])
-    assert message in capsys.readouterr().err
-
-
 def test_other_solvers_and_no_guidance_give_clips_of_the_same_prompt(tiny):
     def latents(**options: object) -> torch.Tensor:
         [result] = tiny(PROMPTS[:1], seeds=[1], num_inference_steps=4, output="latents", **options)
@@ -160,3 +117,16 @@ def test_unknown_defaults_in_a_folder_are_named(tmp_path):
 def test_a_published_size_without_weights_says_how_to_get_them():
     with pytest.raises(ValueError, match=r"python -m model\.fetch"):
         JointAVPipeline.from_pretrained("javisdit_pp")
+
+
+def test_a_bare_prompt_and_a_size_of_zero_are_not_taken_for_something_else(tiny):
+    with pytest.raises(ValueError, match="give a list of prompts"):
+        tiny("a red ball", seeds=[0])
+    for size in ({"num_frames": 0}, {"height": 0}):
+        with pytest.raises(ValueError, match=r"0 frames|0x64"):
+            tiny(PROMPTS[:1], seeds=[0], **size)
+
+
+def test_seeds_may_be_numpys(tiny):
+    plain, numpys = (tiny(PROMPTS[:1], seeds=[seed], output="latents", **STEPS)[0] for seed in (7, np.int64(7)))
+    assert torch.equal(plain.video, numpys.video)

@@ -29,6 +29,21 @@ def test_published_weights_in_torch_files_count(tmp_path: Path) -> None:
     assert model_identity(str(folder)) != before
 
 
+def test_only_the_parts_that_the_pipeline_names_count(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "weights")
+    write_model(folder / "net")
+    (folder / "codec.pth").write_bytes(b"codec")
+    (folder / "pipeline.json").write_text(
+        json.dumps({"components": {"transformer": "net", "video_codec": "codec.pth"}})
+    )
+    before = model_identity(str(folder))
+    (folder / "imagebind_huge.pth").write_bytes(b"a reward, fetched later")
+    (folder / "fetched.json").write_text("{}")
+    assert model_identity(str(folder)) == before
+    (folder / "codec.pth").write_bytes(b"Codec")
+    assert model_identity(str(folder)) != before
+
+
 def test_leftovers_of_a_training_do_not_count(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     before = model_identity(str(folder))
