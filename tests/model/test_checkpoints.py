@@ -126,7 +126,9 @@ def test_the_audio_part_starts_from_the_video_part(tmp_path):
     joint, first_row = model.blocks[block], 3
     assert torch.equal(joint.audio_ffn[0].weight, video.blocks[block].ffn[0].weight)
     assert torch.equal(joint.audio_modulation.param, video.blocks[block].modulation[:, first_row:])
-    assert torch.equal(model.audio_time_projection[1].bias, video.time_projection[1].bias[first_row * SMALL.dim :])
+    rows = slice(first_row * SMALL.dim, None)
+    assert torch.equal(model.audio_time_projection[1].weight, video.time_projection[1].weight[rows])
+    assert torch.equal(model.audio_time_projection[1].bias, video.time_projection[1].bias[rows])
     assert model.audio_head.head.weight.abs().sum() == 0
     assert model.audio_patch_embedding.weight.std() > 0
     joint.audio_ffn[0].weight.data.zero_()  # a copy, not the same tensor
