@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 TIMEOUT_S = 30.0  # of silence, not of the whole transfer
 PART_SUFFIX = ".part"
-BUSY_STATUSES = frozenset({429, 500, 502, 503, 504})
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+LONGEST_RETRY_AFTER_S = 60  # a server that asks for more is asked at our own pace
 
 Result = TypeVar("Result")
 
@@ -29,6 +29,11 @@ class UnreachableError(ConnectionError):
 
 class BusyError(ConnectionError):
     """A server that answers, but not now; the message names it."""
+
+    def __init__(self, answer: str, headers: Mapping[str, str]) -> None:
+        super().__init__(answer)
+        retry_after = headers.get("Retry-After", "")
+        self.retry_after_s = int(retry_after) if retry_after.isdecimal() else 0  # it may also be a date
 
 
 class MismatchError(ValueError):
@@ -76,22 +81,29 @@ def obtain(file: RemoteFile, path: Path) -> str:
 
 
 def patiently(call: Callable[[], Result]) -> Result:
-    """Calls until the server is not busy, with growing pauses.
+    """Calls until the server is not busy, with growing pauses, or the longer ones that it asks for.
+
+    Not by `http_backoff` of huggingface_hub, which waits for however long a server asks.
 
     Raises:
-        UnreachableError: when it stays busy.
+        ConnectionError: when it stays busy.
     """
     for delay in RETRY_DELAYS_S:
         try:
             return call()
-        except BusyError:
-            time.sleep(delay)
+        except BusyError as error:
+            asked = error.retry_after_s
+            time.sleep(max(delay, asked) if asked <= LONGEST_RETRY_AFTER_S else delay)
     try:
         return call()
     except BusyError as error:
-        raise UnreachableError(
-            f"{error}, {len(RETRY_DELAYS_S) + 1} times in a row; a later run goes on there"
-        ) from error
+        attempts = len(RETRY_DELAYS_S) + 1
+        raise ConnectionError(f"{error}, {attempts} times in a row; run again later, and it goes on there") from error
+
+
+def is_busy(status: int) -> bool:
+    """Whether an answer with this status is worth asking for again."""
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def part_path(path: Path) -> Path:
@@ -145,8 +157,8 @@ def _append(url: str, part: Path, file: RemoteFile) -> None:
     if offset := received_bytes(part):
         headers["Range"] = f"bytes={offset}-"
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
-        if response.status_code in BUSY_STATUSES:
-            raise BusyError(f"{url} answered {response.status_code} {response.reason_phrase}")
+        if is_busy(response.status_code):
+            raise BusyError(f"{url} answered {response.status_code} {response.reason_phrase}", response.headers)
         if response.is_error:
             raise ValueError(
                 f"{url} answered {response.status_code} {response.reason_phrase}. Run again once it serves."

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 from media.cli import echo, parse_config
-from model.sizes import NOMINAL_PIXELS, PIXEL_MULTIPLE, ClipSize, image_size, nearest_num_frames
+from model.sizes import (
+    NOMINAL_PIXELS,
+    PIXEL_MULTIPLE,
+    ClipSize,
+    check_num_frames,
+    image_size,
+    nearest_num_frames,
+    round_up,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +61,14 @@ class GenerateConfig:
             raise ValueError("resolution and height or width both give the size: keep one of them.")
         if self.duration_s is not None and self.num_frames is not None:
             raise ValueError("duration_s and num_frames both give the length: keep one of them.")
-        height, width = self.picture_size
-        ClipSize(
-            1 if self.clip_length is None else self.clip_length,
-            PIXEL_MULTIPLE if height is None else height,
-            PIXEL_MULTIPLE if width is None else width,
-        ).check_unpadded()
+        if self.clip_length is not None:
+            check_num_frames(self.clip_length)
+        for name, side in zip(("height", "width"), self.picture_size, strict=True):
+            if side is not None and (side < 1 or side % PIXEL_MULTIPLE):
+                nearest = max(round_up(side, PIXEL_MULTIPLE), PIXEL_MULTIPLE)
+                raise ValueError(
+                    f"{name} is {side}, but pictures are made of patches of {PIXEL_MULTIPLE}: use {nearest}."
+                )
 
     @property
     def clip_length(self) -> int | None:

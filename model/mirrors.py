@@ -9,15 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import build_hf_headers
 
-from model.download import (
-    BUSY_STATUSES,
-    PART_SUFFIX,
-    TIMEOUT_S,
-    BusyError,
-    RemoteFile,
-    UnreachableError,
-    patiently,
-)
+from model.download import PART_SUFFIX, TIMEOUT_S, BusyError, RemoteFile, UnreachableError, is_busy, patiently
 from model.sources import HubRepo, WebFile
 
 
@@ -50,8 +42,8 @@ def _model_info(api: HfApi, repo: HubRepo, revision: str | None) -> ModelInfo:
     except HfHubHTTPError as error:
         status = error.response.status_code
         answer = f"{api.endpoint} answered {status} for {repo.name} at {revision or 'its newest revision'}"
-        if status in BUSY_STATUSES:
-            raise BusyError(answer) from error
+        if is_busy(status):
+            raise BusyError(answer, error.response.headers) from error
         raise ValueError(f"{answer}. Check --hub, and HF_TOKEN where access is restricted.") from error
     except HTTPError as error:
         raise UnreachableError(f"{api.endpoint} could not be reached ({error})") from error

@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
         self.supports_range = True
         self.drops: list[int] = []  # bytes after which the next answers break off
         self.statuses: list[int] = []  # of the next answers, which then have no content
+        self.retry_after: str | None = None
         self.redirect_to: str | None = None
         self.listed: list[tuple[str, str]] = []  # repository, revision
         self.served: list[tuple[str, str | None, str | None]] = []  # path, Range, Authorization
@@ -84,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status, content):
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
+        if self.server.retry_after:
+            self.send_header("Retry-After", self.server.retry_after)
         self.end_headers()
         is_file = "/api/" not in self.path
         self.wfile.write(content[: self.server.drops.pop(0) if is_file and self.server.drops else None])

@@ -108,7 +108,7 @@ def test_next_run_goes_on_where_the_last_one_ended(fetch):
 
 
 @pytest.mark.parametrize("name", ["transformer", "imagebind"])
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, 503, 520])
 def test_a_server_that_is_busy_for_a_while_is_asked_again(fetch, monkeypatch, name, status):
     pauses: list[float] = []
     monkeypatch.setattr("model.download.time.sleep", pauses.append)
@@ -119,10 +119,20 @@ def test_a_server_that_is_busy_for_a_while_is_asked_again(fetch, monkeypatch, na
 
 
 @pytest.mark.parametrize("name", ["transformer", "imagebind"])
+@pytest.mark.parametrize(("retry_after", "pause"), [("20", 20), ("86400", 1), ("Wed, 21 Oct 2015 07:28:00 GMT", 1)])
+def test_a_short_pause_that_the_server_asks_for_is_kept(fetch, monkeypatch, name, retry_after, pause):
+    pauses: list[float] = []
+    monkeypatch.setattr("model.download.time.sleep", pauses.append)
+    fetch.server.statuses, fetch.server.retry_after = [503], retry_after
+    fetch(name)
+    assert pauses == [pause]
+
+
+@pytest.mark.parametrize("name", ["transformer", "imagebind"])
 def test_a_server_that_stays_busy_ends_the_run_as_one_that_fails(fetch, monkeypatch, name):
     monkeypatch.setattr("model.download.time.sleep", lambda _: None)
     fetch.server.statuses = [503] * 100
-    assert re.search(r"answered 503.* 7 times in a row; a later run goes on", fetch(name, status=1))
+    assert re.search(r"answered 503.* 7 times in a row; run again later", fetch(name, status=1))
     fetch.server.statuses = [404]
     assert "answered 404" in fetch(name, status=2)
 

@@ -5,6 +5,7 @@ import pytest
 from media import read_clip
 from media.cli import parse_config
 from model.generate import GenerateConfig, main
+from model.sizes import NOMINAL_PIXELS
 
 
 def test_generate_writes_a_clip_for_any_prompt(tmp_path):
@@ -48,11 +49,17 @@ def test_generate_refuses_sizes_that_contradict(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_help_names_every_resolution(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert f"{', '.join(NOMINAL_PIXELS)}, rounded up" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--num_frames", "32"], "use 29 or 33"),
-        (["--height", "60"], "multiples of 16"),
+        (["--height", "60"], "height is 60, but pictures are made of patches of 16: use 64"),
     ],
 )
 def test_sizes_that_no_model_makes_are_refused_before_anything_is_loaded(flags, message, capsys):

@@ -33,15 +33,18 @@ def test_only_the_parts_that_the_pipeline_names_count(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "weights")
     write_model(folder / "net")
     (folder / "codec.pth").write_bytes(b"codec")
-    (folder / "pipeline.json").write_text(
-        json.dumps({"components": {"transformer": "net", "video_codec": "codec.pth"}})
-    )
+    pipeline = {"components": {"transformer": "net", "video_codec": "codec.pth"}}
+    (folder / "pipeline.json").write_text(json.dumps(pipeline))
     before = model_identity(str(folder))
     (folder / "imagebind_huge.pth").write_bytes(b"a reward, fetched later")
     (folder / "fetched.json").write_text("{}")
     assert model_identity(str(folder)) == before
     (folder / "codec.pth").write_bytes(b"Codec")
-    assert model_identity(str(folder)) != before
+    with_codec = model_identity(str(folder))
+    write_model(folder / "net", b"retrained")
+    with_net = model_identity(str(folder))
+    (folder / "pipeline.json").write_text(json.dumps(pipeline | {"defaults": {"guidance_scale": 1.0}}))
+    assert len({before, with_codec, with_net, model_identity(str(folder))}) == 4
 
 
 def test_leftovers_of_a_training_do_not_count(tmp_path: Path) -> None:
