@@ -4,23 +4,20 @@ Learning rate, warm-up, optimiser, seed and loss weights default to the publishe
 """
 
 from dataclasses import dataclass, field
-from typing import Any
-
-from transformers import TrainingArguments
 
 from dpo.loss import LossType
 from dpo.schema import MODALITIES
+from model.run_state import NEUTRAL_SETTINGS as RUN_NEUTRAL_SETTINGS
 from model.stages import LORA_TARGET_MODULES
+from model.training_args import JointTrainingArguments
 
 
 @dataclass
-class AVDPOConfig(TrainingArguments):
-    """`transformers.TrainingArguments` plus the loss, the draws and the logging of `AVDPOTrainer`."""
+class AVDPOConfig(JointTrainingArguments):
+    """What every training of a joint model can set, plus the loss and the alarm of `AVDPOTrainer`."""
 
     beta_video: float = field(default=3000.0, metadata={"help": "strength of the video preference (published 3000)"})
     beta_audio: float = field(default=1000.0, metadata={"help": "strength of the audio preference (published 1000)"})
-    video_weight: float = field(default=1.0, metadata={"help": "weight of the video loss"})
-    audio_weight: float = field(default=1.0, metadata={"help": "weight of the audio loss"})
     fm_weight: float = field(
         default=0.1,
         metadata={"help": "weight of the winner's flow-matching error, which keeps the model on the data"},
@@ -29,35 +26,17 @@ class AVDPOConfig(TrainingArguments):
     label_smoothing: float = field(
         default=0.0, metadata={"help": "share of pairs assumed to be labelled the wrong way round, in [0, 0.5)"}
     )
-    text_dropout: float = field(
-        default=0.1, metadata={"help": "chance per pair that the negative prompt replaces its caption"}
-    )
-    shift_scale: float = field(default=5.0, metadata={"help": "timestep shift of the training draws (published 5.0)"})
     winner_error_window: int = field(
         default=50, metadata={"help": "warn when the winner's error stays above the reference's for so many steps"}
     )
 
-    output_dir: str | None = field(default=None, metadata={"help": "folder for adapter, checkpoints and logs"})
     num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the pairs"})
     per_device_train_batch_size: int = field(default=1, metadata={"help": "pairs per forward pass and device"})
     learning_rate: float = field(default=1e-5, metadata={"help": "peak learning rate of AdamW (published 1e-5)"})
-    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "learning rate schedule"})
     warmup_steps: float = field(default=100, metadata={"help": "steps of linear warm-up; below 1: share of all steps"})
-    adam_epsilon: float = field(default=1e-15, metadata={"help": "epsilon of AdamW (published 1e-15)"})
-    logging_steps: float = field(default=10, metadata={"help": "steps between two lines of train_log.jsonl"})
-    logging_first_step: bool = field(default=True, metadata={"help": "log step 1: its margins must be 0"})
-    save_steps: float = field(default=1000, metadata={"help": "steps between two checkpoints"})
-    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
-    report_to: str = field(
-        default="none", metadata={"help": "wandb, tensorboard, ...; train_log.jsonl is always written"}
-    )
 
     def __post_init__(self) -> None:
-        if not self.output_dir:
-            raise ValueError("output_dir is empty, so there is nowhere to put the adapter: set --output_dir FOLDER.")
         super().__post_init__()
-        # A loss of NaN must stop the run; transformers would log the running mean in its place.
-        self.logging_nan_inf_filter = False
         self._check_loss_settings()
         self._check_training_settings()
 
@@ -65,16 +44,10 @@ class AVDPOConfig(TrainingArguments):
     def beta(self) -> dict[str, float]:
         return {name: getattr(self, f"beta_{name}") for name in MODALITIES}
 
-    @property
-    def modality_weights(self) -> dict[str, float]:
-        return {name: getattr(self, f"{name}_weight") for name in MODALITIES}
-
     def _check_loss_settings(self) -> None:
-        for name in ("beta_video", "beta_audio", "video_weight", "audio_weight", "fm_weight"):
+        for name in ("beta_video", "beta_audio", "fm_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, which would train towards the loser: give >= 0.")
-        if not any(self.modality_weights.values()):
-            raise ValueError("video_weight and audio_weight are both 0, so nothing would train: raise one of them.")
         if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing and self.loss_type != "sigmoid"):
             raise ValueError(
                 f"label_smoothing {self.label_smoothing} with loss_type {self.loss_type!r} has no meaning: "
@@ -82,10 +55,6 @@ class AVDPOConfig(TrainingArguments):
             )
 
     def _check_training_settings(self) -> None:
-        if not 0 <= self.text_dropout < 1:
-            raise ValueError(f"text_dropout is {self.text_dropout}, which is no chance in [0, 1): published is 0.1.")
-        if not self.shift_scale > 0:
-            raise ValueError(f"shift_scale is {self.shift_scale}: timesteps need a positive one; published is 5.0.")
         if self.winner_error_window < 1:
             raise ValueError(f"winner_error_window is {self.winner_error_window}: give at least 1 step.")
         if self.eval_strategy != "no":
@@ -124,18 +93,4 @@ class TrainConfig(AVDPOConfig):
             )
 
 
-# What may change between two runs into one folder: none of it changes the trained weights.
-NEUTRAL_SETTINGS = frozenset(
-    {"dry_run", "resume_from_checkpoint", "logging_steps", "logging_first_step", "save_steps", "save_total_limit"}
-    | {"report_to", "run_name", "disable_tqdm", "dataloader_num_workers", "winner_error_window"}
-)
-
-
-def resolved_settings(config: TrainConfig) -> dict[str, Any]:
-    """This package's settings and what else differs from `TrainingArguments`' defaults, as plain JSON values.
-
-    `--config` reads them back.
-    """
-    values = config.to_dict() | {"report_to": next(iter(config.report_to), "none")}
-    defaults = TrainingArguments(report_to="none").to_dict() | {"output_dir": None, "report_to": "none"}
-    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+NEUTRAL_SETTINGS = RUN_NEUTRAL_SETTINGS | {"winner_error_window"}

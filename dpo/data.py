@@ -5,13 +5,11 @@ pair, so winner and loser share them by construction, and a pair gets the same o
 and after a restart.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dpo.schema import COLUMNS, MODALITIES, NEGATIVE_TEXT_NAME, SIDES
-from model.flow import sample_timesteps, shift_timesteps
+from model.batches import RowKey
+from model.draws import Draw, draw, stack_texts
 from model.transformer import JointDiT
-
-
-class PairKey(NamedTuple):
-    """What a sampler asks the dataset for: a row, in the epoch that seeds its draws."""
-
-    row: int
-    epoch: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +45,7 @@ class Pair:
 
 
 class PairDataset(torch.utils.data.Dataset[Pair]):
-    """A folder written by `python -m dpo.prepare`, checked when opened; indexed by `PairKey` or by row number."""
+    """A folder written by `python -m dpo.prepare`, checked when opened; indexed by `RowKey` or by row number."""
 
     def __init__(self, rows: Dataset, negative_text: Tensor | None, source: str = "the dataset") -> None:
         """Takes the rows and the negative prompt's padded embedding (text_len, text_dim), zero where padded.
@@ -80,7 +72,7 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: PairKey | int) -> Pair:
+    def __getitem__(self, key: RowKey | int) -> Pair:
         number, epoch = key if isinstance(key, tuple) else (key, 0)
         row = self.rows[number]
         chosen, rejected = (
@@ -90,6 +82,10 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         text = _tensor(row["text_embeds"], (row["text_length"], row["text_dim"]))
         num_frames, height, width = (int(row[name]) for name in ("num_frames", "height", "width"))
         return Pair(str(row["prompt_id"]), epoch, chosen, rejected, text, num_frames, height, width)
+
+    def labels(self, epoch: int) -> list[tuple[int, ...]]:
+        """What must be equal within a batch, the same in every epoch."""
+        return self.shapes
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -207,81 +203,17 @@ class PairCollator:
             "prompt_id": [pair.prompt_id for pair in pairs],
         }
 
-    def _draw(self, pair: Pair) -> "Draw":
-        generator = torch.Generator().manual_seed(pair_seed(self.seed, pair.prompt_id, pair.epoch))
-        timestep = sample_timesteps(1, generator)
-        shifted = shift_timesteps(timestep, pair.height, pair.width, pair.num_frames, self.shift_scale)[0]
-        text_dropped = bool(torch.rand((), generator=generator) < self.text_dropout)
-        noise = {name: torch.randn(pair.chosen[name].shape, generator=generator) for name in MODALITIES}
-        return Draw(shifted, text_dropped, noise)
+    def _draw(self, pair: Pair) -> Draw:
+        shapes = {name: pair.chosen[name].shape for name in MODALITIES}
+        size = pair.height, pair.width, pair.num_frames
+        return draw(self.seed, pair.prompt_id, pair.epoch, shapes, size, self.text_dropout, self.shift_scale)
 
     def _texts(self, pairs: Sequence[Pair], dropped: Tensor) -> tuple[Tensor, Tensor]:
-        length = self.text_len or max(len(pair.text) for pair in pairs)
-        text = torch.zeros(len(pairs), length, pairs[0].text.shape[1])
-        mask = torch.zeros(len(pairs), length, dtype=torch.bool)
-        for i, pair in enumerate(pairs):
-            caption = pair.text
-            if dropped[i]:
-                assert self.negative_text is not None
-                caption = self.negative_text
-            text[i, : len(caption)] = caption
-            mask[i, : len(caption)] = True
-        return text, mask
-
-
-class Draw(NamedTuple):
-    """The random part of one pair, shared by winner and loser, policy and reference."""
-
-    timestep: Tensor  # () in (0, 1000), shifted
-    text_dropped: bool
-    noise: dict[str, Tensor]  # modality -> latent shape
-
-
-def pair_seed(seed: int, prompt_id: str, epoch: int) -> int:
-    """63-bit seed of a pair's draws in an epoch."""
-    digest = hashlib.blake2b(json.dumps([seed, prompt_id, epoch]).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-class ShapeBucketSampler(torch.utils.data.Sampler[list[PairKey]]):
-    """Batches of pairs of one shape, shuffled by (seed, epoch): mixed geometries train side by side.
-
-    The last batch of a shape may be smaller, unless `drop_last`.
-    """
-
-    def __init__(
-        self, shapes: Sequence[tuple[int, ...]], batch_size: int, seed: int = 0, drop_last: bool = False
-    ) -> None:
-        buckets: dict[tuple[int, ...], list[int]] = {}
-        for index, shape in enumerate(shapes):
-            buckets.setdefault(shape, []).append(index)
-        self.buckets = list(buckets.values())
-        self.batch_size = batch_size
-        self.seed = seed
-        self.drop_last = drop_last
-        self.epoch = 0
-        if not len(self):
-            raise ValueError(
-                f"No shape has {batch_size} pairs, so dropping the last batches leaves none: lower "
-                "per_device_train_batch_size or set dataloader_drop_last to false."
-            )
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        spare = 0 if self.drop_last else self.batch_size - 1
-        return sum((len(bucket) + spare) // self.batch_size for bucket in self.buckets)
-
-    def __iter__(self) -> Iterator[list[PairKey]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        batches = [batch for bucket in self.buckets for batch in self._split(rng.permutation(bucket).tolist())]
-        for i in rng.permutation(len(batches)):
-            yield [PairKey(index, self.epoch) for index in batches[i]]
-
-    def _split(self, indices: list[int]) -> list[list[int]]:
-        batches = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
-        return [batch for batch in batches if len(batch) == self.batch_size or not self.drop_last]
+        texts = [pair.text for pair in pairs]
+        for row in dropped.nonzero().flatten().tolist():
+            assert self.negative_text is not None
+            texts[row] = self.negative_text
+        return stack_texts(texts, self.text_len or max(map(len, texts)))
 
 
 def _tensor(values: np.ndarray, shape: Sequence[int]) -> Tensor:

@@ -4,21 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import set_seed
-
-
-def attach_lora(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
-    """Freezes `model` and adds a new adapter, which starts as exactly nothing (its B matrices are zero).
-
-    Raises:
-        ValueError: no layer of the model bears one of `config.target_modules`.
-    """
-    set_seed(seed)  # the A matrices are random
-    vars(model)["name_or_path"] = config.base_model_name_or_path  # peft copies it back into the config
-    return share_dropout(get_peft_model(model, config))
 
 
 def share_dropout(model: PeftModel) -> PeftModel:

@@ -19,9 +19,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from dpo.schema import COLUMNS, MODALITIES, NEGATIVE_TEXT_NAME, SIDES
-from dpo.state import finished_summary, refuse_changes
 from media.atomic import atomic_path, atomic_write_text
 from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
+from media.stage_state import finished_summary, refuse_changes
 
 if TYPE_CHECKING:
     from datasets import Features

@@ -1,8 +1,11 @@
 """The training dataset on disk: one row per pair, flat columns.  Imports neither torch nor datasets."""
 
+from model.latent_schema import NEGATIVE_TEXT_NAME
+
+__all__ = ["COLUMNS", "MODALITIES", "NEGATIVE_TEXT_NAME", "SIDES"]
+
 MODALITIES = ("video", "audio")
 SIDES = ("chosen", "rejected")
-NEGATIVE_TEXT_NAME = "negative_text.safetensors"  # "embeds" (text_len, text_dim) float32, zero where padded
 
 COLUMNS = {
     "prompt_id": "string",

@@ -1,26 +1,9 @@
-"""Is a folder finished, and by which settings?  Imports nothing heavy."""
+"""Which pairs a training dataset was made from.  Imports nothing heavy."""
 
 import json
 from pathlib import Path
-from typing import Any
 
-
-def finished_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of a finished stage, which writes it last; None otherwise."""
-    path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def refuse_changes(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """ValueError naming the settings in `wanted` that differ from those `found` in the folder."""
-    changed = [
-        f"{name} ({found.get(name)!r} -> {value!r})" for name, value in wanted.items() if found.get(name) != value
-    ]
-    if changed:
-        raise ValueError(
-            f"{folder} was made with other settings: {', '.join(changed)}. Mixing the two would be neither; "
-            "choose another folder, or delete this one."
-        )
+from media.stage_state import finished_summary
 
 
 def dataset_fingerprint(folder: Path) -> str:

@@ -5,27 +5,26 @@ Writes the adapter (peft layout), `train_log.jsonl`, checkpoints, `config.yaml` 
 """
 
 import argparse
-import json
 import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dpo.state import dataset_fingerprint, finished_summary, refuse_changes
+from dpo.state import dataset_fingerprint
 from media.atomic import atomic_write_text
 from media.cli import StageSummary, echo, package_versions, parse_config
+from media.stage_state import finished_summary
+from media.training_help import training_help
 
 if TYPE_CHECKING:
     from dpo.config import TrainConfig
     from dpo.data import PairDataset
     from model.transformer import JointDiT
 
-RUN_NAME = "run.json"  # settings of the run that owns the folder, from its first second on
 STAGE = "train"
 
 
@@ -33,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; 0 on success, 2 on a mistake in the input."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
-        echo(help_text())
+        from dpo.config import TrainConfig
+
+        echo(training_help("dpo.train", "Trains a LoRA adapter on preference pairs.", TrainConfig))
         return 0
     try:
         finished = finished_by(argv)
@@ -57,16 +58,15 @@ def train(config: "TrainConfig", command: dict[str, Any] | None = None) -> Stage
     Raises:
         ValueError: data that does not fit the model, an output folder of another run, a diverged loss.
     """
-    from dpo.config import NEUTRAL_SETTINGS, resolved_settings
+    from dpo.config import NEUTRAL_SETTINGS
+    from model.run_state import begin, claim_folder, comparable
+    from model.training_args import resolved_settings
 
     started = time.perf_counter()
     folder, resolved = Path(str(config.output_dir)), resolved_settings(config)
-    settings = {"dataset_fingerprint": dataset_fingerprint(Path(config.dataset))} | {
-        name: value for name, value in resolved.items() if name not in NEUTRAL_SETTINGS | {"output_dir", "dataset"}
-    }
-    settings = json.loads(json.dumps(settings))
-    found = finished_summary(folder)
-    refuse_changes(folder, found["settings"] if found else _started_settings(folder) or settings, settings)
+    settings = comparable(resolved, NEUTRAL_SETTINGS | {"dataset"})
+    settings = {"dataset_fingerprint": dataset_fingerprint(Path(config.dataset))} | settings
+    found = claim_folder(folder, settings)
     if found:
         return _skipped(found, started)
 
@@ -76,7 +76,7 @@ def train(config: "TrainConfig", command: dict[str, Any] | None = None) -> Stage
     if config.dry_run:
         echo(plan(config, dataset, network))
         return None
-    atomic_write_text(folder / RUN_NAME, json.dumps(settings, indent=2) + "\n")
+    begin(folder, settings)
     atomic_write_text(folder / "config.yaml", text)
     done, skipped = _fit(config, dataset, network)
     versions = package_versions("avdpo", "torch", "transformers", "peft", "accelerate")
@@ -106,41 +106,22 @@ def parse(argv: Sequence[str]) -> "TrainConfig":
     return parse_config(TrainConfig, argv)
 
 
-def help_text() -> str:
-    """The settings of this package; `TrainingArguments` has a hundred more, most of them for language models."""
-    from dpo.config import AVDPOConfig, TrainConfig
-
-    own = [*TrainConfig.__annotations__, *AVDPOConfig.__annotations__]
-    known = {field.name: field for field in fields(TrainConfig)}
-    lines = [f"  --{name:<28} {known[name].metadata['help']}{_default(known[name])}" for name in own]
-    return "\n".join(
-        [
-            "usage: python -m dpo.train [--config FILE.yaml] [--SETTING VALUE ...]",
-            "",
-            "Trains a LoRA adapter on preference pairs. Flags win over the YAML, the YAML over the defaults.",
-            "",
-            *lines,
-            f"  --{'resume_from_checkpoint':<28} 'latest', or a checkpoint folder of this run",
-            "",
-            "Every field of transformers.TrainingArguments is accepted as well: max_steps, gradient_checkpointing,",
-            "gradient_accumulation_steps, bf16, max_grad_norm, seed, dataloader_num_workers, disable_tqdm, ...",
-        ]
-    )
-
-
 def plan(config: "TrainConfig", dataset: "PairDataset", network: "JointDiT") -> str:
     """What a run would do, after every check that does not need a step."""
-    from dpo.data import ShapeBucketSampler
-    from dpo.lora import attach_lora
+    from model.batches import BucketBatchSampler
+    from model.lora import attach_adapter
 
-    model = attach_lora(network, lora_config(config), config.seed)
+    model = attach_adapter(network, lora_config(config), config.seed)
     trainable, total = model.get_nb_trainable_parameters()
-    sampler = ShapeBucketSampler(dataset.shapes, config.train_batch_size, config.seed, config.dataloader_drop_last)
+    sampler = BucketBatchSampler(
+        dataset.labels, lambda label: config.train_batch_size, config.seed, config.dataloader_drop_last
+    )
     batches = math.ceil(len(sampler) / config.world_size)
     updates = math.ceil(batches / config.gradient_accumulation_steps)
     steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * updates)
     return (
-        f"{STAGE}: {len(dataset)} pairs in {len(sampler.buckets)} shape(s), {updates} steps an epoch, {steps} steps; "
+        f"{STAGE}: {len(dataset)} pairs in {len(set(dataset.shapes))} shape(s), {updates} steps an epoch, "
+        f"{steps} steps; "
         f"{trainable:,} of {total:,} parameters train (dry run: nothing written); output {config.output_dir}"
     )
 
@@ -158,16 +139,6 @@ def lora_config(config: "TrainConfig") -> Any:
     )
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The last complete checkpoint, or None: its state is written last, so a torn one has none."""
-    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
-
-
-def _default(setting: Field[Any]) -> str:
-    return "" if setting.default in (MISSING, None, "") else f" [{setting.default}]"
-
-
 def _load(config: "TrainConfig") -> tuple["PairDataset", "JointDiT"]:
     from dpo.data import PairDataset
     from model.locate import load_transformer
@@ -181,30 +152,15 @@ def _load(config: "TrainConfig") -> tuple["PairDataset", "JointDiT"]:
 def _fit(config: "TrainConfig", dataset: "PairDataset", network: "JointDiT") -> tuple[int, int]:
     """Trains and saves the adapter; returns the number of steps, and how many of them a checkpoint gave."""
     from dpo.trainer import AVDPOTrainer
+    from model.run_state import checkpoint_step, checkpoint_to_resume
 
     trainer = AVDPOTrainer(network, config, dataset, peft_config=lora_config(config))
-    checkpoint = _checkpoint(config)
-    restored = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
+    checkpoint = checkpoint_to_resume(Path(str(config.output_dir)), config.resume_from_checkpoint)
+    restored = checkpoint_step(checkpoint) if checkpoint else 0
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model()
     trainer.save_state()
     return trainer.state.global_step, restored
-
-
-def _checkpoint(config: "TrainConfig") -> Path | None:
-    wanted = config.resume_from_checkpoint
-    if not wanted:
-        return None
-    if wanted == "latest":
-        return latest_checkpoint(Path(str(config.output_dir)))
-    if not (Path(wanted) / "trainer_state.json").is_file():
-        raise ValueError(f"{wanted} is no complete checkpoint: give a checkpoint-<step> folder, or 'latest'.")
-    return Path(wanted)
-
-
-def _started_settings(folder: Path) -> dict[str, Any] | None:
-    path = folder / RUN_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _skipped(found: dict[str, Any], started: float) -> StageSummary:

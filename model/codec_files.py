@@ -1,4 +1,4 @@
-"""The networks of a codec from and to disk."""
+"""What codecs share: their networks from and to disk, the range of their pixels."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -15,6 +15,7 @@ from model.config import CONFIG_NAME
 from model.state_files import fill_module
 
 Network = TypeVar("Network", bound=nn.Module)
+PIXEL_TOLERANCE = 1e-3  # beyond [-1, 1], for what resizing in low precision adds
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -48,3 +49,21 @@ def save_network(network: ModelMixin | PreTrainedModel, folder: Path, dtype: tor
     """Writes config.json and safetensors, in `dtype` or, where None, as the network is."""
     stored = nn.Module.to(deepcopy(network), dtype) if dtype else network
     stored.save_pretrained(folder)
+
+
+def unit_pixels(video: Tensor) -> Tensor:
+    """uint8, or floats in [-1, 1] already, to float32 in [-1, 1].
+
+    Raises:
+        ValueError: for another type or range.
+    """
+    if video.dtype == torch.uint8:
+        return video.float() / 127.5 - 1
+    if not video.is_floating_point():
+        raise ValueError(f"The pixels are {video.dtype}, of unknown range: give uint8, or floats from -1 to 1.")
+    if video.abs().amax() > 1 + PIXEL_TOLERANCE:
+        raise ValueError(
+            f"The pixels are floats from {video.amin():g} to {video.amax():g}, but black is -1 and white is 1: "
+            "give pixels / 127.5 - 1, or the bytes as uint8."
+        )
+    return video.float()

@@ -34,10 +34,10 @@ class VideoCodec(Part, Protocol):
         """
 
     def encode(self, video: Tensor) -> Tensor:
-        """uint8 (B, 4n + 1, H, W, 3) -> float32 (B, C, n + 1, h, w).
+        """uint8, or float32 in [-1, 1], (B, 4n + 1, H, W, 3) -> float32 (B, C, n + 1, h, w).
 
         Raises:
-            ValueError: for sizes that `latent_size` refuses.
+            ValueError: for sizes that `latent_size` refuses, or floats of another range.
         """
 
     def decode(self, latents: Tensor) -> Tensor:

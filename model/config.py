@@ -1,6 +1,8 @@
 """Sizes and switches of the network, by name for the published ones, and their translation from and to the release."""
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -114,6 +116,11 @@ class JointDiTConfig:
     @property
     def experts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.expert(spec) for spec in self.specs))
+
+    def num_tokens(self, latent_sizes: Mapping[str, Sequence[int]]) -> int:
+        """Tokens of one clip: modality -> latent sizes, (T, H, W) of video and (T, M) of audio."""
+        patches = {spec.name: math.prod(spec.patch) for spec in self.specs}
+        return sum(math.prod(size) // patches[name] for name, size in latent_sizes.items())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "JointDiTConfig":

@@ -15,7 +15,10 @@ _GEOMETRY = ("num_frames", "height", "width", "fps", "num_samples")
 
 @dataclass(frozen=True, eq=False)
 class AVLatents:
-    """Latents of one clip, normalised per channel, and the geometry needed to decode them."""
+    """Latents of one clip, normalised per channel, and the geometry needed to decode them.
+
+    A modality that was not generated has an empty tensor, (0,).
+    """
 
     video: Tensor  # float32 (C, T, H, W)
     audio: Tensor  # float32 (C, T, M)

@@ -62,9 +62,16 @@ def base_folder(name_or_path: str | Path) -> Path:
 
 
 def component_path(folder: Path, name: str) -> Path:
-    """Where the part `name` of the pipeline in `folder` lies: under its own name unless `pipeline.json` says else."""
+    """Where the part `name` of the pipeline in `folder` lies: under its own name unless `pipeline.json` says else.
+
+    What training wrote holds the network alone; the other parts are those of its `base`.
+    """
     settings = json.loads((folder / PIPELINE_CONFIG_NAME).read_text(encoding="utf-8"))
-    return folder / settings.get("components", {}).get(name, name)
+    own = folder / settings.get("components", {}).get(name, name)
+    base = settings.get("base")
+    if base is None or own.exists():
+        return own
+    return component_path(base_folder(base if base in PRESETS else folder / base), name)
 
 
 def _is_own(path: Path) -> bool:

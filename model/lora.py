@@ -1,18 +1,21 @@
-"""LoRA adapters in peft layout, merged into a network one layer at a time.
+"""LoRA adapters in peft layout: attached by peft to be trained, merged into a network one layer at a time to be used.
 
-Not by peft: it keeps the whole adapter beside the model twice, only warns about tensors that are missing, and says
-nothing about those that fit nowhere.
+Merging is not left to peft: it keeps the whole adapter beside the model twice, only warns about tensors that are
+missing, and says nothing about those that fit nowhere.
 """
 
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from model.state_files import StateFiles, misfit_error
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 _PREFIX, _SUFFIX = "base_model.model.", ".weight"
@@ -21,6 +24,21 @@ _UNSUPPORTED: tuple[str, ...] = (
     *("use_rslora", "use_dora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern"),
     *("modules_to_save", "layers_to_transform", "target_parameters", "exclude_modules"),
 )
+
+
+def attach_adapter(model: nn.Module, config: "LoraConfig", seed: int) -> "PeftModel":
+    """Freezes `model` and adds a new adapter, which starts as exactly nothing (its B matrices are zero).
+
+    Raises:
+        ValueError: no layer of the model bears one of `config.target_modules`.
+    """
+    from peft import get_peft_model
+    from transformers import set_seed
+
+    set_seed(seed)  # the A matrices are random
+    vars(model)["name_or_path"] = config.base_model_name_or_path  # peft copies it back into the config
+    adapted: PeftModel = get_peft_model(model, config)
+    return adapted
 
 
 @torch.no_grad()

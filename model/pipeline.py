@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from media.clip import AVClip
+from media.clip import AVClip, empty_audio
 from media.convert import convert_clip
 from model.codecs import AudioCodec, VideoCodec, load_audio_codec, load_video_codec
 from model.components import Components, Part
@@ -24,6 +24,7 @@ from model.solvers import SolverName, make_solver
 from model.text import TextEmbeddings, TextEncoder
 from model.transformer import JointDiT
 
+MODALITIES = ("video", "audio")
 OUTPUTS = ("clip", "latents", "both")
 
 
@@ -58,6 +59,7 @@ class _Request:
     guidance_scale: float
     solver: str
     shift_scale: float
+    modalities: tuple[str, ...]
     progress: bool
 
 
@@ -99,6 +101,7 @@ class JointAVPipeline:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         offload: bool = False,
+        transformer: JointDiT | None = None,
     ) -> "JointAVPipeline":
         """A preset by name, a pipeline folder, or a peft adapter folder (its base with the adapter merged).
 
@@ -108,20 +111,21 @@ class JointAVPipeline:
             dtype: of the network and the text encoder; codecs compute in float32 (as the release's do, whose video
                 codec has its weights rounded to bfloat16 before).
             offload: keep each part on the CPU except while it works on `device`.
+            transformer: used in place of the stored one, such as the network in training.
 
         Raises:
             ValueError: when the folder holds neither a pipeline nor an adapter.
         """
         folder = base_folder(name_or_path)
         loaders: dict[str, Callable[[], Part]] = {
-            "transformer": lambda: load_transformer(name_or_path, dtype),
+            "transformer": lambda: load_transformer(name_or_path, dtype) if transformer is None else transformer,
             "video_codec": lambda: load_video_codec(component_path(folder, "video_codec")),
             "audio_codec": lambda: load_audio_codec(component_path(folder, "audio_codec")),
             "text_encoder": lambda: TextEncoder.from_pretrained(
                 component_path(folder, "text_encoder"), transformer_config(folder).text_len, dtype
             ),
         }
-        return cls(Components(loaders, device, offload), _read_defaults(folder / PIPELINE_CONFIG_NAME))
+        return cls(Components(loaders, device, offload), read_defaults(folder / PIPELINE_CONFIG_NAME))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes all parts into one folder; `dtype` casts the stored weights of the network and the codecs."""
@@ -203,12 +207,21 @@ class JointAVPipeline:
         """Decodes latents, one clip at a time."""
         with self._parts.use("video_codec") as codec:
             videos = [codec.decode(one.video[None].to(self.device))[0].cpu().numpy() for one in latents]
-        with self._parts.use("audio_codec") as codec:
-            audios = [codec.decode(one.audio[None].to(self.device), one.num_samples).cpu().numpy() for one in latents]
         return [
-            AVClip(video, one.fps, audio, self.defaults.sample_rate)
-            for one, video, audio in zip(latents, videos, audios, strict=True)
+            AVClip(video, one.fps, audio, self.defaults.sample_rate if audio.size else 0)
+            for one, video, audio in zip(latents, videos, self.decode_audio(latents), strict=True)
         ]
+
+    @torch.inference_mode()
+    def decode_audio(self, latents: Sequence[AVLatents]) -> list[np.ndarray]:
+        """The sound alone, float32 (1, samples); (0, 0) where there is none."""
+        with self._parts.use("audio_codec") as codec:
+            return [
+                codec.decode(one.audio[None].to(self.device), one.num_samples).cpu().numpy()
+                if one.audio.numel()
+                else empty_audio()
+                for one in latents
+            ]
 
     @torch.inference_mode()
     def __call__(
@@ -224,6 +237,7 @@ class JointAVPipeline:
         negative_prompt: str | None = None,
         solver: SolverName | None = None,
         shift_scale: float | None = None,
+        modalities: Sequence[str] = MODALITIES,
         output: Literal["clip", "latents", "both"] = "clip",
         progress: bool = False,
     ) -> list[Any]:
@@ -237,6 +251,8 @@ class JointAVPipeline:
             guidance_scale: 1 turns guidance, and the negative prompt, off and halves the work.
             solver: "euler" (published), "unipc" or "dpm++".
             shift_scale: of the timesteps towards noise; published sampling 1.0, published training 5.0.
+            modalities: ("video",) gives silent clips; ("audio",) has no clip to give, so ask for latents then, and
+                turn them into sound by `decode_audio`.
             progress: show a bar of the steps on stderr.
 
         Returns:
@@ -251,6 +267,8 @@ class JointAVPipeline:
             raise ValueError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give one seed per prompt.")
         if output not in OUTPUTS:
             raise ValueError(f"output is {output!r}; choose 'clip', 'latents' or 'both'.")
+        if output != "latents" and "video" not in modalities:
+            raise ValueError(f"modalities {tuple(modalities)} make no clip: ask for output='latents' and decode_audio.")
         defaults = self.defaults
         size = ClipSize(
             defaults.num_frames if num_frames is None else num_frames,
@@ -265,6 +283,7 @@ class JointAVPipeline:
             guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
             solver=solver or defaults.solver,
             shift_scale=defaults.shift_scale if shift_scale is None else shift_scale,
+            modalities=tuple(name for name in MODALITIES if name in modalities),
             progress=progress,
         )
         negative = defaults.negative_prompt if negative_prompt is None else negative_prompt
@@ -298,30 +317,39 @@ class JointAVPipeline:
         solvers = {
             name: make_solver(request.solver, request.num_steps, *shape, request.shift_scale) for name in latents
         }
-        timesteps = solvers["video"].timesteps
+        timesteps = next(iter(solvers.values())).timesteps
         for index in trange(len(timesteps), desc="denoise", leave=False, disable=not request.progress):
             timestep = torch.full((len(mask),), timesteps[index], device=self.device)
             inputs = {name: latent.expand(len(mask), *latent.shape[1:]) for name, latent in latents.items()}
-            velocity = transformer(inputs["video"], inputs["audio"], timestep, embeds, mask)._asdict()
+            velocity = transformer(
+                inputs.get("video"), inputs.get("audio"), timestep, embeds, mask, size.num_frames
+            )._asdict()
             for name, latent in latents.items():
                 guided = guide(velocity[name], request.guidance_scale) if len(mask) > 1 else velocity[name]
                 latents[name] = solvers[name].step(index, guided, latent)
-        video, audio = latents["video"][0].cpu(), latents["audio"][0].cpu()
+        video, audio = (latents[name][0].cpu() if name in latents else torch.empty(0) for name in MODALITIES)
         return AVLatents(video, audio, size.num_frames, size.height, size.width, self.defaults.fps, request.num_samples)
 
     def _noise(self, config: Any, seed: int, request: _Request) -> dict[str, Tensor]:
-        """Video (1, C, T, H, W) and audio (1, C, T, M) noise, drawn in this order."""
+        """Video (1, C, T, H, W) and audio (1, C, T, M) noise, drawn in this order; the video's is drawn in any case."""
         generator = torch.Generator().manual_seed(int(seed))  # numpy's integers too
-        video = torch.randn(1, config.video_channels, *request.size.latent_size, generator=generator)
-        audio_size = self.audio_codec.latent_size(request.num_samples)
-        audio = torch.randn(1, config.audio_channels, *audio_size, generator=generator)
-        return {"video": video.to(self.device), "audio": audio.to(self.device)}
+        video_shape = (config.video_channels, *request.size.latent_size)
+        noise = {"video": torch.randn(1, *video_shape, generator=generator)}
+        if "audio" in request.modalities:
+            audio_size = self.audio_codec.latent_size(request.num_samples)
+            noise["audio"] = torch.randn(1, config.audio_channels, *audio_size, generator=generator)
+        return {name: noise[name].to(self.device) for name in request.modalities}
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
-def _read_defaults(path: Path) -> GenerationDefaults:
+def read_defaults(path: Path) -> GenerationDefaults:
+    """The defaults of a `pipeline.json`.
+
+    Raises:
+        ValueError: for one that is unknown.
+    """
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("defaults", {})
     unknown = set(settings) - {field.name for field in fields(GenerationDefaults)}
     if unknown:

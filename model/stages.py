@@ -19,6 +19,7 @@ LORA_TARGET_MODULES = (
 LORA_R, LORA_ALPHA, LORA_DROPOUT = 64, 16, 0.05
 
 _AUDIO_PARAMETER = re.compile(r"(blocks\.\d+\.)?audio_")
+_BRANCH = re.compile(r"(?:^|\.)(audio_|ffn\.|patch_embedding\.|head\.)")
 
 
 def freeze_for_audio_stage(model: "nn.Module") -> list[str]:
@@ -36,6 +37,17 @@ def freeze_for_audio_stage(model: "nn.Module") -> list[str]:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in set(names))
     return names
+
+
+def branch_of(name: str) -> str:
+    """Whom a parameter serves, also under a wrapper's prefix: "audio" or "video" alone, or "shared".
+
+    A feed-forward that serves both modalities (`ffn: shared`) cannot be told by its name and counts as the video's.
+    """
+    match = _BRANCH.search(name)
+    if match is None:
+        return "shared"
+    return "audio" if match[1] == "audio_" else "video"
 
 
 def published_lora_config() -> "LoraConfig":

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from media.mel import NUM_MELS, invert_log_mel, log_mel, normalize_waveform
 from model.audio_lengths import num_mel_frames
-from model.codec_files import load_network, read_config, save_network
+from model.codec_files import load_network, read_config, save_network, unit_pixels
 from model.sizes import FRAMES_PER_STEP, check_num_frames, codec_latent_size
 from model.state_files import StateFiles
 
@@ -125,9 +125,9 @@ class FrameGroupVideoCodec(TinyCodec):
         return FRAMES_PER_STEP * 3 * self.config.pixel_fold**2
 
     def to_planes(self, video: Tensor) -> Tensor:
-        """uint8 (B, 4n + 1, H, W, 3) -> float (B, n + 1, channels, H / fold, W / fold), opponent colours."""
+        """uint8 or float (B, 4n + 1, H, W, 3) -> float (B, n + 1, channels, H / fold, W / fold), opponent colours."""
         padded = torch.cat([video[:, :1].expand(-1, FRAMES_PER_STEP - 1, -1, -1, -1), video], dim=1)
-        colours = (padded.float() / 127.5 - 1) @ OPPONENT.T.to(video.device)
+        colours = unit_pixels(padded) @ OPPONENT.T.to(video.device)
         groups = colours.unflatten(1, (-1, FRAMES_PER_STEP)).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)
         return F.pixel_unshuffle(groups, self.config.pixel_fold)
 

@@ -9,6 +9,7 @@ of the weights, and timesteps are rounded to that dtype first.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,12 +134,18 @@ class JointDiT(nn.Module):
         for block in self.blocks:
             block.compile(**options)
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Writes `config.json` and `model.safetensors`; `dtype` casts the stored copy."""
+    def save_pretrained(
+        self, folder: str | Path, dtype: torch.dtype | None = None, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Writes `config.json` and `model.safetensors`; `dtype` casts the stored copy.
+
+        `state` is what to store where the module's own tensors are not whole, as in sharded training.
+        """
         folder = Path(folder)
-        state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
+        tensors = self.state_dict() if state is None else state
+        state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
         with atomic_path(folder / WEIGHTS_NAME) as path:
-            save_file(state, path)
+            save_file(dict(state), path)
         atomic_write_text(folder / CONFIG_NAME, json.dumps(asdict(self.config), indent=2) + "\n")
 
     @classmethod

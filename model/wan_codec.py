@@ -7,7 +7,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
-from model.codec_files import load_network, read_config, save_network
+from model.codec_files import load_network, read_config, save_network, unit_pixels
 from model.naming import from_wan_vae_original, looks_like
 from model.sizes import FRAMES_PER_STEP, PIXELS_PER_LATENT, codec_latent_size
 from model.state_files import StateFiles
@@ -76,7 +76,7 @@ class WanVideoCodec(nn.Module):
 
     def encode(self, video: Tensor) -> Tensor:
         """See `VideoCodec.encode`."""
-        return self.encode_pixels(video.permute(0, 4, 1, 2, 3).float() / 127.5 - 1)
+        return self.encode_pixels(unit_pixels(video).permute(0, 4, 1, 2, 3))
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `VideoCodec.decode`."""

@@ -10,8 +10,8 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 from tqdm import trange
 
+from model.optimizers import Muon
 from model.tiny_codecs import CodecConfig, FrameGroupVideoCodec, MelAudioCodec, TinyCodec
-from synthetic.muon import muon_and_adamw
 from synthetic.render import render_audio, render_video
 from synthetic.scene import HEIGHT, scene_from_seed
 
@@ -83,7 +83,7 @@ def _train(codec: Codec, batch: Callable[[int], Tensor], num_steps: int, name: s
     module: nn.Module = codec.autoencoder
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in the stubs
     autoencoder = codec.autoencoder
-    optimizers = muon_and_adamw(autoencoder, LEARNING_RATE)
+    optimizer = Muon(autoencoder, LEARNING_RATE)
     for step in (progress := trange(num_steps, desc=name)):
         planes = batch(step).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
@@ -92,11 +92,10 @@ def _train(codec: Codec, batch: Callable[[int], Tensor], num_steps: int, name: s
         error = decoded.float() - planes
         loss = error.abs().mean() + 2 * error.square().mean() + LATENT_WEIGHT * latents.float().square().mean()
         loss.backward()
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * _warmup_cosine(step, num_steps)
-            optimizer.step()
-            optimizer.zero_grad()
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * _warmup_cosine(step, num_steps)
+        optimizer.step()
+        optimizer.zero_grad()
         progress.set_postfix(l1=f"{error.abs().mean().item():.4f}")
     return _with_statistics(codec, batch, num_steps)
 

@@ -1,6 +1,7 @@
-"""Grade a model on held-out captions: `python -m synthetic.grade --model tiny --num_captions 200`.
+"""Grade a model on held-out captions: `python -m synthetic.grade --model tiny --num_captions 500`.
 
 Generates one clip per caption and measures, from pixels and samples alone, how often each attribute is as asked.
+`--model ground_truth` measures the rendered scenes themselves.
 """
 
 import math
@@ -15,16 +16,41 @@ from tqdm import tqdm
 from media.cli import echo, parse_config
 from synthetic.captions import caption
 from synthetic.measure import Measurement, measure
-from synthetic.scene import HELD_OUT_SEED_START, Scene, scene_from_seed
+from synthetic.render import render_clip
+from synthetic.scene import (
+    BACKGROUNDS,
+    COLORS,
+    HELD_OUT_SEED_START,
+    MATERIALS,
+    MAX_IMPACTS,
+    PITCHES,
+    SIDES,
+    SIZES,
+    Scene,
+    scene_from_seed,
+)
 
 ATTRIBUTES = ("color", "background", "size", "side", "pitch", "material", "num_impacts", "impact_heard", "impact_seen")
+
+GROUND_TRUTH = "ground_truth"
+NUM_CLASSES = {
+    "color": len(COLORS),
+    "background": len(BACKGROUNDS),
+    "size": len(SIZES),
+    "side": len(SIDES),
+    "pitch": len(PITCHES),
+    "material": len(MATERIALS),
+    "num_impacts": MAX_IMPACTS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradeConfig:
     """Settings of `python -m synthetic.grade`."""
 
-    model: str = field(default="tiny", metadata={"help": "a preset's name, a model folder or an adapter folder"})
+    model: str = field(
+        default="tiny", metadata={"help": "a preset's name, a model or adapter folder, or 'ground_truth'"}
+    )
     num_captions: int = field(default=200, metadata={"help": "held-out captions, one clip each"})
     num_workers: int = field(default=2, metadata={"help": "processes of one thread each"})
     guidance_scale: float | None = field(default=None, metadata={"help": "the model's own where not given"})
@@ -48,7 +74,8 @@ class Grade:
 
     def line(self) -> str:
         low, high = self.interval
-        return f"{self.attribute:13} {self.right / self.total:6.1%}   [{low:5.1%}, {high:5.1%}]"
+        chance = f"   chance {1 / NUM_CLASSES[self.attribute]:5.1%}" if self.attribute in NUM_CLASSES else ""
+        return f"{self.attribute:13} {self.right / self.total:6.1%}   [{low:5.1%}, {high:5.1%}]{chance}"
 
 
 def grade_clip(scene: Scene, found: Measurement) -> dict[str, bool]:
@@ -79,13 +106,20 @@ def grade(config: GradeConfig) -> tuple[list[Grade], float | None]:
     return grades, median(offsets) if offsets else None
 
 
+def report(config: GradeConfig, grades: list[Grade], offset: float | None) -> str:
+    """The grades as lines to read."""
+    return "\n".join(
+        [
+            f"{config.model}: {config.num_captions} held-out captions, share right with its 95 % interval",
+            *(one.line() for one in grades),
+            "median |heard - seen| " + ("undefined" if offset is None else f"{offset:.3f} s"),
+        ]
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse_config(GradeConfig, argv)
-    grades, offset = grade(config)
-    echo(f"{config.model}: {config.num_captions} held-out captions, share right with its 95 % interval")
-    for one in grades:
-        echo(one.line())
-    echo("median |heard - seen| " + ("undefined" if offset is None else f"{offset:.3f} s"))
+    echo(report(config, *grade(config)))
     return 0
 
 
@@ -98,6 +132,8 @@ def _start_worker(config: GradeConfig) -> None:
     from model.pipeline import JointAVPipeline
 
     torch.set_num_threads(1)
+    if config.model == GROUND_TRUTH:
+        return
     _worker["pipeline"] = JointAVPipeline.from_pretrained(config.model)
     _worker["options"] = {
         "guidance_scale": config.guidance_scale,
@@ -107,7 +143,10 @@ def _start_worker(config: GradeConfig) -> None:
 
 def _grade_seed(seed: int) -> tuple[dict[str, bool], float | None]:
     scene = scene_from_seed(seed)
-    [clip] = _worker["pipeline"]([caption(scene)], seeds=[seed], **_worker["options"])
+    if "pipeline" in _worker:
+        [clip] = _worker["pipeline"]([caption(scene)], seeds=[seed], **_worker["options"])
+    else:
+        clip = render_clip(scene)
     found = measure(clip)
     return grade_clip(scene, found), desync(found)
 

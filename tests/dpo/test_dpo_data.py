@@ -5,9 +5,10 @@ import torch
 from datasets import Dataset, Features
 from dpo_helpers import AUDIO_SHAPE, TEXT_LEN, VIDEO_SHAPE, identical_pairs, make_dataset, make_rows, tiny_model
 
-from dpo.data import PairCollator, PairDataset, PairKey, ShapeBucketSampler
+from dpo.data import PairCollator, PairDataset
 from dpo.prepare import dataset_features
 from dpo.trainer import noisy_pairs
+from model.batches import RowKey
 from model.flow import shift_timesteps
 from model.transformer import JointDiT
 
@@ -42,7 +43,7 @@ def test_draws_do_not_depend_on_the_batch_but_on_seed_and_epoch():
     together, alone = collate(dataset, [0, 1, 2]), collate(dataset, [1])
     assert torch.equal(together["video_noise"][1], alone["video_noise"][0])
     assert torch.equal(together["timestep"][1:2], alone["timestep"])
-    for other in (collate(dataset, [PairKey(1, epoch=1)]), collate(dataset, [1], seed=1), collate(dataset, [2])):
+    for other in (collate(dataset, [RowKey(1, epoch=1)]), collate(dataset, [1], seed=1), collate(dataset, [2])):
         assert not torch.equal(other["video_noise"], alone["video_noise"])
         assert not torch.equal(other["timestep"], alone["timestep"])
 
@@ -60,7 +61,7 @@ def test_dropped_caption_becomes_the_negative_prompt():
 
 def test_text_dropout_happens_as_often_as_asked():
     dataset = make_dataset(make_rows(1))
-    keys = [PairKey(0, epoch) for epoch in range(1000)]
+    keys = [RowKey(0, epoch) for epoch in range(1000)]
     assert collate(dataset, keys, text_dropout=0.1)["text_dropped"].float().mean().item() == pytest.approx(
         0.1, abs=0.03
     )
@@ -68,7 +69,7 @@ def test_text_dropout_happens_as_often_as_asked():
 
 def test_timesteps_are_logit_normal_and_shifted_for_the_clip():
     dataset = make_dataset(make_rows(1, height=512, width=512, num_frames=1))
-    keys = [PairKey(0, epoch) for epoch in range(2000)]
+    keys = [RowKey(0, epoch) for epoch in range(2000)]
     timestep = collate(dataset, keys, shift_scale=5.0)["timestep"]
     median = shift_timesteps(torch.tensor(500.0), 512, 512, 1, 5.0)
     assert timestep.median().item() == pytest.approx(median.item(), abs=15)
@@ -82,33 +83,6 @@ def test_rows_come_back_in_their_shapes():
     assert pair.rejected["audio"].shape == AUDIO_SHAPE
     expected = torch.tensor(rows[1]["rejected_audio_latents"]).half().float().view(AUDIO_SHAPE)
     assert torch.equal(pair.rejected["audio"], expected)
-
-
-def test_sampler_never_mixes_shapes_and_visits_every_pair_once():
-    shapes = [(1, 2)] * 5 + [(3, 4)] * 3
-    sampler = ShapeBucketSampler(shapes, batch_size=2, seed=7)
-    batches = list(sampler)
-    assert len(batches) == len(sampler) == 5
-    assert sorted(key.row for batch in batches for key in batch) == list(range(8))
-    assert all(len({shapes[key.row] for key in batch}) == 1 for batch in batches)
-
-
-def test_sampler_order_is_a_function_of_seed_and_epoch():
-    sampler = ShapeBucketSampler([(1,)] * 20, batch_size=4, seed=7)
-    first = list(sampler)
-    assert list(sampler) == first
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert [key.row for batch in second for key in batch] != [key.row for batch in first for key in batch]
-    assert {key.epoch for batch in second for key in batch} == {1}
-    sampler.set_epoch(0)
-    assert list(sampler) == first
-
-
-def test_drop_last_that_leaves_nothing_is_refused():
-    assert len(ShapeBucketSampler([(1,)] * 5, batch_size=2, drop_last=True)) == 2
-    with pytest.raises(ValueError, match="leaves none"):
-        ShapeBucketSampler([(1,), (2,)], batch_size=2, drop_last=True)
 
 
 def test_dropout_without_a_negative_text_is_refused():

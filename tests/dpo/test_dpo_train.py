@@ -10,11 +10,13 @@ import yaml
 from datasets import load_from_disk
 from dpo_pipeline import save_pairs, save_pipeline
 
-from dpo.callbacks import read_log
-from dpo.config import AVDPOConfig, TrainConfig, resolved_settings
+from dpo.config import AVDPOConfig, TrainConfig
 from dpo.prepare import PrepareConfig, prepare
-from dpo.train import latest_checkpoint, main, parse
+from dpo.train import main, parse
+from model.callbacks import read_log
 from model.pipeline import JointAVPipeline
+from model.run_state import latest_checkpoint
+from model.training_args import resolved_settings
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "dpo.yaml"
 

@@ -9,6 +9,7 @@ from model.audioldm2_codec import AudioLDM2Codec
 from model.codecs import load_audio_codec, load_video_codec
 from model.tiny_codecs import FrameGroupVideoCodec, MelAudioCodec
 from model.wan_codec import WanVideoCodec
+from model.windows import resize_crop
 
 
 def test_the_tiny_codecs():
@@ -47,6 +48,21 @@ def test_weights_are_in_the_wanted_precision_and_latents_in_float32(tmp_path, dt
         audio = load_audio_codec(folder, dtype)
         assert {parameter.dtype for parameter in audio.parameters()} == {dtype}
         assert audio.encode(sound).dtype == audio.decode(audio.encode(sound), 16_000).dtype == torch.float32
+
+
+def test_pixels_may_be_bytes_or_floats(tmp_path):
+    small_wan().save_pretrained(tmp_path)
+    frames = torch.randint(0, 256, (1, 5, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for folder in (preset_path("tiny") / "video_codec", tmp_path):
+        codec = load_video_codec(folder)
+        with torch.no_grad():
+            assert torch.allclose(codec.encode(resize_crop(frames[0], 16, 16)[None]), codec.encode(frames), atol=1e-4)
+        for wrong, message in (
+            (frames.float(), r"floats from 0 to 255, .*pixels / 127\.5 - 1"),
+            (frames.int(), "int32"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                codec.encode(wrong)
 
 
 def test_paths_without_a_codec_say_what_is_there_and_what_is_accepted(tmp_path):

@@ -1,0 +1,126 @@
+"""The part of a media file that a training sample shows: some frames from its middle, and its sound."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from media.clip import MediaError
+from media.convert import TIMESTAMP_TOLERANCE_S, at_rate, convert_audio
+from media.probe import open_media, scan_file
+from media.read import _read_audio, _read_sound, _to_rgb
+
+SEEK_MARGIN_S = 1.0  # containers index decoding times, up to some frames before what is shown
+
+
+class VideoFile:
+    """A video file seen at a constant frame rate.  Its packets are read once, its pictures only where asked for."""
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        """Scans the file.
+
+        Args:
+            fps: the rate frames are counted at; where the file has another one, frame n is the latest at n / fps.
+
+        Raises:
+            MediaError: a missing, empty, truncated or damaged file, or one without video.
+        """
+        self.path = path
+        self.fps = fps
+        self._scan = scan_file(path)
+        if self._scan.video is None:
+            raise MediaError(path, "has no video stream")
+        self._timing = self._scan.video
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the whole file, as `read_clip(path, fps=fps)` gives them."""
+        return max(1, round((self._timing.end_s - self._timing.start_s) * self.fps))
+
+    def frames(self, start: int, num_frames: int) -> np.ndarray:
+        """Frames uint8 (num_frames, H, W, 3) from number `start` on, in the file's own size.
+
+        Decoding begins at a key frame before them, and no other picture is converted to RGB.
+
+        Raises:
+            MediaError: the file is too short, damaged, or changes its picture size.
+        """
+        if start + num_frames > self.num_frames:
+            raise MediaError(
+                self.path,
+                f"has {self.num_frames} frames at {self.fps:g} fps, but {num_frames} from number {start} on are needed",
+            )
+        images = self._decode(start, num_frames, seek=True) or self._decode(start, num_frames, seek=False)
+        if not images:
+            raise MediaError(self.path, "is damaged: no frame can be decoded")
+        if any(image.shape != images[0].shape for image in images):
+            raise MediaError(self.path, "changes its picture size on the way: re-encode it")
+        if len(images) != num_frames:
+            raise MediaError(self.path, f"is damaged: {len(images)} of {num_frames} frames can be decoded")
+        return np.stack(images)
+
+    def sound(self, sample_rate: int, end_s: float | None = None) -> np.ndarray:
+        """Its own sound from the first frame on, mono float32 (samples,), and at least up to `end_s` if it is so long.
+
+        Raises:
+            MediaError: there is none, or it is damaged.
+        """
+        audio, rate = _read_audio(self.path, self._scan, end_s)
+        return _mono(self.path, audio, rate, sample_rate)
+
+    def _decode(self, start: int, num_frames: int, seek: bool) -> list[np.ndarray]:
+        """The frames; none where seeking missed, which a file with an unusual index may cause."""
+        origin_s = self._timing.start_s + start / self.fps
+        images: list[np.ndarray] = []
+        with open_media(self.path) as container:
+            stream = container.streams[self._scan.video_index]
+            if seek and not _seek(container, stream, origin_s - SEEK_MARGIN_S, self._timing.start_s):
+                return []
+            previous = None
+            times = self._times(container.decode(stream), origin_s, seek)
+            for frame in at_rate(times, self.fps, num_frames / self.fps, TIMESTAMP_TOLERANCE_S):
+                images.append(images[-1] if frame is previous else _to_rgb(container, frame))
+                previous = frame
+        return images
+
+    def _times(self, frames: Iterator[Any], origin_s: float, seek: bool) -> Iterator[tuple[float, Any]]:
+        """Frames and their times from `origin_s` on; negative ones are earlier, and the last of them may be shown."""
+        for index, frame in enumerate(frames):
+            time = frame.time
+            if seek and index == 0 and (time is None or time > origin_s + TIMESTAMP_TOLERANCE_S):
+                return
+            if time is None:
+                time = self._timing.start_s + index / self._timing.fps
+            yield time - origin_s, frame
+
+
+def read_sound(path: str | Path, sample_rate: int, end_s: float | None = None) -> np.ndarray:
+    """The sound of a file of its own, or of a video without regard to its picture: mono float32 (samples,).
+
+    Args:
+        end_s: in seconds; what comes a while after it may be left out.
+
+    Raises:
+        MediaError: a missing or damaged file, or one without sound.
+    """
+    audio, rate = _read_sound(path, end_s)
+    return _mono(path, audio, rate, sample_rate)
+
+
+def _mono(path: str | Path, audio: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    if rate == 0:
+        raise MediaError(path, "has no sound")
+    return convert_audio(audio, rate, sample_rate, 1)[0][0]
+
+
+def _seek(container: Any, stream: Any, time_s: float, start_s: float) -> bool:
+    """Goes to a key frame at or before `time_s`; False where the file cannot be sought in."""
+    if time_s <= start_s:
+        return True  # the beginning, where it stands
+    try:
+        container.seek(int(time_s / stream.time_base), stream=stream)
+    except av.error.FFmpegError:
+        return False
+    return True

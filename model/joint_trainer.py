@@ -1,0 +1,139 @@
+"""`transformers.Trainer` for joint audio-video networks: what flow matching and preference training share.
+
+Checkpoints, resume, accelerate (DDP, FSDP2, DeepSpeed) and schedules are transformers' own.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, ProgressCallback, SchedulerType, Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from model.batches import BucketBatchSampler
+from model.callbacks import EpochSetter, JsonlLog, ShortProgress
+from model.training_args import JointTrainingArguments
+from model.transformer import JointDiT, JointOutput
+
+
+class JointTrainer(Trainer):
+    """Batches of one shape each, the published warm-up, a log on disk, adapters saved in peft layout."""
+
+    args: JointTrainingArguments
+    model: nn.Module
+    train_dataset: Any
+    eval_dataset: Any
+    loss_is_scaled_for_ga = False  # compute_loss returns the mean over a micro-batch
+
+    def __init__(
+        self,
+        model: JointDiT | PeftModel,
+        args: JointTrainingArguments,
+        train_dataset: Any,
+        sampler: BucketBatchSampler,
+        collator: Callable[[list[Any]], Any],
+        *,
+        postfix: Callable[[dict[str, Any]], dict[str, str]],
+        callbacks: list[TrainerCallback] | None = None,
+        **options: Any,
+    ) -> None:
+        """Takes the batches that `sampler` names and `collator` makes; `postfix` is what the progress bar shows."""
+        self.network = network_of(model)
+        self.sampler = sampler
+        self._switch_network_features(args)
+        if isinstance(model, PeftModel):
+            # transformers writes into the config of any model that has one; ours is frozen.
+            model.config = None  # type: ignore[assignment]
+        trained = model if isinstance(model, PeftModel) else TrainedNetwork(model)
+        watchers = [JsonlLog(), EpochSetter(sampler), *(callbacks or [])]
+        super().__init__(trained, args, collator, train_dataset=train_dataset, callbacks=watchers, **options)
+        self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+        if not args.disable_tqdm:
+            self.add_callback(ShortProgress(postfix))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of the sampler, dealt to the processes."""
+        return self.accelerator.prepare(self.loader(self.train_dataset, self.sampler, self.data_collator))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """The published warm-up, lr * (step + 1) / (warmup + 1), for `constant_with_warmup`; else transformers'."""
+        if self.args.lr_scheduler_type != SchedulerType.CONSTANT_WITH_WARMUP:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            self.lr_scheduler = LambdaLR(
+                cast(torch.optim.Optimizer, optimizer or self.optimizer),
+                lambda step: min((step + 1) / (warmup + 1), 1.0),
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def check_finite(self, loss: Tensor, names: list[str], remedy: str) -> None:
+        """ValueError as soon as a loss is not finite."""
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1}, with {', '.join(names[:4])}: the run "
+                f"has diverged; {remedy}, and go on from the last checkpoint."
+            )
+
+    def sum_over_processes(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, on the CPU."""
+        device = torch.device("cpu") if self.args.device.type == "mps" else self.args.device
+        return cast(Tensor, self.accelerator.reduce(values.to(device), reduction="sum")).cpu()
+
+    def loader(self, dataset: Any, sampler: BucketBatchSampler, collator: Callable[[list[Any]], Any]) -> DataLoader:
+        """Loads the sampler's batches by the settings of `args`."""
+        args = self.args
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+            persistent_workers=args.dataloader_persistent_workers,
+        )
+
+    def _switch_network_features(self, args: JointTrainingArguments) -> None:
+        """The network checkpoints and compiles block by block; transformers would wrap it whole."""
+        if args.activation_checkpointing or args.gradient_checkpointing:
+            self.network.gradient_checkpointing = True
+            args.activation_checkpointing = args.gradient_checkpointing = False
+        if args.torch_compile:
+            self.network.compile_blocks(backend=args.torch_compile_backend or "inductor")
+            args.torch_compile, args.torch_compile_backend = False, None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes the adapter by peft, which would look the base model up on the Hub to see whether its words grew."""
+        folder = output_dir or str(self.args.output_dir)
+        if not isinstance(self.model, PeftModel):
+            super()._save(folder, state_dict)
+            return
+        self.model.save_pretrained(
+            folder, state_dict=state_dict, is_main_process=self.args.should_save, save_embedding_layers=False
+        )
+        torch.save(self.args, Path(folder) / TRAINING_ARGS_NAME)
+
+
+class TrainedNetwork(nn.Module):
+    """A network without its `config`, which transformers and its trackers would take for one of theirs."""
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, network: JointDiT) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, **inputs: Any) -> JointOutput:
+        return self.network(**inputs)
+
+
+def network_of(model: nn.Module) -> JointDiT:
+    """The network inside a trained model."""
+    if isinstance(model, PeftModel):
+        model = model.get_base_model()
+    return cast(JointDiT, model.network if isinstance(model, TrainedNetwork) else model)

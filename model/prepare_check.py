@@ -1,0 +1,61 @@
+"""Prepared clips back to media files, to see and hear what a model will be trained on."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from media.atomic import atomic_write_text
+from media.audio import write_wav
+from media.write import write_clip
+from model.batches import RowKey
+from model.latents import AVLatents
+from model.pipeline import JointAVPipeline
+from model.training_data import MODALITIES, LatentDataset, LatentSample
+
+CHECK_FOLDER = "check"
+MAX_NAME_LENGTH = 100
+
+
+def decode_clips(folder: Path, model: str, device: str, count: int) -> list[Path]:
+    """Writes the first `count` clips of a prepared folder into its check/, with their captions.
+
+    Returns:
+        The mp4 files, each with a wav beside it; wav files where the folder has sound alone.
+    """
+    dataset = LatentDataset.load(folder, ("audio",))
+    has_video = all(dataset.rows.with_format(None)["video_latents_shape"][:count])
+    if has_video:
+        dataset = LatentDataset.load(folder, MODALITIES)
+    pipeline = JointAVPipeline.from_pretrained(model, device=device)
+    paths = []
+    for row in range(min(count, len(dataset))):
+        sample = dataset[RowKey(row, 0)]
+        path = folder / CHECK_FOLDER / f"{row:05d}-{_file_name(sample.clip_id)}"
+        columns = dataset.rows.with_format(None)[row]
+        paths.append(_write(pipeline, _as_latents(sample, columns["fps"], pipeline.defaults.sample_rate), path))
+        atomic_write_text(path.with_name(f"{path.name}.txt"), columns["prompt"] + "\n")
+    return paths
+
+
+def _as_latents(sample: LatentSample, fps: float, sample_rate: int) -> AVLatents:
+    num_samples = round(sample.num_frames / fps * sample_rate)
+    video = sample.latents.get("video", torch.empty(0))
+    return AVLatents(video, sample.latents["audio"], sample.num_frames, sample.height, sample.width, fps, num_samples)
+
+
+def _write(pipeline: JointAVPipeline, latents: AVLatents, path: Path) -> Path:
+    if latents.video.numel():
+        [clip] = pipeline.decode_latents([latents])
+        target = path.with_name(f"{path.name}.mp4")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(clip, target)
+        return target
+    [sound] = pipeline.decode_audio([latents])
+    target = path.with_name(f"{path.name}.wav")
+    write_wav(target, sound, pipeline.defaults.sample_rate)
+    return target
+
+
+def _file_name(clip_id: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", clip_id)[-MAX_NAME_LENGTH:]

@@ -1,0 +1,177 @@
+"""Clips to rows of the prepared dataset: read, encoded, flattened to float16."""
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from media.atomic import atomic_path
+from media.clip import MediaError
+from model.batches import RowKey
+from model.buckets import Bucket, BucketTable
+from model.clip_encoder import ClipEncoder
+from model.clip_samples import ClipDataset, ClipForm, ClipSample
+from model.clips import read_clips, table_folder
+from model.latent_schema import NEGATIVE_TEXT_NAME
+from model.locate import PIPELINE_CONFIG_NAME, base_folder
+from model.pipeline import GenerationDefaults, JointAVPipeline, read_defaults
+from model.prepare_parts import Parts, Row
+
+EPOCH = 0  # whose draws of buckets and windows are kept
+MODALITIES = ("video", "audio")
+NUM_REASONS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What the rows are made from; plain values, from which any process makes the same rows."""
+
+    clips: str  # table or folder
+    model: str
+    buckets: dict[str, Any] | None  # None: the model's own size and length
+    audio_only: bool
+    audio_fps: float
+    seed: int
+    device: str
+    dtype: str  # of the text encoder
+
+
+class RowEncoder:
+    """Makes parts.  Table and model are read when the first part is asked for."""
+
+    def __init__(self, settings: RowSettings) -> None:
+        self.settings = settings
+
+    def write_part(
+        self,
+        parts: Parts,
+        start: int,
+        given_up: Collection[int] = (),
+        progress: Callable[[int], Any] = lambda _: None,
+    ) -> None:
+        """Encodes the rows of a part, one by one so that no clip's bits depend on its neighbours.
+
+        Args:
+            given_up: rows on which processes have died; they become failures.
+
+        Raises:
+            ValueError: the model or the buckets cannot be used.
+        """
+        self._write_negative_text(parts.folder)
+        trying = parts.trying(start)
+        trying.parent.mkdir(parents=True, exist_ok=True)
+
+        def rows() -> Iterator[Row]:
+            for row in parts.rows(start):
+                trying.write_text(str(row), encoding="ascii")
+                yield (
+                    self._failure(row, "its process died each time it was tried") if row in given_up else self.row(row)
+                )
+                progress(1)
+
+        parts.write(start, rows())
+        trying.unlink(missing_ok=True)
+
+    def row(self, number: int) -> Row:
+        """One clip, encoded, or why it is not."""
+        try:
+            sample = self.dataset[RowKey(number, EPOCH)]
+        except MediaError as error:
+            return self._failure(number, error.reason)
+        row = self._encode(sample)
+        broken = [name for name, value in row.items() if isinstance(value, np.ndarray) and not np.isfinite(value).all()]
+        return self._failure(number, f"its {broken[0]} are not finite in float16") if broken else row
+
+    @cached_property
+    def encoder(self) -> ClipEncoder:
+        dtype = getattr(torch, self.settings.dtype)
+        return ClipEncoder(JointAVPipeline.from_pretrained(self.settings.model, self.settings.device, dtype))
+
+    @cached_property
+    def dataset(self) -> ClipDataset:
+        dataset = open_dataset(self.settings)
+        for bucket in dataset.table:
+            self.encoder.latent_sizes(dataset.table, bucket, dataset.form)  # ValueError now, not in the middle
+        return dataset
+
+    def _encode(self, sample: ClipSample) -> Row:
+        [encoded] = self.encoder([sample])
+        row: Row = {
+            "clip_id": sample.clip_id,
+            "prompt": sample.prompt,
+            "text_embeds": _flat(encoded.text),
+            "text_length": len(encoded.text),
+            "text_dim": encoded.text.shape[1],
+        }
+        for name in MODALITIES:
+            latents = encoded.latents.get(name)
+            row[f"{name}_latents"] = np.zeros(0, np.float16) if latents is None else _flat(latents)
+            row[f"{name}_latents_shape"] = [] if latents is None else list(latents.shape)
+        return row | {name: getattr(sample, name) for name in ("num_frames", "height", "width", "fps")}
+
+    def _failure(self, number: int, reason: str) -> Row:
+        clip = self.dataset.clips[number]
+        path = "" if clip.path is None else os.path.relpath(clip.path, table_folder(self.settings.clips))
+        return {"clip_id": clip.clip_id, "path": path, "reason": reason}
+
+    def _write_negative_text(self, folder: Path) -> None:
+        if not (folder / NEGATIVE_TEXT_NAME).is_file():
+            with atomic_path(folder / NEGATIVE_TEXT_NAME) as path:
+                save_file({"embeds": self.encoder.negative_text()}, path)
+
+
+def open_dataset(settings: RowSettings) -> ClipDataset:
+    """The clips and their buckets, without the model's weights.
+
+    Raises:
+        ValueError: no such table or model, or buckets that are none.
+    """
+    defaults = read_defaults(base_folder(settings.model) / PIPELINE_CONFIG_NAME)
+    table = BucketTable.from_dict(own_bucket(defaults) if settings.buckets is None else settings.buckets)
+    form = ClipForm(defaults.fps, defaults.sample_rate, settings.audio_only, settings.audio_fps)
+    return ClipDataset(read_clips(settings.clips), table, form, settings.seed)
+
+
+def own_bucket(defaults: GenerationDefaults) -> dict[str, Any]:
+    """The size and length that the model generates by default, as the only bucket."""
+    return {f"{defaults.height}x{defaults.width}": {defaults.num_frames: {"batch_size": 1}}}
+
+
+def describe(dataset: ClipDataset) -> list[str]:
+    """How the clips fall into buckets, one line each, after looking at every file that must be."""
+    unusable = dataset.probe_all()
+    counts: dict[Bucket | None, int] = {}
+    for row in range(len(dataset)):
+        if row not in unusable:
+            bucket = dataset.bucket(row, EPOCH)
+            counts[bucket] = counts.get(bucket, 0) + 1
+    sizes = {bucket: "x".join(map(str, dataset.table.size(bucket))) for bucket in counts if bucket is not None}
+    lines = [f"{sizes[bucket]}, {bucket.num_frames} frames: {counts[bucket]} clips" for bucket in sizes]
+    lines += [f"in no bucket: {counts[None]} clips"] if None in counts else []
+    reasons = [f"unusable: {dataset.clips[row].clip_id}: {error.reason}" for row, error in sorted(unusable.items())]
+    more = len(reasons) - NUM_REASONS_SHOWN
+    return lines + reasons[:NUM_REASONS_SHOWN] + ([f"unusable: {more} more"] if more > 0 else [])
+
+
+@contextmanager
+def num_threads(count: int) -> Iterator[None]:
+    """So many threads for torch: the last bits of sums depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _flat(values: Tensor) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.numpy().astype(np.float16).ravel()

@@ -1,0 +1,84 @@
+"""Samples with sound in the course of training: the same prompts and seeds at every evaluation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from media.audio import write_wav
+from media.clip import AVClip
+from media.write import write_clip
+from model.latents import AVLatents
+from model.pipeline import JointAVPipeline
+
+if TYPE_CHECKING:
+    from model.trainer import FlowMatchingTrainer
+
+NUM_TRACKED_FRAMES = 6  # of a clip, side by side in TensorBoard, whose videos need another package
+
+
+class SampleWriter(TrainerCallback):
+    """Writes `<output_dir>/samples/step-<step>/<i>.mp4` and `.wav`, and shows them in the trackers of `report_to`."""
+
+    def __init__(
+        self,
+        trainer: "FlowMatchingTrainer",
+        model: str,
+        prompts: Sequence[str],
+        modalities: Sequence[str],
+        seed: int,
+    ) -> None:
+        """Takes the model whose codecs and text encoder serve the trainer's network; clip i is made from seed + i."""
+        self.trainer = trainer
+        self.pipeline = JointAVPipeline.from_pretrained(model, trainer.args.device, transformer=trainer.network)
+        self.prompts = list(prompts)
+        self.modalities = tuple(modalities)
+        self.seeds = [seed + index for index in range(len(prompts))]
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        network = self.trainer.network
+        was_training = network.training
+        network.eval()
+        with torch.random.fork_rng(), self.trainer.averaged():  # every process, for sharded weights
+            latents = self.pipeline(self.prompts, seeds=self.seeds, modalities=self.modalities, output="latents")
+        network.train(was_training)
+        if state.is_world_process_zero:
+            self._write(
+                Path(str(args.output_dir)) / "samples" / f"step-{state.global_step:07d}", latents, state.global_step
+            )
+
+    def _write(self, folder: Path, latents: list[AVLatents], step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        rate = self.pipeline.defaults.sample_rate
+        if "video" in self.modalities:
+            clips = self.pipeline.decode_latents(latents)
+            sounds = [clip.audio for clip in clips]
+            for index, clip in enumerate(clips):
+                write_clip(clip, folder / f"{index}.mp4")  # and the wav beside it
+                self._track_clip(index, clip, folder / f"{index}.mp4", step)
+        else:
+            sounds = self.pipeline.decode_audio(latents)
+            for index, sound in enumerate(sounds):
+                write_wav(folder / f"{index}.wav", sound, rate)
+        writer = self._tensorboard()
+        for index, sound in enumerate(sounds):
+            if writer is not None and sound.size:
+                writer.add_audio(f"samples/{index}", sound, step, sample_rate=rate)
+
+    def _track_clip(self, index: int, clip: AVClip, path: Path, step: int) -> None:
+        writer = self._tensorboard()
+        if writer is not None:
+            frames = clip.video[:: max(clip.num_frames // NUM_TRACKED_FRAMES, 1)]
+            writer.add_images(f"samples/{index}", frames, step, dataformats="NHWC")
+        if "wandb" in self.trainer.args.report_to:
+            import wandb
+
+            media = wandb.Video(str(path), caption=self.prompts[index], format="mp4")
+            wandb.log({f"samples/{index}": media, "train/global_step": step})
+
+    def _tensorboard(self) -> Any:
+        """The writer of transformers' TensorBoard callback, None where it is not reported to."""
+        writers = (getattr(callback, "tb_writer", None) for callback in self.trainer.callback_handler.callbacks)
+        return next((writer for writer in writers if writer is not None), None)

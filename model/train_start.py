@@ -1,0 +1,93 @@
+"""From the settings of a training run to the network that trains, its data and its watchers."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from model.checkpoints import load_wan, published_config
+from model.config import SIZES, JointDiTConfig
+from model.locate import load_transformer
+from model.lora import attach_adapter
+from model.stages import freeze_for_audio_stage
+from model.train_config import TrainConfig
+from model.training_data import LatentDataset, TrainingClips
+from model.transformer import JointDiT
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+
+def starting_network(config: TrainConfig) -> JointDiT:
+    """The network that the run begins with, on the CPU.
+
+    Raises:
+        ValueError: no weights at the given place.
+    """
+    dtype = getattr(torch, config.dtype)
+    if config.video_backbone is not None:
+        return load_wan(config.video_backbone, joint_config(config), dtype, seed=config.seed)
+    return load_transformer(config.model, dtype)
+
+
+def planned_network(config: TrainConfig) -> JointDiT:
+    """The same for a dry run: a size's name gives a network without memory for its weights."""
+    if config.model in SIZES and config.video_backbone is None:
+        return JointDiT.on_meta(with_switches(SIZES[config.model], config))
+    return starting_network(config)
+
+
+def joint_config(config: TrainConfig) -> JointDiTConfig:
+    """The joint network on a video backbone."""
+    assert config.video_backbone is not None
+    return with_switches(published_config(config.video_backbone), config)
+
+
+def with_switches(network: JointDiTConfig, config: TrainConfig) -> JointDiTConfig:
+    switches: dict[str, Any] = {"ffn": config.ffn, "audio_positions": config.audio_positions}
+    chosen = {name: value for name, value in switches.items() if value is not None}
+    return replace(network, modalities=("video", "audio"), **chosen)
+
+
+def choose_trainable(network: JointDiT, config: TrainConfig) -> "JointDiT | PeftModel":
+    """Freezes what does not train; a LoRA run gets its adapter."""
+    if config.trainable == "lora":
+        return attach_adapter(network, lora_config(config), config.seed)
+    if config.trainable == "audio":
+        freeze_for_audio_stage(network)
+    else:
+        network.requires_grad_(True)
+    return network.train()
+
+
+def lora_config(config: TrainConfig) -> "LoraConfig":
+    """The adapter of the settings; it names the model it belongs to."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+        base_model_name_or_path=config.model,
+    )
+
+
+def trained_modalities(network: JointDiT, config: TrainConfig) -> tuple[str, ...]:
+    """What the network is shown: the sound alone in stage 1, else all it knows."""
+    return ("audio",) if config.trainable == "audio" else network.config.modalities
+
+
+def open_clips(config: TrainConfig, modalities: tuple[str, ...]) -> TrainingClips:
+    """The training data."""
+    if config.dataset is not None:
+        return LatentDataset.load(config.dataset, modalities)
+    from model.clip_dataset import OnTheFlyClips
+
+    assert config.clips is not None
+    assert config.buckets is not None
+    return OnTheFlyClips.open(config, modalities)
+
+
+def open_eval_clips(config: TrainConfig, modalities: tuple[str, ...]) -> LatentDataset | None:
+    return None if config.eval_dataset is None else LatentDataset.load(config.eval_dataset, modalities)
