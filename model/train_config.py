@@ -58,6 +58,8 @@ class TrainConfig(FlowMatchingConfig):
     dry_run: bool = field(default=False, metadata={"help": "check everything, print the plan and stop"})
 
     def __post_init__(self) -> None:
+        if self.dry_run:
+            self.use_cpu = True  # a plan for GPUs can be made without one
         super().__post_init__()
         if not self.model:
             raise ValueError("model is empty, so there is nothing to train: set --model to a model folder or 'tiny'.")

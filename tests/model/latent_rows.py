@@ -61,9 +61,9 @@ def make_rows(num_clips=8, video_shape=VIDEO_SHAPE, first=0, num_frames=9):
     ]
 
 
-def negative_text():
-    text = torch.zeros(TEXT_LEN, TEXT_DIM)
-    text[:3] = torch.randn(3, TEXT_DIM, generator=torch.Generator().manual_seed(99))
+def negative_text(dim=TEXT_DIM):
+    text = torch.zeros(TEXT_LEN, dim)
+    text[:3] = torch.randn(3, dim, generator=torch.Generator().manual_seed(99))
     return text
 
 
@@ -74,8 +74,9 @@ def make_dataset(rows=None, modalities=("video", "audio")):
 
 def save_dataset(folder, rows=None):
     folder.mkdir(parents=True)
-    Dataset.from_list(make_rows() if rows is None else rows, features=dataset_features()).save_to_disk(str(folder))
-    save_file({"embeds": negative_text()}, folder / NEGATIVE_TEXT_NAME)
+    rows = make_rows() if rows is None else rows
+    Dataset.from_list(rows, features=dataset_features()).save_to_disk(str(folder))
+    save_file({"embeds": negative_text(rows[0]["text_dim"])}, folder / NEGATIVE_TEXT_NAME)
     return folder
 
 
