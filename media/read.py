@@ -13,7 +13,7 @@ from media.convert import TIMESTAMP_TOLERANCE_S, at_rate, check_positive, conver
 from media.probe import Scan, VideoTiming, open_media, original_size, probe, scan_file
 from media.write import ACCURATE
 
-__all__ = ["probe", "read_clip"]
+__all__ = ["probe", "read_clip", "read_sound_file", "read_video_sound", "to_rgb"]
 
 MAX_JITTER_S = 0.02  # audio timestamps are rounded in some containers; only a larger step is a gap or an overlap
 
@@ -46,7 +46,9 @@ def read_clip(
         video = _read_video(path, scan, scan.video, fps, height, width, num_frames)
         new_fps = float(fps or scan.video.fps)
         length_s = None if num_frames is None else num_frames / new_fps
-        audio, rate = _read_audio(path, scan, length_s) if audio_path is None else _read_sound(audio_path, length_s)
+        audio, rate = (
+            read_video_sound(path, scan, length_s) if audio_path is None else read_sound_file(audio_path, length_s)
+        )
         audio, rate = convert_audio(audio, rate, sample_rate, num_channels)
         if length_s is not None and rate:
             audio = fit_length(audio, round(length_s * rate))
@@ -73,7 +75,7 @@ def _read_video(
         shown = at_rate(_frames(container, scan, timing), fps or timing.fps, duration, tolerance)
         previous = None
         for frame in islice(shown, num_frames):
-            images.append(images[-1] if frame is previous else resize_frame(_to_rgb(container, frame), height, width))
+            images.append(images[-1] if frame is previous else resize_frame(to_rgb(container, frame), height, width))
             previous = frame
     if not images:
         raise MediaError(path, "is damaged: no frame can be decoded")
@@ -89,14 +91,18 @@ def _frames(container: Any, scan: Scan, timing: VideoTiming) -> Iterator[tuple[f
         yield (index / timing.fps if frame.time is None else frame.time - timing.start_s), frame
 
 
-def _to_rgb(container: Any, frame: Any) -> np.ndarray:
+def to_rgb(container: Any, frame: Any) -> np.ndarray:
+    """A decoded frame of the container as it is shown: uint8 (H, W, 3), upright and without the writer's padding."""
     image = frame.to_ndarray(format="rgb24", interpolation=ACCURATE)
     height, width = original_size(container, frame.height, frame.width)
     return np.ascontiguousarray(np.rot90(image[:height, :width], frame.rotation // 90))
 
 
-def _read_sound(path: str | Path, length_s: float | None) -> tuple[np.ndarray, int]:
-    """The sound of a file of its own, which starts with the picture."""
+def read_sound_file(path: str | Path, length_s: float | None) -> tuple[np.ndarray, int]:
+    """The sound of a file of its own, which starts with the picture: float32 (channels, samples), and its rate.
+
+    `length_s` lets decoding end early, as in `read_video_sound`.
+    """
     if Path(path).suffix.lower() == ".wav":
         return read_wav(path)
     scan = scan_file(path)
@@ -105,8 +111,11 @@ def _read_sound(path: str | Path, length_s: float | None) -> tuple[np.ndarray, i
     return _decode_audio(path, scan, scan.audio_start_s, length_s)
 
 
-def _read_audio(path: str | Path, scan: Scan, length_s: float | None) -> tuple[np.ndarray, int]:
-    """The sound of a video file, from the time of its first frame on; (0, 0) and rate 0 where there is none."""
+def read_video_sound(path: str | Path, scan: Scan, length_s: float | None) -> tuple[np.ndarray, int]:
+    """The sound of a scanned video file from its first frame on, float32 (channels, samples), and its rate.
+
+    At least `length_s` seconds of it, where it is so long; shape (0, 0) and rate 0 where there is none.
+    """
     if scan.audio_index is None:
         return empty_audio(), 0
     assert scan.video is not None

@@ -6,20 +6,16 @@ clips serve the small buckets too.  Draws are a function of the row and the epoc
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from media.mel import NUM_MELS
-from model.audio_lengths import training_mel_frames
 from model.sizes import (
     ASPECT_RATIOS,
     NOMINAL_PIXELS,
-    PATCH,
     PIXEL_MULTIPLE,
-    ClipSize,
     check_num_frames,
     image_size,
     round_up,
@@ -27,7 +23,6 @@ from model.sizes import (
 
 SAMPLER_SEED = 42
 MIN_PIXELS = 0.8  # of a resolution's own: smaller clips would be blown up
-MEL_PER_LATENT = 4  # on both axes, of the published audio codec
 
 _EXPLICIT = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 _EXAMPLE = "give resolutions with lengths and batch sizes, such as {240p: {33: {batch_size: 12}}}"
@@ -51,7 +46,7 @@ class BucketRule:
         time: chance that a clip is measured against this length at all; without one it always is.
     """
 
-    batch_size: int = 1
+    batch_size: int
     keep: float = 1.0
     time: float | None = None
 
@@ -85,8 +80,8 @@ class BucketTable:
     def from_dict(cls, mapping: Mapping[str, Any], pixel_multiple: int = PIXEL_MULTIPLE) -> "BucketTable":
         """Reads the form of the recipes: `{"240p": {33: {"batch_size": 12, "keep": 1.0, "time": 0.5}}}`.
 
-        A number in place of the innermost table is `keep`.  A size such as "64x64" in place of a resolution's name
-        makes a single bucket for a length: clips of any shape with at least 0.8 of its pixels.
+        A size such as "64x64" in place of a resolution's name makes a single bucket for a length: clips of any shape
+        with at least 0.8 of its pixels.
 
         Raises:
             ValueError: unknown names, or values out of range.
@@ -110,16 +105,15 @@ class BucketTable:
         """The published seed of a row's assignment in an epoch."""
         return seed + epoch + row * self.num_buckets
 
-    def assign(self, num_frames: int, height: int, width: int, seed: int, frame_interval: int = 1) -> Bucket | None:
+    def assign(self, num_frames: int, height: int, width: int, seed: int) -> Bucket | None:
         """The bucket that takes a clip of so many frames and pixels; None leaves the clip out of the epoch.
 
         Args:
             seed: of the draws, from `row_seed`.
-            frame_interval: every n-th frame is used, so that a bucket needs n times its frames.
         """
         for resolution, lengths in self._rules.items():
             if height * width >= MIN_PIXELS * _num_pixels(resolution):
-                found = _draw_length(lengths, num_frames, seed, frame_interval)
+                found = _draw_length(lengths, num_frames, seed)
                 if found is not None:
                     return Bucket(resolution, found, _nearest_aspect(_aspects(resolution), height / width))
             seed += len(lengths)  # every resolution and length has a generator of its own
@@ -133,39 +127,14 @@ class BucketTable:
         height, width = _explicit_size(bucket.resolution) or image_size(bucket.resolution, ASPECT_KEYS[bucket.aspect])
         return round_up(height, self.pixel_multiple), round_up(width, self.pixel_multiple)
 
-    def num_video_tokens(self, bucket: Bucket) -> int:
-        """Of one clip, with the published codec and patches."""
-        return ClipSize(bucket.num_frames, *self.size(bucket)).num_tokens
 
-    def num_tokens(self, bucket: Bucket, fps: float = 16.0) -> int:
-        """Of one clip with its sound, with the published codecs and patches."""
-        per_token = MEL_PER_LATENT * PATCH
-        mel_frames = training_mel_frames(bucket.num_frames / fps)
-        return self.num_video_tokens(bucket) + mel_frames // per_token * (NUM_MELS // per_token)
-
-    def batch_size(
-        self,
-        bucket: Bucket,
-        tokens_per_batch: int | None = None,
-        tokens_of: Callable[[Bucket], int] | None = None,
-    ) -> int:
-        """Clips in a batch: as the rule says, or as many as a budget has room for, and one at least.
-
-        Args:
-            tokens_of: tokens of one clip, where the network's are not those of `num_tokens`.
-        """
-        if tokens_per_batch is None:
-            return self.rule(bucket).batch_size
-        return max(tokens_per_batch // (tokens_of or self.num_tokens)(bucket), 1)
-
-
-def _draw_length(lengths: Mapping[int, BucketRule], num_frames: int, seed: int, frame_interval: int) -> int | None:
+def _draw_length(lengths: Mapping[int, BucketRule], num_frames: int, seed: int) -> int | None:
     """The longest length that a clip fills and the draws leave; None where its share is used up or none is left."""
     for index, (length, rule) in enumerate(lengths.items()):
         rng = np.random.default_rng(seed + index)
         if rule.time is not None and rng.random() > rule.time:
             continue
-        if num_frames >= length * frame_interval:
+        if num_frames >= length:
             return length if rule.keep >= 1 or rng.random() < rule.keep else None
     return None
 
@@ -229,30 +198,28 @@ def _read_length(resolution: str, length: Any) -> int:
 
 
 def _read_rule(name: str, value: Any) -> BucketRule:
-    values = value if isinstance(value, Mapping) else {"keep": value}
     known = [field.name for field in fields(BucketRule)]
-    for key in values:
+    for key in value if isinstance(value, Mapping) else ():
         if key not in known:
             nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
             raise ValueError(
                 f"The bucket {name} has {key!r}, which nothing reads: did you mean {nearest!r}? "
                 f"Known are {', '.join(known)}."
             )
-    _check_probabilities(name, values)
-    batch_size = values.get("batch_size", 1)
+    if not isinstance(value, Mapping) or "batch_size" not in value:
+        raise ValueError(
+            f"The bucket {name} is {value!r}, which does not tell how many clips make a batch: give "
+            "{batch_size: 4}, or {batch_size: 4, keep: 1.0, time: 0.5}."
+        )
+    batch_size = value["batch_size"]
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"The bucket {name} has batch_size {batch_size!r}: give a number of clips, 1 or more.")
-    return BucketRule(**values)
-
-
-def _check_probabilities(name: str, values: Mapping[str, Any]) -> None:
-    for key in ("keep", "time"):
-        value = values.get(key)
-        if key in values and not (isinstance(value, int | float) and 0 <= value <= 1):
+    for key in value.keys() & {"keep", "time"}:
+        if not (isinstance(value[key], int | float) and 0 <= value[key] <= 1):
             raise ValueError(
-                f"The bucket {name} has {key} {value!r}, which is no probability: give a number from 0 to 1 "
-                "(a number alone is keep; the number of clips is batch_size)."
+                f"The bucket {name} has {key} {value[key]!r}, which is no probability: give a number from 0 to 1."
             )
+    return BucketRule(**value)
 
 
 ASPECT_KEYS = {_aspect_key(aspect_ratio): aspect_ratio for aspect_ratio in ASPECT_RATIOS}  # "0.56" -> "9:16"

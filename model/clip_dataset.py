@@ -11,10 +11,9 @@ from torch import Tensor
 
 from media.clip import MediaError
 from model.batches import RowKey
-from model.buckets import Bucket, BucketTable
+from model.buckets import Bucket
 from model.clip_encoder import ClipEncoder
 from model.clip_samples import ClipDataset, ClipForm, ClipSample
-from model.clips import read_clips
 from model.config import JointDiTConfig
 from model.pipeline import JointAVPipeline
 from model.training_data import FlowCollator, LatentSample
@@ -59,10 +58,8 @@ class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
         """
         assert config.clips is not None
         pipeline = JointAVPipeline.from_pretrained(config.model, device=config.device)
-        audio_only = "video" not in modalities
-        form = ClipForm(config.fps, pipeline.defaults.sample_rate, audio_only, config.audio_fps)
-        table = BucketTable.from_dict(config.buckets or {}, **({"pixel_multiple": 1} if audio_only else {}))
-        clips = ClipDataset(read_clips(config.clips), table, form, config.seed)
+        form = ClipForm(config.fps, pipeline.defaults.sample_rate, "video" not in modalities, config.audio_fps)
+        clips = ClipDataset.open(config.clips, config.buckets or {}, form, config.seed)
         return cls(clips, ClipEncoder(pipeline), Path(str(config.output_dir)) / FAILURES_NAME)
 
     def __len__(self) -> int:

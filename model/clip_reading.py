@@ -10,7 +10,7 @@ import numpy as np
 from media.clip import MediaError
 from media.convert import TIMESTAMP_TOLERANCE_S, at_rate, convert_audio
 from media.probe import open_media, scan_file
-from media.read import _read_audio, _read_sound, _to_rgb
+from media.read import read_sound_file, read_video_sound, to_rgb
 
 SEEK_MARGIN_S = 1.0  # containers index decoding times, up to some frames before what is shown
 
@@ -67,7 +67,7 @@ class VideoFile:
         Raises:
             MediaError: there is none, or it is damaged.
         """
-        audio, rate = _read_audio(self.path, self._scan, end_s)
+        audio, rate = read_video_sound(self.path, self._scan, end_s)
         return _mono(self.path, audio, rate, sample_rate)
 
     def _decode(self, start: int, num_frames: int, seek: bool) -> list[np.ndarray]:
@@ -81,7 +81,7 @@ class VideoFile:
             previous = None
             times = self._times(container.decode(stream), origin_s, seek)
             for frame in at_rate(times, self.fps, num_frames / self.fps, TIMESTAMP_TOLERANCE_S):
-                images.append(images[-1] if frame is previous else _to_rgb(container, frame))
+                images.append(images[-1] if frame is previous else to_rgb(container, frame))
                 previous = frame
         return images
 
@@ -105,7 +105,7 @@ def read_sound(path: str | Path, sample_rate: int, end_s: float | None = None) -
     Raises:
         MediaError: a missing or damaged file, or one without sound.
     """
-    audio, rate = _read_sound(path, end_s)
+    audio, rate = read_sound_file(path, end_s)
     return _mono(path, audio, rate, sample_rate)
 
 

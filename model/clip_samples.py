@@ -5,9 +5,11 @@ the release repeats windows across workers; and a file at another frame rate is 
 read, where the release takes its frames for the model's and demands re-encoded files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +19,21 @@ from tqdm import tqdm
 from media.audio import fit_length
 from media.clip import MediaError
 from model.batches import RowKey
-from model.buckets import Bucket, BucketTable
+from model.buckets import SAMPLER_SEED, Bucket, BucketTable
 from model.clip_reading import VideoFile, read_sound
-from model.clips import Clip, Geometry, picture_geometry, sound_frames
+from model.clips import Clip, Geometry, picture_geometry, read_clips, sound_frames
 from model.draws import sample_seed
-from model.windows import AUDIO_FPS, draw_window, resize_crop
+from model.sizes import PIXEL_MULTIPLE
+from model.windows import (
+    AUDIO_FPS,
+    audio_window,
+    draw_audio_window,
+    draw_window,
+    num_clip_samples,
+    num_window_samples,
+    resize_crop,
+)
 
-PUBLISHED_SEED = 42
 SOUND_SIDE = 10_000  # pixels: sound has no size, so no bucket is too large for it, and all of one length share one
 NUM_PROBES = 8  # files looked at side by side
 MIN_PROBES_SHOWN = 100  # fewer are done before a bar is read
@@ -51,8 +61,9 @@ class ClipForm:
 
     def num_samples(self, num_frames: int) -> int:
         """Samples of sound that go with so many frames of a bucket."""
-        samples = num_frames / self.bucket_fps * self.sample_rate
-        return int(samples) if self.audio_only else round(samples)
+        if self.audio_only:
+            return num_window_samples(num_frames, self.audio_fps, self.sample_rate)
+        return round(num_frames / self.fps * self.sample_rate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +92,25 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
     """Clips by `RowKey`: the row of the table, in the epoch that decides its bucket and window."""
 
     def __init__(
-        self, clips: Sequence[Clip], table: BucketTable, form: ClipForm | None = None, seed: int = PUBLISHED_SEED
+        self, clips: Sequence[Clip], table: BucketTable, form: ClipForm | None = None, seed: int = SAMPLER_SEED
     ) -> None:
         self.clips = list(clips)
         self.table = table
         self.form = form or ClipForm()
         self.seed = seed
         self._geometries: dict[int, Geometry | MediaError] = {}
+
+    @classmethod
+    def open(cls, source: str | Path, buckets: Mapping[str, Any], form: ClipForm, seed: int) -> "ClipDataset":
+        """The clips of a table or folder, in buckets written as in the recipes.
+
+        Sizes are rounded up to whole patches, except where sound is trained alone, as published.
+
+        Raises:
+            ValueError: no table, or buckets that are none.
+        """
+        table = BucketTable.from_dict(buckets, 1 if form.audio_only else PIXEL_MULTIPLE)
+        return cls(read_clips(source), table, form, seed)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -169,36 +192,32 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
     def _read(self, clip: Clip, bucket: Bucket, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Frames uint8 (T, H, W, 3) of a window drawn by `rng`, in the file's size, and their sound (samples,)."""
         assert clip.video_path is not None
-        file = VideoFile(clip.video_path, self.form.fps)
-        start = _draw_start(clip, file.num_frames, bucket.num_frames, rng, "frames")
-        end_s = (start + bucket.num_frames) / self.form.fps
-        rate = self.form.sample_rate
+        fps, rate = self.form.fps, self.form.sample_rate
+        file = VideoFile(clip.video_path, fps)
+        try:
+            window = draw_window(file.num_frames, bucket.num_frames, rng)
+        except ValueError as error:
+            raise MediaError(
+                clip.path,
+                f"{error} The table's num_frames are wrong, or count at another rate than the model's and lack a "
+                "column fps: correct them, or leave them empty to be probed.",
+            ) from error
+        end_s = window.end / fps
         sound = read_sound(clip.audio_path, rate, end_s) if clip.audio_path else file.sound(rate, end_s)
-        first = round(start / self.form.fps * rate)
+        heard = audio_window(window, file.num_frames, num_clip_samples(file.num_frames, fps, rate))
         # Zeros where the sound ends before the picture, as published.
-        cut = fit_length(sound[None, first:], self.form.num_samples(bucket.num_frames))[0]
-        return file.frames(start, bucket.num_frames), cut
+        cut = fit_length(sound[None, heard.start : heard.end], self.form.num_samples(bucket.num_frames))[0]
+        return file.frames(window.start, bucket.num_frames), cut
 
     def _read_sound(self, clip: Clip, bucket: Bucket, rng: np.random.Generator) -> tuple[None, np.ndarray]:
         """A piece of sound (samples,) at a place drawn by `rng`."""
         path = clip.audio_path or clip.video_path
         assert path is not None
         sound = read_sound(path, self.form.sample_rate)
-        length = self.form.num_samples(bucket.num_frames)
-        start = _draw_start(clip, len(sound), length, rng, "samples")
-        return None, sound[start : start + length].copy()
+        window = draw_audio_window(len(sound), bucket.num_frames, rng, self.form.audio_fps, self.form.sample_rate)
+        return None, sound[window.start : window.end].copy()
 
     def _not_taken(self, geometry: Geometry) -> str:
         length = f"{geometry.num_frames} frames at {self.form.bucket_fps:g} fps"
         size = "" if self.form.audio_only else f" of {geometry.height}x{geometry.width} pixels"
         return f"has {length}{size}, which no bucket takes (too short or too small for all, or not drawn)"
-
-
-def _draw_start(clip: Clip, total: int, length: int, rng: np.random.Generator, unit: str) -> int:
-    if total < length:
-        raise MediaError(
-            clip.path,
-            f"has {total} {unit}, but its bucket takes {length}: the table's num_frames are wrong, or count at another "
-            "rate than the model's and lack a column fps; correct them, or leave them empty to be probed",
-        )
-    return draw_window(total, length, rng).start_frame

@@ -6,32 +6,42 @@ from pathlib import Path
 from typing import Any
 
 
-def run_on_ray(module: str, argv: Sequence[str], num_workers: int, output_dir: str) -> None:
-    """Runs `python -m module argv` in `num_workers` processes through Ray Train, one GPU each where there are GPUs.
+def run_on_ray(module: str, argv: Sequence[str], num_workers: int, output_dir: str, use_cpu: bool = False) -> None:
+    """Calls `module.run(argv)` in `num_workers` processes through Ray Train, on one GPU each unless `use_cpu`.
 
     Joins the cluster of RAY_ADDRESS, or starts Ray on this machine.  Paths are those of the command line, so on several
     machines they must lie on storage that all of them share.
 
     Raises:
-        ValueError: a worker found a mistake in the input, or failed.
+        ValueError: too few GPUs, or what a worker found wrong in the input.
+        ray.train.WorkerGroupError: a worker failed in another way; it holds the worker's traceback.
     """
     import ray
-    import torch
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     if not ray.is_initialized():
         ray.init()
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= num_workers
-    folder = str(Path.cwd())
+    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    if not use_cpu and num_gpus < num_workers:
+        raise ValueError(
+            f"num_workers is {num_workers}, and Ray's cluster has {num_gpus} GPUs: give as many workers as GPUs, or "
+            "train on CPUs by use_cpu true."
+        )
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"module": module, "argv": [*argv, "--num_workers", "0"], "folder": folder},
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
-        torch_config=TorchConfig(backend="nccl" if use_gpu and torch.cuda.is_available() else "gloo"),
+        train_loop_config={"module": module, "argv": list(argv), "folder": str(Path.cwd())},
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=not use_cpu),
+        torch_config=TorchConfig(backend="gloo" if use_cpu else "nccl"),
         run_config=RunConfig(storage_path=str(Path(output_dir).resolve() / "ray"), name="train"),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, ValueError):
+                raise ValueError(str(failure)) from error
+        raise
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -39,6 +49,4 @@ def _work(settings: dict[str, Any]) -> None:
     import os
 
     os.chdir(settings["folder"])
-    status = importlib.import_module(settings["module"]).main(settings["argv"])
-    if status:
-        raise RuntimeError(f"{settings['module']} ended with status {status}; its message stands above.")
+    importlib.import_module(settings["module"]).run(settings["argv"])

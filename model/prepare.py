@@ -156,7 +156,7 @@ def _decode(config: PrepareConfig) -> None:
     if config.decode:
         from model.prepare_check import decode_clips
 
-        paths = decode_clips(config.folder, config.model, config.torch_device, config.decode)
+        paths = decode_clips(config.folder, config.model, config.torch_device, config.decode, config.seed)
         echo(f"prepare: decoded {len(paths)} clips into {paths[0].parent}")
 
 

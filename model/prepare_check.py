@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from media.atomic import atomic_write_text
@@ -17,22 +18,23 @@ CHECK_FOLDER = "check"
 MAX_NAME_LENGTH = 100
 
 
-def decode_clips(folder: Path, model: str, device: str, count: int) -> list[Path]:
-    """Writes the first `count` clips of a prepared folder into its check/, with their captions.
+def decode_clips(folder: Path, model: str, device: str, count: int, seed: int) -> list[Path]:
+    """Writes `count` clips of a prepared folder, drawn by `seed`, into its check/, with their captions.
+
+    A larger count adds to the clips of a smaller one.
 
     Returns:
         The mp4 files, each with a wav beside it; wav files where the folder has sound alone.
     """
     dataset = LatentDataset.load(folder, ("audio",))
-    has_video = all(dataset.rows.with_format(None)["video_latents_shape"][:count])
-    if has_video:
+    rows = dataset.rows.with_format(None).select_columns(["video_latents_shape", "fps", "prompt"])
+    if rows[0]["video_latents_shape"]:
         dataset = LatentDataset.load(folder, MODALITIES)
     pipeline = JointAVPipeline.from_pretrained(model, device=device)
     paths = []
-    for row in range(min(count, len(dataset))):
-        sample = dataset[RowKey(row, 0)]
+    for row in sorted(np.random.default_rng(seed).permutation(len(dataset))[:count].tolist()):
+        sample, columns = dataset[RowKey(row, 0)], rows[row]
         path = folder / CHECK_FOLDER / f"{row:05d}-{_file_name(sample.clip_id)}"
-        columns = dataset.rows.with_format(None)[row]
         paths.append(_write(pipeline, _as_latents(sample, columns["fps"], pipeline.defaults.sample_rate), path))
         atomic_write_text(path.with_name(f"{path.name}.txt"), columns["prompt"] + "\n")
     return paths

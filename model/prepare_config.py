@@ -4,15 +4,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from media.cli import config_to_dict
 from model.presets import PRESETS
 
-if TYPE_CHECKING:
-    from model.prepare_rows import RowSettings
-
 ROW_SETTINGS = ("model", "buckets", "audio_only", "audio_fps", "seed", "dtype")  # what the rows depend on
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What rows are made from; plain values, from which any process makes the same rows."""
+
+    clips: str  # table or folder
+    model: str
+    buckets: dict[str, Any] | None  # None: the model's own size and length
+    audio_only: bool
+    audio_fps: float
+    seed: int
+    device: str
+    dtype: str  # of the text encoder
 
 
 def setting(default: Any, help_text: str) -> Any:
@@ -21,26 +32,28 @@ def setting(default: Any, help_text: str) -> Any:
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Which clips to encode, by which model, into which folder."""
+    """Settings of the command."""
 
     clips: str = setting(
         "",
-        "CSV, JSONL or Parquet table with the columns path and text (or video_path and prompt), and if you have them "
-        "audio_path, audio_text, num_frames, height, width, fps; or a folder of media files with captions in "
+        "needed: CSV, JSONL or Parquet table with the columns path and text (or video_path and prompt), and if you "
+        "have them audio_path, audio_text, num_frames, height, width, fps; or a folder of media files with captions in "
         "<name>.txt beside them",
     )
     model: str = setting("tiny", "model that will be trained: 'tiny' or a model folder")
-    output: str = setting("", "folder for the dataset, which model.train takes as --dataset")
+    output: str = setting("", "needed: new folder for the dataset, which model.train takes as --dataset")
     buckets: dict | None = field(
         default=None,
         metadata={
-            "help": "sizes and lengths to cut clips to, as '{240p: {33: {batch_size: 12, keep: 1.0, time: 0.4}}}', or "
-            "with sizes of your own '{64x64: {33: {batch_size: 16}}}'; by default the model's own size and length"
+            "help": "sizes and lengths in frames to cut clips to, as '{240p: {33: {batch_size: 12, keep: 1.0, time: "
+            "0.4}}}', or with a size of your own '{64x64: {33: {batch_size: 16}}}'. keep is the share of the clips "
+            "that fill a bucket which it keeps, time the chance that a clip is measured against its length; "
+            "batch_size is for training from files. By default the model's own size and length"
         },
     )
     audio_only: bool = setting(False, "encode the sound alone, for stage 1; clips need no picture then")
     audio_fps: float = setting(24.0, "with audio_only: frames of a bucket per second (published 24)")
-    seed: int = setting(42, "of buckets, and of the window that is cut from a longer clip")
+    seed: int = setting(42, "of buckets, of the window that is cut from a longer clip, and of the clips to decode")
     device: str | None = setting(None, "torch device for encoding; by default cuda with gpus_per_worker, else cpu")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "of the text encoder's weights")
     num_workers: int = setting(0, "processes on Ray, each with the codecs in memory; 0: this process alone")
@@ -55,7 +68,7 @@ class PrepareConfig:
     )
     max_failed: int = setting(0, "clips that may fail with the command still ending in 0; failures.parquet lists them")
     retry_failed: bool = setting(False, "try the clips of failures.parquet again, after their files were repaired")
-    decode: int = setting(0, "clips to decode from the finished dataset into check/, to look at and listen to")
+    decode: int = setting(0, "random clips to decode from the finished dataset into check/, to look at and listen to")
     dry_run: bool = setting(False, "look at the clips, say how they fall into buckets, and stop")
 
     def __post_init__(self) -> None:
@@ -99,10 +112,8 @@ class PrepareConfig:
         values = config_to_dict(self)
         return {name: values[name] for name in ROW_SETTINGS}
 
-    def row_settings(self) -> "RowSettings":
+    def row_settings(self) -> RowSettings:
         """The same for the processes that make rows, which may be in another folder."""
-        from model.prepare_rows import RowSettings
-
         values = {name: getattr(self, name) for name in ROW_SETTINGS}
         values["model"] = self.model if self.model in PRESETS else str(Path(self.model).resolve())
         return RowSettings(**values, clips=str(Path(self.clips).resolve()), device=self.torch_device)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from model.prepare_config import RowSettings
 from model.prepare_parts import Parts
-from model.prepare_rows import RowEncoder, RowSettings
 
 MAX_DEATHS = 2  # of processes on one clip (or on none), before it is given up
 
@@ -78,7 +78,9 @@ class _Worker:
     """What runs on Ray."""
 
     def __init__(self, settings: RowSettings, parts: Parts, num_threads: int) -> None:
-        import torch
+        import torch  # here, since the process that hands out the work needs no model
+
+        from model.prepare_rows import RowEncoder
 
         torch.set_num_threads(num_threads)
         self.encoder = RowEncoder(settings)

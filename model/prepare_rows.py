@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,19 @@ from torch import Tensor
 from media.atomic import atomic_path
 from media.clip import MediaError
 from model.batches import RowKey
-from model.buckets import Bucket, BucketTable
+from model.buckets import Bucket
 from model.clip_encoder import ClipEncoder
 from model.clip_samples import ClipDataset, ClipForm, ClipSample
-from model.clips import read_clips, table_folder
+from model.clips import table_folder
 from model.latent_schema import NEGATIVE_TEXT_NAME
 from model.locate import PIPELINE_CONFIG_NAME, base_folder
 from model.pipeline import GenerationDefaults, JointAVPipeline, read_defaults
+from model.prepare_config import RowSettings
 from model.prepare_parts import Parts, Row
+from model.training_data import MODALITIES
 
 EPOCH = 0  # whose draws of buckets and windows are kept
-MODALITIES = ("video", "audio")
 NUM_REASONS_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class RowSettings:
-    """What the rows are made from; plain values, from which any process makes the same rows."""
-
-    clips: str  # table or folder
-    model: str
-    buckets: dict[str, Any] | None  # None: the model's own size and length
-    audio_only: bool
-    audio_fps: float
-    seed: int
-    device: str
-    dtype: str  # of the text encoder
 
 
 class RowEncoder:
@@ -135,9 +121,9 @@ def open_dataset(settings: RowSettings) -> ClipDataset:
         ValueError: no such table or model, or buckets that are none.
     """
     defaults = read_defaults(base_folder(settings.model) / PIPELINE_CONFIG_NAME)
-    table = BucketTable.from_dict(own_bucket(defaults) if settings.buckets is None else settings.buckets)
+    buckets = own_bucket(defaults) if settings.buckets is None else settings.buckets
     form = ClipForm(defaults.fps, defaults.sample_rate, settings.audio_only, settings.audio_fps)
-    return ClipDataset(read_clips(settings.clips), table, form, settings.seed)
+    return ClipDataset.open(settings.clips, buckets, form, settings.seed)
 
 
 def own_bucket(defaults: GenerationDefaults) -> dict[str, Any]:

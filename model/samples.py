@@ -1,10 +1,12 @@
 """Samples with sound in the course of training: the same prompts and seeds at every evaluation."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from media.audio import write_wav
@@ -12,11 +14,43 @@ from media.clip import AVClip
 from media.write import write_clip
 from model.latents import AVLatents
 from model.pipeline import JointAVPipeline
+from model.trainer import reshard
+from model.transformer import JointDiT, JointOutput
 
 if TYPE_CHECKING:
     from model.trainer import FlowMatchingTrainer
 
 NUM_TRACKED_FRAMES = 6  # of a clip, side by side in TensorBoard, whose videos need another package
+
+
+class NetworkInTraining:
+    """The network that a trainer trains, as a part of a pipeline.
+
+    It stays where it is, and is called from the outermost module, which is what makes sharded weights whole.
+    """
+
+    def __init__(self, trainer: "FlowMatchingTrainer") -> None:
+        self.trainer = trainer
+        self.config = trainer.network.config
+
+    def to(self, device: torch.device) -> "NetworkInTraining":
+        return self
+
+    def __call__(
+        self,
+        video: Tensor | None,
+        audio: Tensor | None,
+        timestep: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        num_frames: int | None = None,
+    ) -> JointOutput:
+        model: Any = self.trainer.model
+        output = model(
+            video=video, audio=audio, timestep=timestep, text=text, text_mask=text_mask, num_frames=num_frames
+        )
+        reshard(model)
+        return output
 
 
 class SampleWriter(TrainerCallback):
@@ -30,9 +64,16 @@ class SampleWriter(TrainerCallback):
         modalities: Sequence[str],
         seed: int,
     ) -> None:
-        """Takes the model whose codecs and text encoder serve the trainer's network; clip i is made from seed + i."""
+        """Takes the model whose codecs and text encoder serve the trainer's network; clip i is made from seed + i.
+
+        Raises:
+            ValueError: TensorBoard is to show them and is not installed; its stand-in tensorboardX cannot take sound.
+        """
+        if "tensorboard" in trainer.args.report_to and importlib.util.find_spec("tensorboard") is None:
+            raise ValueError("report_to is 'tensorboard', which shows samples with sound: pip install tensorboard.")
         self.trainer = trainer
-        self.pipeline = JointAVPipeline.from_pretrained(model, trainer.args.device, transformer=trainer.network)
+        network = cast(JointDiT, NetworkInTraining(trainer))
+        self.pipeline = JointAVPipeline.from_pretrained(model, trainer.args.device, transformer=network)
         self.prompts = list(prompts)
         self.modalities = tuple(modalities)
         self.seeds = [seed + index for index in range(len(prompts))]

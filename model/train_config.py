@@ -58,9 +58,11 @@ class TrainConfig(FlowMatchingConfig):
     dry_run: bool = field(default=False, metadata={"help": "check everything, print the plan and stop"})
 
     def __post_init__(self) -> None:
+        bf16 = self.bf16
         if self.dry_run:
-            self.use_cpu = True  # a plan for GPUs can be made without one
+            self.bf16 = False  # transformers refuses it without a GPU, and a plan needs none
         super().__post_init__()
+        self.bf16 = bf16
         if not self.model:
             raise ValueError("model is empty, so there is nothing to train: set --model to a model folder or 'tiny'.")
         if (self.dataset is None) == (self.clips is None):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from media.mel import NUM_MELS
@@ -18,10 +19,10 @@ from model.training_data import batch_sampler
 
 MEL_PER_LATENT = 4  # on both axes, of the published audio codec
 GIB = 2**30
-# Activations kept for the backward pass, in numbers per token and block: measured at 36 times the width for a
-# feed-forward of four widths (docs/results.md, "The network"), which these two share out.
-KEPT_WIDTHS, KEPT_FFN_WIDTHS = 20, 4
-KEPT_WITH_CHECKPOINTING = 1  # width: the block's input
+# Bytes that a block keeps of each token for the backward pass, per number of its width and of its feed-forward's, by
+# (adapter, bf16), counted by autograd's hooks for saved tensors.  Norms, modulation and residual stay in float32.
+KEPT_BYTES = {(False, False): (88, 8), (True, False): (112, 12), (False, True): (86, 4), (True, True): (94, 8)}
+PUBLISHED_ENCODERS = 5_680_910_336 + 126_892_531 + 55_376_873 + 55_264_897  # text encoder, codecs, vocoder
 
 
 @dataclass(frozen=True)
@@ -62,27 +63,39 @@ def plan(config: TrainConfig) -> str:
         lines += _batch_lines(batches)
     largest = max(tokens * clips for tokens, clips in batches.values())
     lines.append(estimate_memory(model, network.config, config, largest).line())
+    if config.clips is not None:
+        lines.append(
+            "clips are encoded as they come, so each device holds the text encoder and the codecs as well (published: "
+            f"{4 * PUBLISHED_ENCODERS / GIB:.1f} GiB); a dataset of `python -m model.prepare` spares that"
+        )
     lines.append(_disk_line(model, trained, config))
     return "\n".join([*lines, f"dry run: nothing written; output {config.output_dir}"])
 
 
 def estimate_memory(model: nn.Module, network: JointDiTConfig, config: TrainConfig, tokens: int) -> MemoryEstimate:
-    """Memory of a step on so many tokens; float32 weights and AdamW's two moments for what trains."""
+    """Memory of a step on so many tokens; float32 weights and AdamW's two moments for what trains.
+
+    Under bf16 a float32 weight has a copy until its backward: all of them, or with checkpointing those that train.
+    """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    checkpointing = config.activation_checkpointing or config.gradient_checkpointing
+    if config.bf16:
+        cast = (p for p in model.parameters() if p.dtype == torch.float32 and (p.requires_grad or not checkpointing))
+        weights += 2 * sum(parameter.numel() for parameter in cast)
     moments = 1 if config.optimizer == "muon" else 2
-    block = KEPT_WIDTHS * network.dim + KEPT_FFN_WIDTHS * network.ffn_dim
-    if config.activation_checkpointing or config.gradient_checkpointing:
-        kept = KEPT_WITH_CHECKPOINTING * network.dim * network.num_layers + block
+    per_width, per_ffn = KEPT_BYTES[config.trainable == "lora", config.bf16]
+    block = per_width * network.dim + per_ffn * network.ffn_dim
+    if checkpointing:  # each block's input, and one block at a time
+        kept = getattr(torch, config.dtype).itemsize * network.dim * network.num_layers + block
     else:
         kept = block * network.num_layers
-    size = 2 if config.bf16 else 4
     return MemoryEstimate(
         weights / GIB,
         4 * trained / GIB,
         4 * moments * trained / GIB,
         (4 * trained if config.ema_decay else 0) / GIB,
-        size * kept * tokens / GIB,
+        kept * tokens / GIB,
     )
 
 
@@ -97,7 +110,8 @@ def _dataset_batches(
         for label in dict.fromkeys(clips.labels(0))
         if label is not None
     }
-    updates = math.ceil(len(sampler) / config.world_size / config.gradient_accumulation_steps)
+    num_processes = config.num_workers or config.world_size
+    updates = math.ceil(math.ceil(len(sampler) / num_processes) / config.gradient_accumulation_steps)
     steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * updates)
     return batches, f"{len(clips)} clips, {updates} steps an epoch, {steps} steps"
 
@@ -105,7 +119,7 @@ def _dataset_batches(
 def _bucket_batches(
     config: TrainConfig, network: JointDiTConfig, modalities: tuple[str, ...]
 ) -> dict[str, tuple[int, int]]:
-    """Published latent sizes of every bucket's first aspect ratio; the others have about as many tokens."""
+    """Tokens and clips of each resolution and length, at the aspect ratio with the most tokens (published codecs)."""
     assert config.buckets is not None
     table = BucketTable.from_dict(config.buckets)
     batches: dict[str, tuple[int, int]] = {}

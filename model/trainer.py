@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -87,6 +88,15 @@ class FlowMatchingTrainer(JointTrainer):
         self.speed.tokens += tokens * len(inputs["timestep"])
         return (loss, errors) if return_outputs else loss
 
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """As transformers', and notes the gradient norms that the next log line shows, before they are clipped."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        step = self.state.global_step + 1
+        will_log = step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
+        if will_log and self.accelerator.sync_gradients:
+            self._gradient_norms = gradient_norms(self.model)
+        return loss
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW as transformers makes it (published), or Muon."""
         if self.optimizer is None and self.args.optimizer == "muon":
@@ -114,6 +124,7 @@ class FlowMatchingTrainer(JointTrainer):
                 with self.compute_loss_context_manager():
                     meter.add(velocity_errors(model, inputs), inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
             model.train()
+            reshard(model)
             means = meter.drain(self.sum_over_processes)
             weights = self.args.modality_weights
             logs["eval_loss"] = sum(w * means[f"loss/{name}"] for name, w in weights.items() if f"loss/{name}" in means)
@@ -143,13 +154,6 @@ class FlowMatchingTrainer(JointTrainer):
             inputs = self.collate(self.train_dataset.encode(inputs))
         return super()._prepare_inputs(inputs)
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Notes the norms that the next log line shows, before they are clipped."""
-        step = self.state.global_step + 1
-        if step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step):
-            self._gradient_norms = gradient_norms(self.model)
-        return super()._clip_grad_norm(model)
-
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.average is not None:
@@ -178,6 +182,13 @@ class AverageUpdater(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.trainer.average is not None:
             self.trainer.average.update(self.trainer.model)
+
+
+def reshard(model: nn.Module) -> None:
+    """Gives up the whole weights that FSDP2's outermost module keeps after a forward pass without a backward one."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def velocity_errors(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -84,5 +84,14 @@ class FlowMatchingConfig(JointTrainingArguments):
 def resolved_settings(args: TrainingArguments) -> dict[str, Any]:
     """This project's settings and what else differs from `TrainingArguments`' defaults, as plain JSON values."""
     values = args.to_dict() | {"report_to": next(iter(args.report_to or ()), "none")}
-    defaults = TrainingArguments(report_to="none").to_dict() | {"output_dir": None, "report_to": "none"}
+    # Making arguments starts accelerate's process state anew, so on the same devices, or processes forget each other.
+    same = TrainingArguments(report_to="none", use_cpu=args.use_cpu, ddp_backend=args.ddp_backend)
+    own = {
+        "output_dir": None,
+        "report_to": "none",
+        "use_cpu": False,
+        "ddp_backend": None,
+        "dataloader_pin_memory": True,
+    }
+    defaults = same.to_dict() | own
     return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}

@@ -4,7 +4,7 @@ Starts are drawn as published, whose last possible start is never used.  facts_d
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,56 +17,27 @@ AUDIO_FPS = 24.0  # a bucket's frames per second where sound is trained alone
 FRAMES_AT_ONCE = 4  # resized together: a long clip of large frames as floats would take gigabytes
 
 
-@dataclass(frozen=True)
-class Window:
-    """Frames `start_frame` <= n < `end_frame` of a clip, of which `num_frames` are shown."""
+class Window(NamedTuple):
+    """Frames, or samples of sound, `start` <= n < `end` of a clip."""
 
-    start_frame: int
-    end_frame: int
-    num_frames: int
-    frame_interval: int = 1
-
-    @property
-    def frame_indices(self) -> np.ndarray:
-        """int64 (num_frames,), spread from the window's first frame to its last."""
-        return _spread(self.start_frame, self.end_frame, self.num_frames)
+    start: int
+    end: int
 
 
-@dataclass(frozen=True)
-class AudioWindow:
-    """Samples `audio_start` <= n < `audio_end` of a clip's sound, of which `audio_count` are heard."""
-
-    audio_start: int
-    audio_end: int
-    audio_count: int
-
-    @property
-    def sample_indices(self) -> np.ndarray:
-        """int64 (audio_count,): every sample of the window, unless it goes with every n-th frame."""
-        return _spread(self.audio_start, self.audio_end, self.audio_count)
-
-
-def draw_window(total_frames: int, num_frames: int, rng: np.random.Generator, frame_interval: int = 1) -> Window:
-    """A random window of `num_frames` frames, `frame_interval` apart.
+def draw_window(total_frames: int, num_frames: int, rng: np.random.Generator) -> Window:
+    """A random window of `num_frames` frames.
 
     Raises:
         ValueError: when the clip is shorter than the window.
     """
-    length = num_frames * frame_interval
-    _check_length(total_frames, length, "frames")
-    start = _draw_start(total_frames, length, rng)
-    return Window(start, start + length, num_frames, frame_interval)
+    return _draw(total_frames, num_frames, rng, "frames")
 
 
-def audio_window(window: Window, total_frames: int, num_samples: int) -> AudioWindow:
-    """The sound of a window of frames, in a clip of so many frames and samples.
-
-    The published rule; the release lets a negative start, which rounding can make, wrap around to the clip's end: here
-    it is 0.
-    """
+def audio_window(window: Window, total_frames: int, num_samples: int) -> Window:
+    """The sound of a window of frames, in a clip of so many frames and samples (`num_clip_samples`)."""
     per_frame = num_samples / total_frames
-    end, count = round(window.end_frame * per_frame), round(window.num_frames * per_frame)
-    return AudioWindow(max(end - count * window.frame_interval, 0), end, count)
+    end, count = round(window.end * per_frame), round((window.end - window.start) * per_frame)
+    return Window(end - count, end)
 
 
 def draw_audio_window(
@@ -75,21 +46,23 @@ def draw_audio_window(
     rng: np.random.Generator,
     fps: float = AUDIO_FPS,
     sample_rate: int = SAMPLE_RATE,
-) -> AudioWindow:
+) -> Window:
     """A random window of sound without a picture, as long as `num_frames` frames at `fps` would be.
 
     Raises:
         ValueError: when the sound is shorter than the window.
     """
-    length = int(num_frames / fps * sample_rate)
-    _check_length(num_samples, length, "samples")
-    start = _draw_start(num_samples, length, rng)
-    return AudioWindow(start, start + length, length)
+    return _draw(num_samples, num_window_samples(num_frames, fps, sample_rate), rng, "samples")
 
 
-def num_clip_samples(total_frames: int, fps: float) -> int:
+def num_window_samples(num_frames: int, fps: float = AUDIO_FPS, sample_rate: int = SAMPLE_RATE) -> int:
+    """Samples of a window of sound without a picture."""
+    return int(num_frames / fps * sample_rate)
+
+
+def num_clip_samples(total_frames: int, fps: float, sample_rate: int = SAMPLE_RATE) -> int:
     """Samples that a clip's sound is cut or filled up to, before `audio_window`."""
-    return math.ceil(total_frames / fps * SAMPLE_RATE)
+    return math.ceil(total_frames / fps * sample_rate)
 
 
 def resize_crop(frames: np.ndarray | Tensor, height: int, width: int) -> Tensor:
@@ -117,16 +90,10 @@ def _filling_size(height: int, width: int, target_height: int, target_width: int
     return round(height * by_width), target_width
 
 
-def _draw_start(total: int, length: int, rng: np.random.Generator) -> int:
-    return int(rng.integers(max(total - length - 1, 0), endpoint=True))
-
-
-def _check_length(total: int, length: int, unit: str) -> None:
+def _draw(total: int, length: int, rng: np.random.Generator, unit: str) -> Window:
     if total < length:
         raise ValueError(
             f"The clip has {total} {unit}, but its window takes {length}: use a longer clip, or a shorter bucket."
         )
-
-
-def _spread(start: int, end: int, count: int) -> np.ndarray:
-    return np.linspace(start, end - 1, count).astype(np.int64)  # truncated, as published
+    start = int(rng.integers(max(total - length - 1, 0), endpoint=True))
+    return Window(start, start + length)

@@ -19,7 +19,7 @@ from model.text import TextEncoder
 from model.tiny_codecs import FrameGroupVideoCodec, MelAudioCodec
 from synthetic.bootstrap_codecs import train_audio_codec, train_video_codec
 from synthetic.bootstrap_data import prepare_scenes
-from synthetic.bootstrap_stages import STAGES, train_stages
+from synthetic.bootstrap_stages import STAGES, initial_model, train_stages
 from synthetic.bootstrap_text import TEXT_LEN, train_text_encoder
 from synthetic.grade import GradeConfig, grade, report
 from synthetic.scene import FPS, HEIGHT, HELD_OUT_SEED_START, NUM_FRAMES, SAMPLE_RATE, WIDTH
@@ -54,7 +54,9 @@ class BootstrapConfig:
     backbone: dict[str, Any] = field(default_factory=dict, metadata={"help": "more of them for the video backbone"})
     stage1: dict[str, Any] = field(default_factory=dict, metadata={"help": "more of them for audio pre-training"})
     stage2: dict[str, Any] = field(default_factory=dict, metadata={"help": "more of them for joint training"})
-    grade_captions: int = field(default=40, metadata={"help": "held-out captions measured after stage 2; 0: none"})
+    grade_captions: int = field(
+        default=40, metadata={"help": "held-out captions graded after codecs and stage 2; 0: none"}
+    )
     seed: int = field(default=0, metadata={"help": "seed of every part's initial weights, order and noise"})
 
 
@@ -73,20 +75,26 @@ def bootstrap(config: BootstrapConfig) -> None:
     ):
         if not (work / name / "state.json").is_file():
             prepare_scenes(seeds, video_codec, audio_codec, text_encoder, DEFAULTS.negative_prompt, work / name)
+    _echo_grades(config, str(initial_model(work, DEFAULTS, config.seed)), reconstruct=True)
     settings = {name: getattr(config, name) for name in STAGES}
     transformer = train_stages(work, DEFAULTS, config.training | {"seed": config.seed}, settings)
     pipeline = JointAVPipeline.from_parts(transformer, video_codec, audio_codec, text_encoder, DEFAULTS)
     pipeline.save_pretrained(config.output, dtype=torch.float16)
+    _echo_grades(config, str(config.output))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse_config(BootstrapConfig, argv)
     bootstrap(config)
-    if config.grade_captions:
-        grades = GradeConfig(model=str(config.output), num_captions=config.grade_captions)
-        echo(report(grades, *grade(grades)))
     echo(f"{config.output} is finished; grade it with: python -m synthetic.grade --model {config.output}")
     return 0
+
+
+def _echo_grades(config: BootstrapConfig, model: str, reconstruct: bool = False) -> None:
+    """What can be measured in held-out scenes after the codecs, or in clips that the model makes."""
+    if config.grade_captions:
+        grades = GradeConfig(model=model, num_captions=config.grade_captions, reconstruct=reconstruct)
+        echo(report(grades, *grade(grades)))
 
 
 def _train_parts(config: BootstrapConfig) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from media.cli import echo
+from model.callbacks import read_log
 from model.config import JointDiTConfig
 from model.export import EMA_FOLDER
 from model.locate import PIPELINE_CONFIG_NAME, load_transformer
@@ -43,7 +45,7 @@ def train_stages(
         shared: settings of `model.train` for every stage.
         own: more of them by stage.
     """
-    start = _initial_model(work, defaults, int(shared.get("seed", 0)))
+    start = initial_model(work, defaults, int(shared.get("seed", 0)))
     starts: tuple[dict[str, Any], ...] = (
         {"model": str(start), "trainable": "full"},
         {
@@ -56,10 +58,20 @@ def train_stages(
     data = {"dataset": str(work / "train"), "eval_dataset": str(work / "held_out"), "resume_from_checkpoint": "latest"}
     for name, begin in zip(STAGES, starts, strict=True):
         train(_train_config({**shared, **own[name], **begin, **data, "output_dir": str(work / name)}))
+        _echo_errors(work / name)
     return load_transformer(work / STAGES[-1] / EMA_FOLDER)
 
 
-def _initial_model(work: Path, defaults: GenerationDefaults, seed: int) -> Path:
+def _echo_errors(folder: Path) -> None:
+    """The last error on held-out scenes that a stage has logged."""
+    logged = [line for line in read_log(folder) if "eval_loss" in line]
+    if logged:
+        errors = {name: logged[-1].get(f"eval_loss/{name}") for name in ("video", "audio")}
+        told = ", ".join(f"{name} {error:.4f}" for name, error in errors.items() if error is not None)
+        echo(f"{folder.name}: error on held-out scenes: {told}")
+
+
+def initial_model(work: Path, defaults: GenerationDefaults, seed: int) -> Path:
     """A model folder with a video network of random weights and the trained codecs."""
     folder = work / "initial"
     if not (folder / PIPELINE_CONFIG_NAME).is_file():

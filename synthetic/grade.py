@@ -1,7 +1,7 @@
 """Grade a model on held-out captions: `python -m synthetic.grade --model tiny --num_captions 500`.
 
 Generates one clip per caption and measures, from pixels and samples alone, how often each attribute is as asked.
-`--model ground_truth` measures the rendered scenes themselves.
+`--model ground_truth` measures the rendered scenes themselves, `--reconstruct true` what the codecs make of them.
 """
 
 import math
@@ -52,6 +52,7 @@ class GradeConfig:
         default="tiny", metadata={"help": "a preset's name, a model or adapter folder, or 'ground_truth'"}
     )
     num_captions: int = field(default=200, metadata={"help": "held-out captions, one clip each"})
+    reconstruct: bool = field(default=False, metadata={"help": "encode and decode the scenes, generate nothing"})
     num_workers: int = field(default=2, metadata={"help": "processes of one thread each"})
     guidance_scale: float | None = field(default=None, metadata={"help": "the model's own where not given"})
     num_inference_steps: int | None = field(default=None, metadata={"help": "the model's own where not given"})
@@ -135,6 +136,7 @@ def _start_worker(config: GradeConfig) -> None:
     if config.model == GROUND_TRUTH:
         return
     _worker["pipeline"] = JointAVPipeline.from_pretrained(config.model)
+    _worker["reconstruct"] = config.reconstruct
     _worker["options"] = {
         "guidance_scale": config.guidance_scale,
         "num_inference_steps": config.num_inference_steps,
@@ -143,10 +145,12 @@ def _start_worker(config: GradeConfig) -> None:
 
 def _grade_seed(seed: int) -> tuple[dict[str, bool], float | None]:
     scene = scene_from_seed(seed)
-    if "pipeline" in _worker:
-        [clip] = _worker["pipeline"]([caption(scene)], seeds=[seed], **_worker["options"])
-    else:
+    if "pipeline" not in _worker:
         clip = render_clip(scene)
+    elif _worker["reconstruct"]:
+        [clip] = _worker["pipeline"].decode_latents(_worker["pipeline"].encode_clips([render_clip(scene)]))
+    else:
+        [clip] = _worker["pipeline"]([caption(scene)], seeds=[seed], **_worker["options"])
     found = measure(clip)
     return grade_clip(scene, found), desync(found)
 

@@ -8,7 +8,7 @@ import yaml
 from golden import ROOT, golden_path
 
 from model.buckets import ASPECT_KEYS, Bucket, BucketRule, BucketTable
-from model.sizes import ClipSize, image_size
+from model.sizes import image_size
 
 RECIPES = ROOT / "recipes" / "javisdit_pp"
 STAGE_3 = {
@@ -40,7 +40,7 @@ def test_assignments_are_the_published_ones(stage):
         assert (None if found is None else list(found)) == bucket
         if found is not None:
             assert [found.num_frames, *table.size(found)] == size
-            assert table.batch_size(found) == table.rule(found).batch_size == batch_size
+            assert table.rule(found).batch_size == batch_size
 
 
 def test_a_row_is_drawn_anew_every_epoch_and_seeds_do_not_overlap():
@@ -65,21 +65,14 @@ def test_a_clip_fills_its_bucket():
 
 
 def test_probabilities_are_met_over_the_rows():
-    table = small_table(f33=BucketRule(time=0.3), f17=BucketRule(keep=0.5))
+    table = small_table(f33=BucketRule(1, time=0.3), f17=BucketRule(1, keep=0.5))
     found = [table.assign(40, 64, 64, table.row_seed(row, 0)) for row in range(2000)]
     lengths = [None if bucket is None else bucket.num_frames for bucket in found]
     assert lengths.count(33) / 2000 == pytest.approx(0.3, abs=0.04)
     assert lengths.count(17) / 2000 == pytest.approx(0.35, abs=0.04)
 
 
-def test_a_frame_interval_takes_a_longer_clip():
-    table = small_table(f33=BucketRule(), f17=BucketRule())
-    assert table.assign(34, 64, 64, seed=0, frame_interval=2).num_frames == 17
-    assert table.assign(33, 64, 64, seed=0, frame_interval=2) is None
-    assert table.assign(66, 64, 64, seed=0, frame_interval=2).num_frames == 33
-
-
-def test_training_sizes_and_tokens_are_those_of_the_published_table():
+def test_training_sizes_are_those_of_the_published_table():
     table = json.loads((ROOT / "tests/golden/model/size_table.json").read_text(encoding="utf-8"))
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
     keys = {ratio: key for key, ratio in ASPECT_KEYS.items()}
@@ -89,34 +82,24 @@ def test_training_sizes_and_tokens_are_those_of_the_published_table():
     for row in rows:
         bucket = Bucket(row["resolution"], row["frames"], keys[row["aspect"]])
         assert buckets.size(bucket) == (row["padded_height"], row["padded_width"])
-        assert buckets.num_video_tokens(bucket) == row["video_tokens"]
-
-
-def test_a_token_budget_counts_the_sound_and_leaves_one_clip_at_least():
-    table, bucket = published_table(2), Bucket("240p", 33, "0.56")
-    assert table.num_tokens(bucket) == 3645 + 208  # 26 x 8 tokens of 208 mel frames
-    assert table.batch_size(bucket, 4 * 3853) == 4
-    assert table.batch_size(bucket, 4 * 3853 - 1) == 3
-    assert table.batch_size(bucket, 100) == 1
-    assert table.batch_size(bucket, 100, tokens_of=lambda bucket: bucket.num_frames) == 3
 
 
 def test_a_size_of_ones_own_takes_clips_of_any_shape_with_about_its_pixels():
-    table = BucketTable.from_dict({"64x64": {33: {"batch_size": 4}, "17": 1.0}})
+    table = BucketTable.from_dict({"64x64": {33: {"batch_size": 4}, "17": {"batch_size": 8}}})
     assert table.num_buckets == 2
     assert table.assign(33, 64, 64, seed=0) == Bucket("64x64", 33, "1.00")
     assert table.assign(20, 40, 100, seed=0) == Bucket("64x64", 17, "1.00")
     assert table.assign(33, 57, 57, seed=0) is None
     assert table.size(Bucket("64x64", 33, "1.00")) == (64, 64)
     assert table.rule(Bucket("64x64", 33, "1.00")).batch_size == 4
-    landscape = BucketTable.from_dict({"240x426": {33: 1.0}})
+    landscape = BucketTable.from_dict({"240x426": {33: {"batch_size": 1}}})
     assert [landscape.size(bucket) for bucket in landscape] == [(240, 432)]
-    assert ClipSize(33, 240, 432).num_tokens == landscape.num_video_tokens(*landscape)
 
 
 def test_the_order_of_a_table_does_not_matter():
-    mapping = {"64x64": {17: 1.0, 33: 1.0}, "128x128": {17: 1.0}}
-    turned = {"128x128": {17: 1.0}, "64x64": {33: 1.0, 17: 1.0}}
+    rule = {"batch_size": 2}
+    mapping = {"64x64": {17: rule, 33: rule}, "128x128": {17: rule}}
+    turned = {"128x128": {17: rule}, "64x64": {33: rule, 17: rule}}
     assert list(BucketTable.from_dict(mapping)) == list(BucketTable.from_dict(turned))
     assert BucketTable.from_dict(mapping).assign(40, 128, 128, seed=0) == Bucket("128x128", 17, "1.00")
 
@@ -125,15 +108,16 @@ def test_the_order_of_a_table_does_not_matter():
     ("mapping", "message"),
     [
         ({"250p": {33: {"batch_size": 1}}}, "'250p'.*144p, 240p, 360p, 480p, or a size.*64x64"),
-        ({"64x0": {33: 1.0}}, "'64x0'"),
+        ({"64x0": {33: {"batch_size": 1}}}, "'64x0'"),
         ({"240p": {34: {"batch_size": 1}}}, "240p: 34 .*use 33 or 37"),
         ({"240p": {1: {"batch_size": 1}}}, "240p: 1 is for images.*use 5 frames"),
         ({"240p": {"2s": {"batch_size": 1}}}, "240p: '2s' .*number of frames, such as 33"),
         ({"240p": {33: {"batch_sise": 1}}}, "240p: 33 .*'batch_sise'.*did you mean 'batch_size'.*keep, time"),
-        ({"240p": {33: {"keep": 1.2}}}, "240p: 33 has keep 1.2.*from 0 to 1"),
-        ({"240p": {33: {"time": -0.1}}}, "240p: 33 has time -0.1.*from 0 to 1"),
-        ({"240p": {33: {"keep": None}}}, "240p: 33 has keep None"),
-        ({"240p": {33: 12}}, "keep 12.*number of clips is batch_size"),
+        ({"240p": {33: {"batch_size": 1, "keep": 1.2}}}, "240p: 33 has keep 1.2.*from 0 to 1"),
+        ({"240p": {33: {"batch_size": 1, "time": -0.1}}}, "240p: 33 has time -0.1.*from 0 to 1"),
+        ({"240p": {33: {"batch_size": 1, "keep": None}}}, "240p: 33 has keep None"),
+        ({"240p": {33: 12}}, "240p: 33 is 12, .*how many clips make a batch.*{batch_size: 4}"),
+        ({"240p": {33: {"keep": 0.5}}}, "240p: 33 .*how many clips make a batch"),
         ({"240p": {33: {"batch_size": 0}}}, "240p: 33 has batch_size 0.*1 or more"),
         ({"240p": {33: {"batch_size": 1.5}}}, "batch_size 1.5"),
         ({"240p": 33}, "'240p' is 33, which holds no buckets.*give resolutions"),
