@@ -17,8 +17,7 @@ from model.config import JointDiTConfig
 from model.draws import Draw, draw, stack_texts
 from model.latent_schema import COLUMNS, NEGATIVE_TEXT_NAME
 from model.training_args import FlowMatchingConfig
-
-MODALITIES = ("video", "audio")
+from model.training_metrics import MODALITIES
 
 
 @dataclass(frozen=True, eq=False)
