@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from media.mel import HOP_LENGTH, N_FFT, NUM_MELS, SAMPLE_RATE, log_mel, normalize_waveform
+from media.state_files import StateFiles
 from model.audio_lengths import LengthRule, num_mel_frames
 from model.codec_files import load_network, read_config, save_network
-from model.state_files import StateFiles
 
 VAE_FOLDER, VOCODER_FOLDER = "vae", "vocoder"
 

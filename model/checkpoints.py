@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from media.atomic import atomic_write_text
+from media.checkpoint_kinds import looks_like
+from media.state_files import SHARD_BYTES, StateFiles, fill_module, write_shards
 from model.config import CONFIG_NAME, SIZES, JointDiTConfig
 from model.lora import ADAPTER_CONFIG_NAME, merge_lora
-from model.naming import from_wan_diffusers, infer_sizes, is_lora, is_wan_diffusers, looks_like
-from model.state_files import SHARD_BYTES, StateFiles, fill_module, write_shards
+from model.naming import from_wan_diffusers, infer_sizes, is_lora, is_wan_diffusers
 from model.transformer import JointDiT, init_weights
 
 MODEL_FOLDER, LORA_FOLDER = "model", "lora"

@@ -11,8 +11,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from media.state_files import fill_module
 from model.config import CONFIG_NAME
-from model.state_files import fill_module
 
 Network = TypeVar("Network", bound=nn.Module)
 PIXEL_TOLERANCE = 1e-3  # beyond [-1, 1], for what resizing in low precision adds

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from model.state_files import StateFiles, misfit_error
+from media.state_files import StateFiles, misfit_error
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

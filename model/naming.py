@@ -6,6 +6,8 @@ Ours are the release's names, which for the video part are Wan2.1's; only foreig
 import re
 from collections.abc import Collection, Mapping
 
+from media.checkpoint_kinds import looks_like
+
 _WAN_DIFFUSERS = (  # diffusers' WanTransformer3DModel -> Wan2.1
     (r"^condition_embedder\.time_embedder\.linear_1\.", "time_embedding.0."),
     (r"^condition_embedder\.time_embedder\.linear_2\.", "time_embedding.2."),
@@ -54,20 +56,6 @@ _WAN_VAE_ORIGINAL = (  # Wan2.1's video autoencoder -> diffusers' AutoencoderKLW
 )
 _VAE_LAYERS_PER_UP_BLOCK = 4  # three residual blocks, then the upsampler
 
-_KINDS = (  # (pattern that some name matches, what such a checkpoint is); the first that fits is named
-    (r"^base_model\.model\..*\.lora_A\.", "a LoRA adapter in peft layout"),
-    (r"\.lora_A\.default\.", "a JavisDiT training checkpoint with unmerged LoRA tensors"),
-    (r"^_orig_mod\.", "a model that was saved while compiled"),
-    (r"^module\.", "a model that was saved inside a distributed wrapper"),
-    (r"^condition_embedder\.", "a Wan2.1 transformer in Diffusers naming"),
-    (r"pos_embedding\.embedding", "the original UMT5 text encoder of Wan2.1"),
-    (r"SelfAttention\.relative_attention_bias", "a UMT5 text encoder in transformers naming"),
-    (r"^encoder\.downsamples\.", "the original video autoencoder of Wan2.1"),
-    (r"^encoder\.down_blocks\.\d+\.conv1\.", "a Wan2.1 video autoencoder in Diffusers naming"),
-    (r"^encoder\.down_blocks\.\d+\.resnets\.", "a 2-D AutoencoderKL of diffusers"),
-    (r"^resblocks\.", "a HiFi-GAN vocoder"),
-)
-
 
 def from_wan_diffusers(name: str) -> str:
     return _rename(name, _WAN_DIFFUSERS)
@@ -89,20 +77,6 @@ def is_wan_diffusers(names: Collection[str]) -> bool:
 def is_lora(name: str) -> bool:
     """Whether a tensor is half of a low-rank update, kept beside the weights it belongs to."""
     return ".lora_A." in name or ".lora_B." in name
-
-
-def looks_like(names: Collection[str]) -> str:
-    """What kind of checkpoint has these names, in words for an error message."""
-    for pattern, kind in _KINDS:
-        if any(re.search(pattern, name) for name in names):
-            return kind
-    video, audio = ("patch_embedding.weight" in names), ("audio_patch_embedding.weight" in names)
-    experts = any(".audio_ffn." in name for name in names)
-    return {
-        (True, True): f"a joint JavisDiT model with {'MS-MoE blocks' if experts else 'a shared feed-forward'}",
-        (False, True): "an audio-only (stage 1) JavisDiT model",
-        (True, False): "a Wan2.1 transformer, or a video-only JavisDiT model",
-    }.get((video, audio), f"none that is known here (names such as {', '.join(sorted(names)[:2]) or 'none at all'})")
 
 
 def infer_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int | bool | str]:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
-from model.naming import from_umt5_original, looks_like
-from model.state_files import StateFiles, fill_module
+from media.checkpoint_kinds import looks_like
+from media.state_files import StateFiles, fill_module
+from model.naming import from_umt5_original
 
 ORIGINAL_WEIGHTS = "models_t5_umt5-xxl-enc-bf16.pth"  # as the Wan2.1 repositories name them,
 ORIGINAL_TOKENIZER = "google/umt5-xxl"  # relative to the same folder

@@ -16,10 +16,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
 from media.mel import NUM_MELS, invert_log_mel, log_mel, normalize_waveform
+from media.state_files import StateFiles
 from model.audio_lengths import num_mel_frames
 from model.codec_files import load_network, read_config, save_network, unit_pixels
 from model.sizes import FRAMES_PER_STEP, check_num_frames, codec_latent_size
-from model.state_files import StateFiles
 
 # Rows: brightness, red against blue, green against both; hue is doubled, or training learns it last.
 OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-0.5, 1.0, -0.5]]) * torch.tensor([[1 / 3], [1.0], [1.0]])

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from media.atomic import atomic_path, atomic_write_text
+from media.state_files import StateFiles, fill_module
 from model.attention import ATTENTION_BACKENDS, Attention, CrossAttention, SelfAttention
 from model.config import CONFIG_NAME, JointDiTConfig, ModalitySpec
 from model.layers import Float32Linear, Head, Modulation, feed_forward, modulate, sinusoidal_embedding, time_projection
 from model.positions import rotary_table
 from model.sizes import FRAMES_PER_STEP
-from model.state_files import StateFiles, fill_module
 
 WEIGHTS_NAME = "model.safetensors"
 SHARED_ROWS, EXPERT_ROWS = 6, 3  # of modulation: shift, scale and gate of attention and of the feed-forward

@@ -7,10 +7,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
+from media.checkpoint_kinds import looks_like
+from media.state_files import StateFiles
 from model.codec_files import load_network, read_config, save_network, unit_pixels
-from model.naming import from_wan_vae_original, looks_like
+from model.naming import from_wan_vae_original
 from model.sizes import FRAMES_PER_STEP, PIXELS_PER_LATENT, codec_latent_size
-from model.state_files import StateFiles
 
 # Pixels times frames of the largest clip that is computed whole: 480p from 49 frames on and 360p at 81 are cut into
 # overlapping tiles of 256x256 pixels, nothing of 240p is.

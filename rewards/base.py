@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from media.clip import AVClip
+
+Protocol = Literal["correct", "javisbench"]  # how to score: as it should be, or as the release does, defects included
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,20 @@ class Reward(ABC):
     licence: ClassVar[str]  # of the weights, as its owner names it
 
     @classmethod
-    def load(cls, path: str | None = None, device: str = "cpu", dtype: str = "float32") -> Self:
-        """An instance ready to score. This default is for a reward without weights.
+    def load(
+        cls,
+        path: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        protocol: Protocol = "correct",
+    ) -> Self:
+        """An instance ready to score. This default is for a reward without weights, and with one way to score.
 
         Args:
-            path: folder or file of the weights.
+            path: folder or file of the weights; "tiny" for the preset that was trained on Bounce.
             device: a torch device.
             dtype: of the network, e.g. "float32" or "bfloat16"; scores are float32 all the same.
+            protocol: "javisbench" reproduces the release's numbers where they differ from the correct ones.
         """
         if path is not None:
             raise ValueError(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from media.atomic import atomic_path, atomic_write_text
-from model.naming import looks_like
+from media.checkpoint_kinds import looks_like
 
 CHUNK_BYTES = 32 * 2**20
 SHARD_BYTES = 1024 * 10**6  # of the release's checkpoints
