@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden import ROOT
 from safetensors.torch import save_file
 from small_model import same_weights, small_adapter, small_model
 
 from media.state_files import StateFiles, fill_module, write_shards
 from model.config import JointDiTConfig
 from model.transformer import JointDiT
-from golden import ROOT
 
 
 class Exploit:

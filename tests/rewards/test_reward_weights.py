@@ -16,5 +16,5 @@ def test_a_file_of_another_name_can_be_given_itself(tmp_path):
 
 @pytest.mark.parametrize("path", [None, "nowhere"])
 def test_missing_weights_come_with_the_command_that_fetches_them(path):
-    with pytest.raises(ValueError, match="model.fetch --components synchformer"):
+    with pytest.raises(ValueError, match=r"model\.fetch --components synchformer"):
         find_weights(path, "synchformer", "synchformer_state_dict.pth")
