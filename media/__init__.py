@@ -3,7 +3,7 @@
 from media.audio import read_wav, resample_audio, write_wav
 from media.clip import AVClip, MediaError, MediaInfo
 from media.convert import convert_clip
-from media.read import probe, read_clip
+from media.read import probe, read_clip, read_sound
 from media.write import write_clip
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "convert_clip",
     "probe",
     "read_clip",
+    "read_sound",
     "read_wav",
     "resample_audio",
     "write_clip",

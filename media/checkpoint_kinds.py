@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 
 _KINDS = (  # (pattern that some name matches, what such a checkpoint is); the first that fits is named
+    (r"rm_head\.", "a VideoAlign (VideoReward) model"),
     (r"^base_model\.model\..*\.lora_A\.", "a LoRA adapter in peft layout"),
     (r"\.lora_A\.default\.", "a JavisDiT training checkpoint with unmerged LoRA tensors"),
     (r"^_orig_mod\.", "a model that was saved while compiled"),
@@ -18,8 +19,7 @@ _KINDS = (  # (pattern that some name matches, what such a checkpoint is); the f
     (r"^(model\.)?wavlm_model\.", "AudioBox-Aesthetics"),
     (r"^modality_trunks\.", "ImageBind"),
     (r"^vfeat_extractor\.", "Synchformer"),
-    (r"rm_head\.", "a VideoAlign (VideoReward) model"),
-    (r"^visual\.blocks\.", "a Qwen2-VL model without a reward head"),
+    (r"^(model\.)?visual\.blocks\.", "a Qwen2-VL model without a reward head"),
 )
 
 

@@ -33,19 +33,23 @@ __all__ = [
 Config = TypeVar("Config")
 
 
-def parse_config(config_class: type[Config], argv: Sequence[str] | None = None) -> Config:
+def parse_config(
+    config_class: type[Config], argv: Sequence[str] | None = None, *, positional: str | None = None, about: str = ""
+) -> Config:
     """Build a dataclass from `--config file.yaml` and flags: command line over YAML over the field's default.
 
     Fields may be str, int, float, bool, Path, Literal, dict, list[...] of these, or any of them `| None`, with
     `metadata={"help": ...}`. `--key value`, `--key=value` and dashes for underscores are accepted, `--dry_run` alone
     means true, a dict is written as YAML (`--overrides '{a: 1}'`) and replaces the whole dict.
     A mistake (unknown key or flag, wrong type, ValueError from `__post_init__`) ends the program with status 2 and one
-    line on stderr, as argparse does.
+    line on stderr, as argparse does. `positional` names a list field that also takes what stands before the first flag;
+    `about` is shown by --help.
     """
     from trl import TrlParser  # late: StageSummary and echo are used where trl is not
 
-    usage = "%(prog)s [--config FILE.yaml] [--name value ...]"  # all flags would bury the line that says what is wrong
-    parser = TrlParser([config_class], allow_abbrev=False, usage=usage)  # type: ignore[list-item]
+    first = f"{positional.upper()} " if positional else ""
+    usage = f"%(prog)s {first}[--config FILE.yaml] [--name value ...]"  # all flags would bury the line on what is wrong
+    parser = TrlParser([config_class], allow_abbrev=False, usage=usage, description=about)  # type: ignore[list-item]
     parser.add_argument("--config", type=Path, help="YAML file with any of these fields; flags win over it")
     actions = {field.name: _action(parser, field.name) for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     hints = get_type_hints(config_class)
@@ -55,6 +59,8 @@ def parse_config(config_class: type[Config], argv: Sequence[str] | None = None) 
             action.type = _yaml_mapping
 
     argv = list(sys.argv[1:] if argv is None else argv)
+    if positional and argv and not argv[0].startswith("-"):
+        argv.insert(0, f"--{positional}")
     config_path = _config_path(argv)
     try:
         if config_path is not None:

@@ -13,7 +13,7 @@ from media.convert import TIMESTAMP_TOLERANCE_S, at_rate, check_positive, conver
 from media.probe import Scan, VideoTiming, open_media, original_size, probe, scan_file
 from media.write import ACCURATE
 
-__all__ = ["probe", "read_clip", "read_sound_file", "read_video_sound", "to_rgb"]
+__all__ = ["probe", "read_clip", "read_sound", "read_sound_file", "read_video_sound", "to_rgb"]
 
 MAX_JITTER_S = 0.02  # audio timestamps are rounded in some containers; only a larger step is a gap or an overlap
 
@@ -28,12 +28,14 @@ def read_clip(
     num_frames: int | None = None,
     sample_rate: int | None = None,
     num_channels: int | None = None,
+    sound: bool = True,
 ) -> AVClip:
     """Decode a clip, taking the sound from the file itself or from `audio_path`; None keeps what the file has.
 
     A variable frame rate becomes the file's average one, or `fps`; conversions are those of `convert_clip`. Time 0 is
     the first frame: earlier sound (also an encoder's priming samples) is cut, later sound begins after zeros.
-    `audio_path` (usually a wav) starts at time 0. Sample aspect ratios are not applied.
+    `audio_path` (usually a wav) starts at time 0. Sample aspect ratios are not applied. With `sound` false none is
+    decoded, and the clip has none.
     Raises MediaError for a missing, empty, truncated or damaged file, one without video, or one that is too short.
     """
     check_positive(
@@ -46,15 +48,29 @@ def read_clip(
         video = _read_video(path, scan, scan.video, fps, height, width, num_frames)
         new_fps = float(fps or scan.video.fps)
         length_s = None if num_frames is None else num_frames / new_fps
-        audio, rate = (
-            read_video_sound(path, scan, length_s) if audio_path is None else read_sound_file(audio_path, length_s)
-        )
+        audio, rate = _read_sound(path, scan, audio_path, length_s) if sound else (empty_audio(), 0)
         audio, rate = convert_audio(audio, rate, sample_rate, num_channels)
         if length_s is not None and rate:
             audio = fit_length(audio, round(length_s * rate))
     except MediaError as error:
         raise error if error.path is not None else MediaError(path, error.reason) from error
     return AVClip(video, new_fps, audio, rate)
+
+
+def read_sound(path: str | Path, *, audio_path: str | Path | None = None) -> AVClip:
+    """The sound of a clip as `read_clip` reads it, without decoding a picture; a file of sound alone will do as well.
+
+    In the picture's place stands one black pixel that is shown for the whole length, so `duration_s` holds.
+    """
+    scan = scan_file(path)
+    if scan.video is None and audio_path is None:
+        audio, rate = read_sound_file(path, None)
+    else:
+        audio, rate = _read_sound(path, scan, audio_path, None)
+    if scan.video is None and not rate:
+        raise MediaError(path, "has neither a video stream nor any sound")
+    duration_s = scan.video.num_frames / scan.video.fps if scan.video else audio.shape[1] / rate
+    return AVClip(np.zeros((1, 1, 1, 3), dtype=np.uint8), 1 / duration_s, audio, rate)
 
 
 def _read_video(
@@ -120,6 +136,12 @@ def read_video_sound(path: str | Path, scan: Scan, length_s: float | None) -> tu
         return empty_audio(), 0
     assert scan.video is not None
     return _decode_audio(path, scan, scan.video.start_s, length_s)
+
+
+def _read_sound(
+    path: str | Path, scan: Scan, audio_path: str | Path | None, length_s: float | None
+) -> tuple[np.ndarray, int]:
+    return read_video_sound(path, scan, length_s) if audio_path is None else read_sound_file(audio_path, length_s)
 
 
 def _decode_audio(path: str | Path, scan: Scan, origin_s: float, length_s: float | None) -> tuple[np.ndarray, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ from pipeline.naming import GROUND_TRUTH_INDEX, candidate_id, candidate_seed, fi
 if TYPE_CHECKING:
     from media.clip import AVClip
     from pipeline.workers import Job, Result
+    from rewards import ClipFile, ScoreRow
 
 _DOTTED_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -107,7 +108,9 @@ class SampleActor:
 
         first = self._folder / job["media"] / "0.mp4"
         like = read_clip(first, audio_path=wav if (wav := first.with_suffix(".wav")).exists() else None)
-        sound = {"sample_rate": like.sample_rate, "num_channels": like.num_channels} if like.has_audio else {}
+        sound: dict[str, Any] = {}
+        if like.has_audio:
+            sound = {"sample_rate": like.sample_rate, "num_channels": like.num_channels}
         clip = read_clip(
             job["video_path"],
             audio_path=job["audio_path"],
@@ -151,21 +154,37 @@ class SampleActor:
 
 
 class ScoreActor:
-    """Scores the candidates of a prompt, each decoded once.
+    """Scores the candidates of a prompt, each decoded once, the next prompt's while one's are scored.
 
-    Settings: rewards (names), device, dtype, num_threads, folder (of the candidates table).
+    Settings: rewards (names), reward_weights, protocol, device, dtype, num_threads, folder (of the candidates table),
+    clip_batch_size, num_decoders.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        from rewards import RewardSuite, get_reward
+        from rewards import RewardSuite
 
-        classes = [get_reward(name) for name in settings["rewards"]]
-        self._suite = RewardSuite([cls.load(device=settings["device"], dtype=settings["dtype"]) for cls in classes])
+        self._protocol = settings["protocol"]
+        self._suite = RewardSuite.load(
+            settings["rewards"],
+            weights=settings["reward_weights"],
+            device=settings["device"],
+            dtype=settings["dtype"],
+            protocol=self._protocol,
+            batch_size=settings["clip_batch_size"],
+            num_decoders=settings["num_decoders"],
+        )
         self._folder = Path(settings["folder"])
         _limit_threads(settings["num_threads"])
 
-    def run(self, job: Job) -> Result:
+    def run_all(self, jobs: Sequence[Job]) -> Iterator[Result]:
         """Per candidate: scores and reasons by reward, and the error of what failed; the suite keeps it to its row."""
+        rows = self._suite.iter_batches(batch for job in jobs for batch in self._batches(job))
+        for job in jobs:
+            finished = [row for _ in self._batches(job) for row in next(rows)]
+            yield {"key": job["key"], "rows": [self._result_row(row) for row in finished]}
+
+    def _batches(self, job: Job) -> list[list[ClipFile]]:
+        """The clips of one prompt; never of two, so that a crash can be laid to the prompt whose turn it was."""
         from rewards import ClipFile, Prompt
 
         files = [
@@ -177,22 +196,19 @@ class ScoreActor:
             )
             for candidate in job["candidates"]
         ]
-        rows = [
-            {
-                "candidate_id": row.candidate_id,
-                "error": row.error,
-                "rewards": {
-                    reward.name: {
-                        "version": reward.version,
-                        "scores": {column: row.scores[column] for column in reward.columns},
-                        "reasons": {column: row.reasons[column] for column in reward.columns if column in row.reasons},
-                    }
-                    for reward in self._suite.rewards
-                },
+        size = self._suite.batch_size
+        return [files[start : start + size] for start in range(0, len(files), size)]
+
+    def _result_row(self, row: ScoreRow) -> dict[str, Any]:
+        scores = {
+            reward.name: {
+                "version": reward.version_under(self._protocol),
+                "scores": {column: row.scores[column] for column in reward.columns},
+                "reasons": {column: row.reasons[column] for column in reward.columns if column in row.reasons},
             }
-            for row in self._suite.score_files(files)
-        ]
-        return {"key": job["key"], "rows": rows}
+            for reward in self._suite.rewards
+        }
+        return {"candidate_id": row.candidate_id, "error": row.error, "rewards": scores}
 
 
 def _limit_threads(num_threads: int) -> None:

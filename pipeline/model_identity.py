@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.actors import is_dotted_path
@@ -31,14 +32,19 @@ def model_identity(spec: str) -> str:
         raise ValueError(
             f"model {spec!r}: {folder} holds no weights. Give a folder written by save_pretrained or by training."
         )
+    adapter = folder / "adapter_config.json"
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+    return f"weights {files_identity(files, folder, '' if base is None else model_identity(base))}"
+
+
+def files_identity(files: Iterable[Path], root: Path, more: str = "") -> str:
+    """12 hex digits that change when a file under `root` does, or the text `more`; large files count by their ends."""
     digest = hashlib.blake2b(digest_size=6)
     for path in files:
-        digest.update(f"{os.path.relpath(path, folder)}\0{path.stat().st_size}\0".encode())
+        digest.update(f"{os.path.relpath(path, root)}\0{path.stat().st_size}\0".encode())
         digest.update(_ends(path))
-    if (adapter := folder / "adapter_config.json").is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        digest.update(model_identity(base).encode())
-    return f"weights {digest.hexdigest()}"
+    digest.update(more.encode())
+    return digest.hexdigest()
 
 
 def _folder(spec: str) -> Path:

@@ -17,6 +17,7 @@ from media.cli import config_to_yaml, echo, parse_config
 from pipeline import rank, sample, score
 from pipeline.rank import RankConfig
 from pipeline.ranking import GroundTruthPolicy, Strategy
+from pipeline.reward_settings import RewardConfig, choose_rewards
 from pipeline.sample import SampleConfig
 from pipeline.score import ScoreConfig
 from pipeline.stage import exit_status, setting
@@ -28,14 +29,11 @@ Config = TypeVar("Config", SampleConfig, ScoreConfig, RankConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(SampleConfig):
+class RunConfig(SampleConfig, RewardConfig):
     """Settings of `python -m pipeline.run`: those of every stage. Worker settings hold for sampling and scoring."""
 
     stages: list[str] = field(
         default_factory=lambda: list(STAGES), metadata={"help": f"What to run, in this order: of {', '.join(STAGES)}."}
-    )
-    rewards: list[str] = field(
-        default_factory=lambda: ["verifiable"], metadata={"help": "Reward names, or package.module:Class."}
     )
     strategy: Strategy = field(default="modality_micro", metadata={"help": "How candidates are compared."})
     ground_truth: GroundTruthPolicy = field(default="any", metadata={"help": "Whether the real clip may be in a pair."})
@@ -83,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(config: RunConfig) -> None:
     """Find a mistake in the settings of a late stage before the early ones have cost hours."""
     if "score" in config.stages:
-        score.find_rewards(config.rewards)
+        choose_rewards(config)
 
 
 def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:

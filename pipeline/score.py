@@ -2,8 +2,8 @@
 
     python -m pipeline.score --output_dir runs/first --rewards verifiable
 
-Incremental: a score is kept under (candidate, reward name, reward version), so another reward, a new version of one, or
-more candidates cost only what is missing.
+Incremental: a score is kept under (candidate, reward name, reward version, weights), so another reward, a new version
+of one, other weights, another protocol, or more candidates cost only what is missing, and no column mixes two of them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from media.cli import StageSummary
 from pipeline.actors import ScoreActor
 from pipeline.journal import Journal, Row
 from pipeline.naming import fingerprint
+from pipeline.reward_settings import ChosenReward, RewardConfig, choose_rewards
 from pipeline.schema import CANDIDATES, SCORES, read_table, table_from_rows, write_table
-from pipeline.stage import WorkerConfig, finish, plan_line, progress_bar, run_command, setting
+from pipeline.stage import finish, plan_line, progress_bar, run_command, setting
 from pipeline.workers import Job, Result, map_jobs
 from rewards import Reward, get_reward
 
@@ -31,14 +32,10 @@ Failure = dict[str, Any]  # a row of the failures table
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig(WorkerConfig):
+class ScoreConfig(RewardConfig):
     """Settings of `python -m pipeline.score`."""
 
     output_dir: Path = field(metadata={"help": "Folder of the run; candidates/ is read, scores/ is written in it."})
-    rewards: list[str] = field(
-        default_factory=lambda: ["verifiable"],
-        metadata={"help": "Reward names, or package.module:Class for one of your own."},
-    )
     dtype: str = setting("float32", "Type of the reward networks' weights, e.g. bfloat16.")
 
     @property
@@ -50,7 +47,7 @@ def score(config: ScoreConfig) -> StageSummary:
     """Run the stage: compute missing scores, then write scores.parquet, failures.parquet and summary.json.
 
     Raises:
-        ValueError: there is no candidates table, a reward is not known, or two rewards yield the same column.
+        ValueError: there is no candidates table, a reward or its weights are not found, or two yield the same column.
     """
     started = time.perf_counter()
     work = _Work(config)
@@ -70,7 +67,7 @@ def score(config: ScoreConfig) -> StageSummary:
         done=len(work.wanted) - len(work.failures),
         skipped=skipped,
         failures=[work.failures[key] for key in work.wanted if key in work.failures],
-        versions={f"reward {name}": reward.version for name, reward in work.rewards.items()},
+        versions={f"reward {spec}": chosen.version for spec, chosen in work.rewards.items()},
     )
 
 
@@ -84,32 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(ScoreConfig, plan, score, argv)
 
 
-def find_rewards(specs: Sequence[str]) -> dict[str, type[Reward]]:
-    """Reward classes by the name or path that the configuration gives.
-
-    Raises:
-        ValueError: none is given, one is not known, or two yield the same column.
-    """
-    if not specs:
-        raise ValueError("rewards is empty, so there is nothing to score with. Name at least one, such as verifiable.")
-    rewards = {spec: get_reward(spec) for spec in specs}
-    owners: dict[str, str] = {}
-    for reward in rewards.values():
-        for column in reward.columns:
-            if owners.setdefault(column, reward.name) != reward.name:
-                raise ValueError(
-                    f"The rewards {owners[column]!r} and {reward.name!r} both yield {column!r}, and the table has room "
-                    "for one. Score with one of the two."
-                )
-    return rewards
-
-
 class _Work:
     """Which scores are wanted, which are known, and the jobs that make the rest. Making it only reads."""
 
     def __init__(self, config: ScoreConfig) -> None:
         self._config = config
-        self.rewards = find_rewards(config.rewards)
+        self.rewards = choose_rewards(config)
         table = read_table(
             config.output_dir / "candidates" / "candidates.parquet", CANDIDATES, "python -m pipeline.sample"
         )
@@ -119,16 +96,21 @@ class _Work:
         self.journal = Journal(config.folder / "journal.jsonl", {"candidates": candidates, "dtype": config.dtype})
         self._inputs = {key: self._input(row) for key, row in self.wanted.items()}
         self._known: dict[tuple[str, str], Row] = {}  # (candidate_id, reward name) -> journal row
-        self._versions = {reward.name: reward.version for reward in self.rewards.values()}
+        self._kept = {chosen.reward.name: chosen for chosen in self.rewards.values()}
         self._record(self.journal.rows)
         self.left = {key: names for key in self.wanted if (names := self._missing(key))}
+        self._open = {key: set(names) for key, names in self.left.items()}  # of these, what this run has not tried
         self.failures: dict[str, Failure] = {}
 
     def batches(self) -> Iterator[tuple[tuple[str, ...], list[Job]]]:
-        """Candidates that miss the same rewards, by prompt: usually all of them at once."""
-        for names in dict.fromkeys(self.left.values()):
+        """Rewards, and the candidates that miss exactly these, by prompt: usually all of them at once.
+
+        With `pool_per_reward`: each reward, and the candidates that miss it.
+        """
+        groups = [(spec,) for spec in self.rewards] if self._config.pool_per_reward else self.left.values()
+        for names in dict.fromkeys(groups):
             jobs: dict[str, Job] = {}
-            for key in (key for key in self.wanted if self.left.get(key) == names):
+            for key in self._members(names):
                 row = self.wanted[key]
                 job = jobs.setdefault(row["prompt_id"], {"key": row["prompt_id"], "candidates": []})
                 columns = ("candidate_id", "prompt", "audio_prompt", "video_path", "audio_path")
@@ -139,8 +121,12 @@ class _Work:
         folder = self._config.output_dir.resolve() / "candidates"
         return self._config.worker_settings | {
             "rewards": list(names),
+            "reward_weights": next(filter(None, (self.rewards[name].weights_path for name in names)), None),
+            "protocol": self._config.protocol,
             "dtype": self._config.dtype,
             "folder": str(folder),
+            "clip_batch_size": self._config.clip_batch_size,
+            "num_decoders": self._config.num_decoders,
         }
 
     def take(self, result: Result, names: tuple[str, ...]) -> int:
@@ -150,21 +136,15 @@ class _Work:
         self.journal.append(entries)
         self._record(entries)
         for row in rows:
+            self._open[row["candidate_id"]] -= set(names)
             if row["error"] is not None:
-                key = row["candidate_id"]
-                prompt_id = self.wanted[key]["prompt_id"]
-                self.failures[key] = {
-                    "candidate_id": key,
-                    "prompt_id": prompt_id,
-                    "error": row["error"],
-                    "tries": result["tries"],
-                }
-        return len(rows)
+                self._fail(row["candidate_id"], row["error"], result["tries"])
+        return sum(not self._open[row["candidate_id"]] for row in rows)
 
     def table(self) -> pa.Table:
         """The scores table, in the order of the candidates table."""
-        rewards = [*self.rewards.values(), *self._earlier_rewards()]
-        columns = [column for reward in rewards for column in reward.columns]
+        kept = [*self.rewards.values(), *self._earlier_rewards()]
+        rewards = [chosen.reward for chosen in kept]
         rows = [self._table_row(key, rewards) for key in self.wanted]
         metrics = [
             pa.field(column, pa.float64(), metadata={"higher_is_better": str(reward.higher_is_better[column]).lower()})
@@ -172,10 +152,12 @@ class _Work:
             for column in reward.columns
         ]
         key, *notes = SCORES
-        versions = json.dumps({reward.name: reward.version for reward in rewards})
-        schema = pa.schema([key, *metrics, *notes], metadata={"avdpo.rewards": versions})
-        assert len(set(columns)) == len(columns), "columns of different rewards do not overlap"
-        return table_from_rows(rows, schema)
+        made_by = {
+            chosen.reward.name: {"version": chosen.version, "weights": chosen.weights, "path": chosen.weights_path}
+            for chosen in kept
+        }
+        metadata = {"avdpo.rewards": json.dumps(made_by), "avdpo.protocol": self._config.protocol}
+        return table_from_rows(rows, pa.schema([key, *metrics, *notes], metadata=metadata))
 
     def _table_row(self, key: str, rewards: Iterable[type[Reward]]) -> Row:
         known = [entry for reward in rewards if (entry := self._known.get((key, reward.name)))]
@@ -186,19 +168,25 @@ class _Work:
             row |= entry["scores"]
         return row
 
-    def _earlier_rewards(self) -> list[type[Reward]]:
-        """Rewards that this folder was scored with before, at their present version, where columns do not clash."""
-        taken = {column for reward in self.rewards.values() for column in reward.columns}
+    def _earlier_rewards(self) -> list[ChosenReward]:
+        """Rewards that this folder was scored with before, where columns do not clash.
+
+        They stay at their present version under this run's protocol, with the weights that were used last.
+        """
+        taken = {column for chosen in self.rewards.values() for column in chosen.reward.columns}
         earlier = []
-        for spec in dict.fromkeys(row["spec"] for row in self.journal.rows if row["reward"] not in self._versions):
+        for spec in dict.fromkeys(row["spec"] for row in self.journal.rows if row["reward"] not in self._kept):
             try:
                 reward = get_reward(spec)
             except (ValueError, ImportError):
                 continue  # no longer installed: its scores stay in the journal
-            if taken.isdisjoint(reward.columns):
+            version = reward.version_under(self._config.protocol)
+            rows = [row for row in self.journal.rows if (row["spec"], row["version"]) == (spec, version)]
+            if rows and taken.isdisjoint(reward.columns):
                 taken |= set(reward.columns)
-                self._versions[reward.name] = reward.version
-                earlier.append(reward)
+                chosen = ChosenReward(spec, reward, version, rows[-1].get("weights_path"), rows[-1].get("weights"))
+                self._kept[reward.name] = chosen
+                earlier.append(chosen)
         self._record(self.journal.rows)
         return earlier
 
@@ -208,23 +196,44 @@ class _Work:
         return [
             {
                 "candidate_id": key,
-                "reward": reward.name,
+                "reward": name,
                 "spec": spec,
                 "input": self._inputs[key],
-                **rewards[reward.name],
+                "weights": chosen.weights,
+                "weights_path": chosen.weights_path,
+                **rewards[name],
             }
-            for spec, reward in self.rewards.items()
-            if reward.name in rewards and (row["error"] is None or not rewards[reward.name]["reasons"])
+            for spec, chosen in self.rewards.items()
+            if (name := chosen.reward.name) in rewards and (row["error"] is None or not rewards[name]["reasons"])
         ]
+
+    def _fail(self, key: str, error: str, tries: int) -> None:
+        """Note why a candidate failed; pools of several rewards may each have a reason, or the same one."""
+        if key in self.failures:
+            before = self.failures[key]["error"]
+            error = before if error in before else f"{before}; {error}"
+            tries = max(tries, self.failures[key]["tries"])
+        prompt_id = self.wanted[key]["prompt_id"]
+        self.failures[key] = {"candidate_id": key, "prompt_id": prompt_id, "error": error, "tries": tries}
 
     def _record(self, entries: Iterable[Row]) -> None:
         for entry in entries:
-            key, reward = entry["candidate_id"], entry["reward"]
-            if entry["version"] == self._versions.get(reward) and entry["input"] == self._inputs.get(key):
-                self._known[key, reward] = entry
+            key, kept = entry["candidate_id"], self._kept.get(entry["reward"])
+            if (
+                kept is not None
+                and (entry["version"], entry.get("weights")) == (kept.version, kept.weights)
+                and entry["input"] == self._inputs.get(key)
+            ):
+                self._known[key, entry["reward"]] = entry
 
     def _missing(self, key: str) -> tuple[str, ...]:
-        return tuple(spec for spec, reward in self.rewards.items() if (key, reward.name) not in self._known)
+        return tuple(spec for spec, chosen in self.rewards.items() if (key, chosen.reward.name) not in self._known)
+
+    def _members(self, names: tuple[str, ...]) -> list[str]:
+        """The candidates that a pool with these rewards scores."""
+        if self._config.pool_per_reward:
+            return [key for key in self.wanted if names[0] in self.left.get(key, ())]
+        return [key for key in self.wanted if self.left.get(key) == names]
 
     def _input(self, row: Row) -> str:
         """Changes when a candidate was made again as something else under the same id."""
@@ -233,9 +242,7 @@ class _Work:
         return fingerprint(json.dumps([row["prompt"], row["audio_prompt"], row["seed"], size]))
 
     def _lost_rows(self, result: Result, names: tuple[str, ...]) -> list[Row]:
-        keys = [
-            key for key, row in self.wanted.items() if row["prompt_id"] == result["key"] and self.left.get(key) == names
-        ]
+        keys = [key for key in self._members(names) if self.wanted[key]["prompt_id"] == result["key"]]
         return [{"candidate_id": key, "error": result["lost"], "rewards": {}} for key in keys]
 
 

@@ -45,7 +45,8 @@ def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: P
     """Yield the result of every job, in the order of finishing.
 
     Args:
-        actor: class set up once per process as `actor(settings)`, whose `run(job) -> Result` must not raise.
+        actor: class set up once per process as `actor(settings)`, whose `run(job) -> Result` must not raise. Where it
+            has `run_all(jobs)` instead, an iterator of their results in order, it may prepare a job ahead of its turn.
         settings: plain values.
 
     A result with "retry" true, and a job that was running when its worker died, is tried `max_tries` times. The first
@@ -125,7 +126,7 @@ def start_local_ray(num_cpus: int | None = None) -> None:
 
 
 class _BlockRunner:
-    """What Ray Data constructs in each worker: unpacks a block, runs its jobs one by one, packs the results."""
+    """What Ray Data constructs in each worker: unpacks a block, runs its jobs in order, packs the results."""
 
     def __init__(self, actor: type, settings: dict[str, Any], ledger: Any, num_threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(num_threads)  # torch reads it when it is first imported, by the actor
@@ -134,13 +135,16 @@ class _BlockRunner:
         self._name = uuid.uuid4().hex
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        return {"result": [json.dumps(self._run(json.loads(job))) for job in batch["job"]]}
+        jobs = [json.loads(job) for job in batch["job"]]
+        return {"result": [json.dumps(result) for result in self._run(jobs)]}
 
-    def _run(self, job: Job) -> Result:
+    def _run(self, jobs: list[Job]) -> Iterator[Result]:
         import ray
 
-        ray.get(self._ledger.start.remote(self._name, job["key"]))
-        return self._actor.run(job)
+        results = self._actor.run_all(jobs) if hasattr(self._actor, "run_all") else map(self._actor.run, jobs)
+        for job in jobs:
+            ray.get(self._ledger.start.remote(self._name, job["key"]))
+            yield next(results)
 
 
 class _Ledger:

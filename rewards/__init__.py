@@ -2,7 +2,7 @@
 
 from rewards.base import Prompt, Reward
 from rewards.metrics import HIGHER_IS_BETTER, METRIC_COLUMNS, MODALITY_METRICS
-from rewards.registry import MissingPackageError, available_rewards, get_reward
+from rewards.registry import MissingPackageError, available_rewards, expand_names, get_reward
 from rewards.suite import ClipFile, RewardSuite, ScoreRow
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "RewardSuite",
     "ScoreRow",
     "available_rewards",
+    "expand_names",
     "get_reward",
 ]

@@ -30,11 +30,18 @@ class Reward(ABC):
     """
 
     name: ClassVar[str]
-    version: ClassVar[str]  # changes whenever a score could; scores are stored by (candidate, name, version)
+    version: str  # changes whenever a score could; scores are stored by (candidate, name, version, weights)
     columns: ClassVar[tuple[str, ...]]
     higher_is_better: ClassVar[dict[str, bool]]  # one entry per column
     needs: ClassVar[frozenset[str]]  # of "video", "audio", "text"
     licence: ClassVar[str]  # of the weights, as its owner names it
+    published: ClassVar[str | None] = None  # file or folder name of the published weights; None: `load` takes no path
+    protocols: ClassVar[tuple[Protocol, ...]] = ("correct",)  # those under which its scores differ
+
+    @classmethod
+    def version_under(cls, protocol: Protocol) -> str:
+        """The version of scores that were made under a protocol: another one where the protocol changes them."""
+        return f"{cls.version}+{protocol}" if protocol != "correct" and protocol in cls.protocols else cls.version
 
     @classmethod
     def load(

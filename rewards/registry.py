@@ -14,7 +14,14 @@ ENTRY_POINT_GROUP = "avdpo.rewards"
 # Name -> "module:Class". Nothing is imported before it is asked for.
 BUILTIN_REWARDS: dict[str, str] = {
     "verifiable": "rewards.verifiable:VerifiableReward",
+    "videoalign": "rewards.videoalign:VideoAlignReward",
+    "audiobox": "rewards.audiobox:AudioBoxReward",
+    "imagebind": "rewards.imagebind:ImageBindReward",
+    "synchformer": "rewards.synchformer:SynchformerReward",
 }
+
+# Names that stand for several rewards in a list of them.
+GROUPS: dict[str, tuple[str, ...]] = {"learned": ("videoalign", "audiobox", "imagebind", "synchformer")}
 
 _ATTRIBUTES = ("name", "version", "columns", "higher_is_better", "needs", "licence")
 
@@ -37,14 +44,37 @@ def get_reward(name: str) -> type[Reward]:
         return _load_target(name)
     targets = available_rewards()
     key = normalise_name(name)
+    if key in GROUPS:
+        raise ValueError(f"{name!r} stands for several rewards, and one is wanted: {', '.join(GROUPS[key])}.")
     if key not in targets:
-        close = difflib.get_close_matches(key, targets, n=1)
+        close = difflib.get_close_matches(key, [*targets, *GROUPS], n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f"There is no reward {name!r}. {hint}Available: {', '.join(sorted(targets))}; "
+            f"There is no reward {name!r}. {hint}Available: {', '.join(sorted([*targets, *GROUPS]))}; "
             'or give a class of your own as "package.module:Class".'
         )
     return _load_target(targets[key])
+
+
+def expand_names(names: Iterable[str]) -> list[str]:
+    """The names with each group, such as "learned", replaced by its rewards.
+
+    Raises:
+        ValueError: a reward is named twice, by itself or by a group.
+    """
+    named_by: dict[str, str] = {}  # reward -> what named it
+    expanded: list[str] = []
+    for name in names:
+        for member in GROUPS.get(normalise_name(name), (name.strip(),)):
+            key = member if ":" in member else normalise_name(member)
+            if key in named_by:
+                raise ValueError(
+                    f"The reward {member!r} is named twice, by {named_by[key]!r} and by {name!r}, and a clip is scored "
+                    "once. Leave out one of the two."
+                )
+            named_by[key] = name
+            expanded.append(member)
+    return expanded
 
 
 def available_rewards() -> dict[str, str]:
@@ -61,6 +91,11 @@ def _merge(items: Iterable[tuple[str, str]]) -> dict[str, str]:
     targets: dict[str, str] = {}
     for name, target in items:
         key = normalise_name(name)
+        if key in GROUPS:
+            raise ValueError(
+                f"The reward {target} is called {name!r}, which stands for {', '.join(GROUPS[key])}. "
+                f"Rename the entry point in group {ENTRY_POINT_GROUP!r}."
+            )
         if key in targets:
             raise ValueError(
                 f"Two rewards are called {key!r}: {targets[key]} and {target}. Names must differ, ignoring case, '-' "

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import chain, islice
 
-from media import AVClip, MediaError, read_clip
-from rewards.base import Prompt, Reward
+from media import AVClip
+from rewards.base import Prompt, Protocol, Reward
+from rewards.decode import ClipFile, decode_ahead
+from rewards.registry import expand_names, get_reward
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@dataclass(frozen=True)
-class ClipFile:
-    """A clip to score. The sound is read from `audio_path` (lossless) where it is given, else from the video file."""
-
-    candidate_id: str
-    video_path: str | Path
-    audio_path: str | Path | None
-    prompt: Prompt
+__all__ = ["ClipFile", "RewardSuite", "ScoreRow"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +26,15 @@ class ScoreRow:
 
 
 class RewardSuite:
-    """Several rewards behind one call. Columns of different rewards must not overlap."""
+    """Several rewards behind one call. Columns of different rewards must not overlap.
 
-    def __init__(self, rewards: Sequence[Reward]) -> None:
+    Args:
+        rewards: loaded rewards, each on the device it was loaded to.
+        batch_size: clips that are scored at once; two such batches are held in memory.
+        num_decoders: threads that decode the next batch while one is scored.
+    """
+
+    def __init__(self, rewards: Sequence[Reward], *, batch_size: int = 8, num_decoders: int = 2) -> None:
         owners: dict[str, str] = {}
         for reward in rewards:
             for column in reward.columns:
@@ -47,7 +44,38 @@ class RewardSuite:
                         "table has room for one. Choose one of the two rewards."
                     )
                 owners[column] = reward.name
+        for name, value in (("batch_size", batch_size), ("num_decoders", num_decoders)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, but must be at least 1.")
         self.rewards = tuple(rewards)
+        self.batch_size = batch_size
+        self.num_decoders = num_decoders
+
+    @classmethod
+    def load(
+        cls,
+        names: Sequence[str],
+        *,
+        weights: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        protocol: Protocol = "correct",
+        batch_size: int = 8,
+        num_decoders: int = 2,
+    ) -> RewardSuite:
+        """Rewards by name, groups and dotted paths included, on one device.
+
+        Args:
+            weights: given to the rewards that have weights: the folder that `model.fetch` filled, or "tiny".
+
+        The others are as for `Reward.load` and for the suite itself. Raises ValueError as `get_reward` and `load` do.
+        """
+        classes = [get_reward(name) for name in expand_names(names)]
+        rewards = [
+            reward.load(weights if reward.published else None, device=device, dtype=dtype, protocol=protocol)
+            for reward in classes
+        ]
+        return cls(rewards, batch_size=batch_size, num_decoders=num_decoders)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -62,22 +90,40 @@ class RewardSuite:
         """Reward name -> version, which together with the candidate_id key a stored score."""
         return {reward.name: reward.version for reward in self.rewards}
 
-    def score_files(self, rows: Sequence[ClipFile]) -> list[ScoreRow]:
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any of the rewards needs, of "video", "audio" and "text": the rest of a file is not decoded."""
+        return frozenset().union(*(reward.needs for reward in self.rewards))
+
+    def score_files(self, files: Iterable[ClipFile]) -> list[ScoreRow]:
         """One row per file, in order.
 
         A file that cannot be read, and a clip that a reward cannot score, give a row with `error` and null scores
         where they failed; the other clips are scored as if it were not there.
         """
-        decoded: list[tuple[int, AVClip]] = []
-        results = [_Result(row.candidate_id) for row in rows]
-        for index, row in enumerate(rows):
-            try:
-                decoded.append((index, read_clip(row.video_path, audio_path=row.audio_path)))
-            except (MediaError, OSError) as error:
-                results[index].errors.append(str(error))
+        return list(self.iter_scores(files))
+
+    def iter_scores(self, files: Iterable[ClipFile]) -> Iterator[ScoreRow]:
+        """The rows of `score_files`, a batch at a time; `files` is read one batch ahead."""
+        left = iter(files)
+        batches = iter(lambda: list(islice(left, self.batch_size)), [])
+        return chain.from_iterable(self.iter_batches(batches))
+
+    def iter_batches(self, batches: Iterable[Sequence[ClipFile]]) -> Iterator[list[ScoreRow]]:
+        """The rows of each batch, in order: for a caller who decides what is scored at once."""
+        # map, unlike a loop, lets go of a batch once it is scored, while the one after the next is already decoded.
+        return map(self._score, decode_ahead(batches, self.needs, self.num_decoders))
+
+    def _score(self, batch: Sequence[tuple[ClipFile, AVClip | str]]) -> list[ScoreRow]:
+        results = [_Result(file.candidate_id) for file, _ in batch]
+        readable = []
+        for result, (file, clip) in zip(results, batch, strict=True):
+            if isinstance(clip, str):
+                result.errors.append(clip)
+            else:
+                readable.append((result, clip, file.prompt))
         for reward in self.rewards:
-            batch = [(results[index], clip, rows[index].prompt) for index, clip in decoded]
-            for (result, clip, _), outcome in zip(batch, _score_batch(reward, batch), strict=True):
+            for (result, clip, _), outcome in zip(readable, _score_batch(reward, readable), strict=True):
                 result.add(reward, clip, outcome)
         return [result.row(self.columns) for result in results]
 

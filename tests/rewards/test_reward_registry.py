@@ -7,7 +7,7 @@ import pytest
 
 import rewards.registry as registry
 from media import AVClip
-from rewards import MissingPackageError, Prompt, Reward, available_rewards, get_reward
+from rewards import MissingPackageError, Prompt, Reward, available_rewards, expand_names, get_reward
 
 THIRD_PARTY = """
 import torch
@@ -120,3 +120,39 @@ def test_a_path_is_refused_where_there_are_no_weights(plugin):
     reward = get_reward(f"{plugin('acme_rewards', THIRD_PARTY)}:Brightness")
     with pytest.raises(ValueError, match="has no weights to load"):
         reward.load("weights/")
+
+
+LEARNED = ["videoalign", "audiobox", "imagebind", "synchformer"]
+
+
+def test_a_group_stands_for_its_rewards():
+    assert expand_names(["learned"]) == LEARNED
+    assert expand_names(["acme:Brightness", " Learned "]) == ["acme:Brightness", *LEARNED]
+    assert set(LEARNED) <= set(available_rewards())
+
+
+@pytest.mark.parametrize("names", [["learned", "ImageBind"], ["a:B", "a:B"], ["Verifiable", "verifiable"]])
+def test_a_reward_named_twice_is_refused(names):
+    with pytest.raises(ValueError, match=r"is named twice, by .* and by .*Leave out one"):
+        expand_names(names)
+
+
+def test_a_group_is_no_single_reward_and_its_name_is_taken(monkeypatch):
+    with pytest.raises(ValueError, match=r"stands for several rewards.*videoalign"):
+        get_reward("learned")
+    with pytest.raises(ValueError, match="Did you mean 'learned'"):
+        get_reward("learnd")
+    install(monkeypatch, ("Learned", "a:B"))
+    with pytest.raises(ValueError, match=r"a:B is called 'Learned'.*Rename"):
+        available_rewards()
+
+
+def test_the_version_tells_the_protocol_only_where_it_changes_scores(plugin):
+    reward = get_reward(f"{plugin('acme_rewards', THIRD_PARTY)}:Brightness")
+    assert reward.version_under("javisbench") == reward.version_under("correct") == "1"
+
+    class TwoWays(reward):
+        protocols = ("correct", "javisbench")
+
+    assert TwoWays.version_under("correct") == "1"
+    assert TwoWays.version_under("javisbench") == "1+javisbench"

@@ -1,19 +1,14 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 
-import rewards.suite as suite_module
-from media import AVClip, read_clip, write_clip
+import rewards.decode as decode_module
+from media import AVClip, read_clip, read_sound, write_clip, write_wav
 from rewards import ClipFile, Prompt, Reward, RewardSuite
-
-FPS, SAMPLE_RATE, NUM_FRAMES = 16.0, 16_000, 9
-
-
-def make_clip(shade):
-    num_samples = round(NUM_FRAMES / FPS * SAMPLE_RATE)
-    tone = 0.001 * shade * np.sin(np.arange(num_samples) * 0.2)
-    video = np.full((NUM_FRAMES, 64, 64, 3), shade, dtype=np.uint8)
-    return AVClip(video, FPS, tone[None].astype(np.float32), SAMPLE_RATE)
+from tests.rewards.score_fakes import FPS, MODULE, make_clip
 
 
 @pytest.fixture
@@ -74,10 +69,102 @@ def test_every_reward_scores_every_clip(files):
 def test_each_clip_is_decoded_once(files, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        suite_module, "read_clip", lambda *args, **kwargs: calls.append(args) or read_clip(*args, **kwargs)
+        decode_module, "read_clip", lambda *args, **kwargs: calls.append(args) or read_clip(*args, **kwargs)
     )
-    RewardSuite([Shade({"shade 80": RuntimeError("no")}), Loudness()]).score_files(files)
+    RewardSuite([Shade({"shade 80": RuntimeError("no")}), Loudness()], batch_size=3).score_files(files)
     assert len(calls) == len(files)  # although two rewards looked, one of them twice
+
+
+def test_only_what_the_rewards_need_is_decoded(files, monkeypatch):
+    """Damage each half of the decoder: scores of rewards that do not need that half stay as they are."""
+    both = RewardSuite([Shade(), Loudness()]).score_files(files)
+
+    def fail(*args):
+        raise AssertionError("decoded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("media.read._read_video", fail)
+        rows = RewardSuite([Loudness()]).score_files(files)
+    assert [row.scores["peak"] for row in rows] == [row.scores["peak"] for row in both]
+    with monkeypatch.context() as patch:
+        patch.setattr("media.read.read_wav", fail)
+        patch.setattr("media.read._decode_audio", fail)
+        rows = RewardSuite([Shade()]).score_files(files)
+    assert [row.scores["shade"] for row in rows] == [row.scores["shade"] for row in both]
+
+
+def test_a_clip_without_picture_is_as_long_and_sounds_the_same(files):
+    for audio_path in (files[0].audio_path, None):
+        whole = read_clip(files[0].video_path, audio_path=audio_path)
+        sound = read_sound(files[0].video_path, audio_path=audio_path)
+        assert np.array_equal(sound.audio, whole.audio)
+        assert sound.duration_s == pytest.approx(whole.duration_s)
+        assert sound.sample_rate == whole.sample_rate
+        assert sound.video.shape == (1, 1, 1, 3)
+
+
+def test_a_file_of_sound_alone_serves_rewards_that_only_listen(files, tmp_path):
+    write_wav(tmp_path / "alone.wav", make_clip(50).audio, 16_000)
+    alone = ClipFile("alone", tmp_path / "alone.wav", None, Prompt("p", "x"))
+    (heard,) = RewardSuite([Loudness()]).score_files([alone])
+    assert heard.scores["peak"] == pytest.approx(0.05, abs=1e-5)
+    (seen,) = RewardSuite([Shade()]).score_files([alone])
+    assert "no video stream" in seen.error
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_batches_change_neither_scores_nor_order(files, tmp_path, batch_size):
+    write_clip(make_clip(100, size=96), tmp_path / "other.mp4")  # another size in the same batch
+    mixed = [*files, ClipFile("other", tmp_path / "other.mp4", None, Prompt("o", "x"))]
+    reward = Shade()
+    rows = list(RewardSuite([reward], batch_size=batch_size, num_decoders=3).iter_scores(iter(mixed)))
+    assert [row.candidate_id for row in rows] == [file.candidate_id for file in mixed]
+    assert rows == RewardSuite([Shade()]).score_files(mixed)
+    assert max(reward.batch_sizes) == min(batch_size, len(mixed))
+
+
+def test_the_next_batch_is_decoded_while_one_is_scored_and_no_further(files, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        decode_module, "read_clip", lambda path, **kwargs: decoded.append(path) or read_clip(path, **kwargs)
+    )
+    seen = []
+
+    class Slow(Shade):
+        def score(self, clips, prompts):
+            deadline = time.monotonic() + 10
+            while len(decoded) < min(len(seen) + 2, len(files)) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            seen.append(len(decoded))
+            return super().score(clips, prompts)
+
+    RewardSuite([Slow()], batch_size=1).score_files(files)
+    assert seen == [2, 3, 4, 4]
+
+
+def test_a_caller_who_stops_half_way_leaves_no_thread_behind(files):
+    rows = RewardSuite([Shade()], batch_size=1).iter_scores(files)
+    next(rows)
+    del rows
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_load_takes_names_groups_of_them_and_weights(tmp_path):
+    (tmp_path / "weighted.txt").write_text("3")
+    names = [f"{MODULE}:Shade", f"{MODULE}:Weighted"]
+    suite = RewardSuite.load(names, weights=str(tmp_path), protocol="javisbench")
+    assert suite.versions == {"shade": "1", "weighted": "1+javisbench"}
+    assert suite.rewards[1].value == -3
+    with pytest.raises(ValueError, match="needs weights"):
+        RewardSuite.load(names)
+    with pytest.raises(ValueError, match="named twice"):
+        RewardSuite.load([*names, names[0]])
+
+
+@pytest.mark.parametrize("setting", ["batch_size", "num_decoders"])
+def test_settings_below_one_are_refused(setting):
+    with pytest.raises(ValueError, match=f"{setting} is 0"):
+        RewardSuite([Shade()], **{setting: 0})
 
 
 def test_sound_comes_from_the_lossless_file(files):

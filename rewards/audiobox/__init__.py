@@ -1,0 +1,5 @@
+"""The reward `audiobox`: how good a sound is to listen to, by AudioBox-Aesthetics."""
+
+from rewards.audiobox.reward import AudioBoxReward
+
+__all__ = ["AudioBoxReward"]

@@ -1,0 +1,5 @@
+"""ImageBind: agreement of picture, sound and prompt. The network and its front ends are in the submodules."""
+
+from rewards.imagebind.reward import ImageBindReward
+
+__all__ = ["ImageBindReward"]

@@ -1,0 +1,171 @@
+"""Sizes of an ImageBind network: the published ones as defaults, others from a `config.json` beside the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Modality = Literal["vision", "text", "audio", "depth", "thermal", "imu"]
+MODALITIES: tuple[Modality, ...] = ("vision", "text", "audio", "depth", "thermal", "imu")
+MLP_RATIO = 4
+FRAMES_PER_TOKEN = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkConfig:
+    """A transformer of `blocks` blocks."""
+
+    width: int
+    blocks: int
+    heads: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name} is {getattr(self, field.name)}: give a positive number.")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads: make it a multiple of heads.")
+
+    @property
+    def mlp_width(self) -> int:
+        return MLP_RATIO * self.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(TrunkConfig):
+    """Square images, cut into patches side by side."""
+
+    image_size: int = 224
+    patch_size: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}: make it one."
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        return (self.image_size // self.patch_size) ** 2 + 1  # the class token
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig(ImageConfig):
+    """Clips of a few frames, of which a token spans two."""
+
+    frames_per_clip: int = FRAMES_PER_TOKEN
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames_per_clip % FRAMES_PER_TOKEN:
+            raise ValueError(f"frames_per_clip {self.frames_per_clip} is odd, but a token spans two: make it even.")
+
+    @property
+    def num_tokens(self) -> int:
+        return self.frames_per_clip // FRAMES_PER_TOKEN * (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(TrunkConfig):
+    """Ids of tokens; how many there may be fixes the number of positions."""
+
+    vocab_size: int = 49_408
+    context_length: int = 77
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig(TrunkConfig):
+    """Mel spectrograms, cut into patches that overlap."""
+
+    mel_bins: int = 128
+    mel_frames: int = 204  # of 10 ms
+    patch_size: int = 16
+    patch_stride: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.mel_bins, self.mel_frames) < self.patch_size:
+            raise ValueError(
+                f"A patch of {self.patch_size} does not fit into {self.mel_bins} mel_bins x {self.mel_frames} "
+                "mel_frames: make patch_size smaller."
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along (mel, time)."""
+        rows, columns = (1 + (n - self.patch_size) // self.patch_stride for n in (self.mel_bins, self.mel_frames))
+        return rows, columns
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid[0] * self.grid[1] + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImuConfig(TrunkConfig):
+    """Readings of motion sensors, cut into windows of time."""
+
+    channels: int = 6
+    samples: int = 2000
+    window: int = 8
+
+    @property
+    def num_tokens(self) -> int:
+        return self.samples // self.window + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBindConfig:
+    """`imagebind_huge` (facts_imagebind section 1)."""
+
+    embed_dim: int = 1024  # of every modality's embedding
+    vision: VisionConfig = VisionConfig(width=1280, blocks=32, heads=16, patch_size=14)
+    text: TextConfig = TextConfig(width=1024, blocks=24, heads=16)
+    audio: AudioConfig = AudioConfig(width=768, blocks=12, heads=12)
+    depth: ImageConfig = ImageConfig(width=384, blocks=12, heads=8)
+    thermal: ImageConfig = ImageConfig(width=768, blocks=12, heads=12)
+    imu: ImuConfig = ImuConfig(width=512, blocks=6, heads=8)
+
+
+def read_config(path: Path) -> ImageBindConfig:
+    """The published sizes, changed by what the file says; all published where there is no such file.
+
+    Raises:
+        ValueError: the file is no JSON, holds an unknown key, or a value that is no whole number.
+    """
+    if not path.is_file():
+        return ImageBindConfig()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON file ({error}): write it again, or remove it.") from error
+    return _replaced(ImageBindConfig(), values, str(path))
+
+
+def _replaced(base: T, values: Any, where: str) -> T:
+    """`base`, a dataclass, with the fields that `values` names replaced, also in dataclasses inside it."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} holds {values!r} where an object with fields of {type(base).__name__} belongs.")
+    known = [field.name for field in dataclasses.fields(base)]  # type: ignore[arg-type]
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"{where} has an unknown key {key!r}; the nearest that is known is {nearest!r}. If the file belongs to "
+                "another model, move the weights to a folder of their own."
+            )
+        current = getattr(base, key)
+        if dataclasses.is_dataclass(current):
+            value = _replaced(current, value, f"{where}: {key}")
+        elif not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{where} sets {key} to {value!r}: give a whole number.")
+        changes[key] = value
+    return dataclasses.replace(base, **changes)  # type: ignore[type-var]

@@ -1,0 +1,68 @@
+"""ImageBind as a reward: how well picture, sound and prompt agree, two by two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self, get_args
+
+from rewards.base import Prompt, Protocol, Reward
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from media.clip import AVClip
+    from rewards.imagebind.encoder import ImageBindEncoder
+
+COSINE_EPS = 1e-6
+
+
+class ImageBindReward(Reward):
+    """Cosines of ImageBind embeddings (facts_imagebind section 7).
+
+    `ib_tv`: prompt and picture; `ib_ta`: prompt of the sound, else the prompt, and sound; `ib_av`: sound and picture.
+    NaN where a clip has no audio track. Under "javisbench" prompts of more than 75 tokens are all embedded alike, and
+    the clips of a sound disturb each other, as in the release.
+    """
+
+    name = "imagebind"
+    version = "1"
+    columns = ("ib_tv", "ib_ta", "ib_av")
+    higher_is_better: ClassVar[dict[str, bool]] = {"ib_tv": True, "ib_ta": True, "ib_av": True}
+    needs = frozenset({"video", "audio", "text"})
+    licence = "CC BY-NC-SA 4.0 (non-commercial)"
+    published = "imagebind_huge.pth"
+    protocols = ("correct", "javisbench")
+
+    def __init__(self, encoder: ImageBindEncoder) -> None:
+        self.encoder = encoder
+        self.version = self.version_under(encoder.protocol)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        protocol: Protocol = "correct",
+    ) -> Self:
+        """From `imagebind_huge.pth` with CLIP's vocabulary file beside it, or a folder with a `config.json` as well."""
+        if protocol not in get_args(Protocol):
+            raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(get_args(Protocol))}.")
+        from rewards.imagebind.loading import load_encoder
+        from rewards.weights import find_weights
+
+        return cls(load_encoder(find_weights(path, cls.name, cls.published), device, dtype, protocol))
+
+    def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+        """Cosines in [-1, 1]. Raises ValueError for a sound of less than 25 ms."""
+        import torch
+        from torch.nn.functional import cosine_similarity
+
+        texts = [prompt.prompt for prompt in prompts]
+        sound_texts = [prompt.audio_prompt or prompt.prompt for prompt in prompts]
+        text, sound_text = self.encoder.texts(texts + sound_texts).chunk(2)  # each (B, embed_dim)
+        video = self.encoder.videos(clips)
+        sound = torch.full_like(video, float("nan"))
+        heard = torch.tensor([clip.has_audio for clip in clips], dtype=torch.bool, device=video.device)
+        sound[heard] = self.encoder.sounds(clip for clip in clips if clip.has_audio)
+        pairs = {"ib_tv": (text, video), "ib_ta": (sound_text, sound), "ib_av": (sound, video)}
+        return {column: cosine_similarity(*pair, eps=COSINE_EPS) for column, pair in pairs.items()}

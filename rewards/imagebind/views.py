@@ -1,0 +1,21 @@
+"""What the front ends hand to the network: the views of one item whose embeddings are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class Views(NamedTuple):
+    """Views of one item; one that the published rule takes several times is here once, with more weight."""
+
+    inputs: Tensor  # (S, ...)
+    weights: Tensor  # float32 (S,), sum 1
+
+    @classmethod
+    def counted(cls, inputs: Tensor, counts: Sequence[int]) -> Self:
+        weights = torch.tensor(counts, dtype=torch.float32, device=inputs.device)
+        return cls(inputs, weights / weights.sum())

@@ -1,0 +1,148 @@
+"""What a person names on the command line, as clips with their sound and prompts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rewards.base import Prompt
+from rewards.decode import ClipFile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+# Headers of the published CSV files -> ours.
+_PUBLISHED_HEADERS = {"id": "prompt_id", "text": "prompt", "audio_text": "audio_prompt", "path": "video_path"}
+_NAMED = 5  # clips named in a message
+
+
+def clip_files(
+    paths: Sequence[Path], sounds: Sequence[Path] | None = None, prompts: Sequence[str] | None = None
+) -> list[ClipFile]:
+    """The clips to score, each under its path, or under its candidate_id where the prompts table tells one.
+
+    Args:
+        paths: media files, and folders, which stand for the video files in them.
+        sounds: one file per clip. Without them, the wav of the same name beside a clip is its sound (`write_clip`
+            leaves it there, lossless), else the clip's own track.
+        prompts: one text for all clips, one per clip, or one name of a CSV, JSONL or Parquet table. In it a clip is
+            found by `video_path`, else by `prompt_id`, which is then its file name without suffix.
+
+    Raises:
+        ValueError: a folder holds no clip, the numbers do not fit, or the table has no row for a clip.
+    """
+    clips = [clip for path in paths for clip in _expand(path)]
+    if sounds is not None and len(sounds) != len(clips):
+        raise ValueError(
+            f"--audio names {len(sounds)} files for {len(clips)} clips. Give one per clip, in their order."
+        )
+    listed = sounds if sounds is not None else [_sound_beside(clip) for clip in clips]
+    keys, asked = _prompts(clips, list(prompts or []))
+    return [
+        ClipFile(key, clip, sound, prompt)
+        for key, clip, sound, prompt in zip(_unique(keys), clips, listed, asked, strict=True)
+    ]
+
+
+def _expand(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+    if not found:
+        raise ValueError(f"The folder {path} holds no clip, which is a file ending in {', '.join(VIDEO_SUFFIXES)}.")
+    return found
+
+
+def _sound_beside(clip: Path) -> Path | None:
+    beside = clip.with_suffix(".wav")
+    return beside if beside != clip and beside.is_file() else None
+
+
+def _prompts(clips: Sequence[Path], given: list[str]) -> tuple[list[str], list[Prompt]]:
+    """Key and prompt of each clip."""
+    if len(given) == 1 and Path(given[0]).suffix.lower() in TABLE_SUFFIXES:
+        return _from_table(clips, Path(given[0]))
+    if len(given) not in (0, 1, len(clips)):
+        raise ValueError(
+            f"--prompts gives {len(given)} texts for {len(clips)} clips. Give one for all, one per clip in their "
+            f"order, or the name of a {', '.join(TABLE_SUFFIXES)} table."
+        )
+    texts = (given or [""]) * (1 if len(given) == len(clips) else len(clips))
+    numbers = {text: str(number) for number, text in enumerate(dict.fromkeys(texts))}
+    return [str(clip) for clip in clips], [Prompt(numbers[text], text) for text in texts]
+
+
+def _from_table(clips: Sequence[Path], path: Path) -> tuple[list[str], list[Prompt]]:
+    table = _read_table(path)
+    rows = [_row_of(clip, table, path) for clip in clips]
+    missing = [str(clip) for clip, row in zip(clips, rows, strict=True) if row is None]
+    if missing:
+        raise ValueError(
+            f"{path} has no prompt for {len(missing)} of {len(clips)} clips: {', '.join(missing[:_NAMED])}"
+            f"{', ...' if len(missing) > _NAMED else ''}. A clip is found by the column video_path, or by prompt_id, "
+            "which is then its file name without suffix."
+        )
+    found = [row for row in rows if row is not None]
+    keys = [row.get("candidate_id") or str(clip) for clip, row in zip(clips, found, strict=True)]
+    return keys, [
+        Prompt(row.get("prompt_id") or row["prompt"], row["prompt"], row.get("audio_prompt") or None) for row in found
+    ]
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """All cells as text, empty ones as ""."""
+    import pandas as pd  # late: not needed for texts
+
+    if not path.is_file():
+        raise ValueError(f"The prompts table {path} does not exist.")
+    try:
+        if path.suffix.lower() == ".csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        elif path.suffix.lower() == ".jsonl":
+            table = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+        else:
+            table = pd.read_parquet(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as {path.suffix}: {error}. Correct the file.") from error
+    table = table.rename(columns={old: new for old, new in _PUBLISHED_HEADERS.items() if new not in table})
+    if "prompt" not in table:
+        raise ValueError(f"{path} has no column 'prompt' (it has: {', '.join(map(str, table))}). Add or rename it.")
+    return table.astype(object).where(table.notna(), "").astype(str)
+
+
+def _row_of(clip: Path, table: pd.DataFrame, path: Path) -> dict[str, str] | None:
+    for matches in _matches(clip, table, path):
+        found = table[matches]
+        if len(found) > 1:
+            raise ValueError(f"{path} has {len(found)} rows for {clip}, and one is wanted. Remove the others.")
+        if len(found):
+            return dict(zip(map(str, table), found.iloc[0], strict=True))
+    return None
+
+
+def _matches(clip: Path, table: pd.DataFrame, path: Path) -> list[pd.Series[bool]]:
+    """Which rows are a clip's: by its path, else by its file name, else by its name without suffix as prompt_id."""
+    found = []
+    if "video_path" in table:
+        named = table["video_path"]
+        wanted = os.path.realpath(clip)
+        found.append(named.map(lambda name: bool(name) and os.path.realpath(path.parent / name) == wanted))
+        found.append(named.map(os.path.basename) == clip.name)
+    if "prompt_id" in table:
+        found.append(table["prompt_id"] == clip.stem)
+    return found
+
+
+def _unique(keys: Sequence[str]) -> list[str]:
+    """The keys; one that comes again gets a number."""
+    seen: dict[str, int] = {}
+    unique = []
+    for key in keys:
+        seen[key] = seen.get(key, 0) + 1
+        unique.append(key if seen[key] == 1 else f"{key} ({seen[key]})")
+    return unique

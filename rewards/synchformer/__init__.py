@@ -1,0 +1,6 @@
+"""Audio-video synchrony by Synchformer: `desync`, in seconds."""
+
+from rewards.synchformer.config import SynchformerConfig
+from rewards.synchformer.reward import SynchformerReward
+
+__all__ = ["SynchformerConfig", "SynchformerReward"]

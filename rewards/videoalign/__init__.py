@@ -1,0 +1,5 @@
+"""VideoReward of VideoAlign: a Qwen2-VL encoder with a linear head, asked for three scores of a clip and its prompt."""
+
+from rewards.videoalign.reward import VideoAlignReward
+
+__all__ = ["VideoAlignReward"]
