@@ -1,10 +1,9 @@
 """The training dataset on disk: one row per pair, flat columns.  Imports neither torch nor datasets."""
 
-from model.latent_schema import NEGATIVE_TEXT_NAME
+from model.latent_schema import MODALITIES, NEGATIVE_TEXT_NAME
 
 __all__ = ["COLUMNS", "MODALITIES", "NEGATIVE_TEXT_NAME", "SIDES"]
 
-MODALITIES = ("video", "audio")
 SIDES = ("chosen", "rejected")
 
 COLUMNS = {

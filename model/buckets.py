@@ -84,13 +84,10 @@ class BucketTable:
         with at least 0.8 of its pixels.
 
         Raises:
-            ValueError: unknown names, or values out of range.
+            ValueError: unknown names, values out of range, or a length that stands there twice.
         """
         rules = {
-            str(resolution): {
-                _read_length(resolution, length): _read_rule(f"{resolution}: {length}", value)
-                for length, value in _as_table(f"The bucket table's {resolution!r}", lengths).items()
-            }
+            str(resolution): _read_lengths(resolution, lengths)
             for resolution, lengths in _as_table("The bucket table", mapping).items()
         }
         return cls(rules, pixel_multiple)
@@ -188,6 +185,21 @@ def _as_table(name: str, value: Any) -> Mapping[Any, Any]:
     return value
 
 
+def _read_lengths(resolution: str, value: Any) -> dict[int, BucketRule]:
+    rules: dict[int, BucketRule] = {}
+    keys: dict[int, Any] = {}  # as the table has them: 33 and "33" are two keys there and one length here
+    for key, rule in _as_table(f"The bucket table's {resolution!r}", value).items():
+        length = _read_length(resolution, key)
+        if length in keys:
+            raise ValueError(
+                f"The bucket table's {resolution!r} has {keys[length]!r} and {key!r}, which are one length with two "
+                "rules: remove one of them."
+            )
+        keys[length] = key
+        rules[length] = _read_rule(f"{resolution}: {key}", rule)
+    return rules
+
+
 def _read_length(resolution: str, length: Any) -> int:
     try:
         return int(str(length))
@@ -198,28 +210,34 @@ def _read_length(resolution: str, length: Any) -> int:
 
 
 def _read_rule(name: str, value: Any) -> BucketRule:
-    known = [field.name for field in fields(BucketRule)]
-    for key in value if isinstance(value, Mapping) else ():
-        if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"The bucket {name} has {key!r}, which nothing reads: did you mean {nearest!r}? "
-                f"Known are {', '.join(known)}."
-            )
+    if isinstance(value, Mapping):
+        _check_names(name, value)
     if not isinstance(value, Mapping) or "batch_size" not in value:
         raise ValueError(
             f"The bucket {name} is {value!r}, which does not tell how many clips make a batch: give "
             "{batch_size: 4}, or {batch_size: 4, keep: 1.0, time: 0.5}."
         )
     batch_size = value["batch_size"]
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"The bucket {name} has batch_size {batch_size!r}: give a number of clips, 1 or more.")
-    for key in value.keys() & {"keep", "time"}:
-        if not (isinstance(value[key], int | float) and 0 <= value[key] <= 1):
+    rule = BucketRule(**value)
+    for key, chance in (("keep", rule.keep), ("time", 1.0 if rule.time is None else rule.time)):
+        if not (isinstance(chance, int | float) and 0 <= chance <= 1):
             raise ValueError(
-                f"The bucket {name} has {key} {value[key]!r}, which is no probability: give a number from 0 to 1."
+                f"The bucket {name} has {key} {chance!r}, which is no probability: give a number from 0 to 1."
             )
-    return BucketRule(**value)
+    return rule
+
+
+def _check_names(name: str, rule: Mapping[Any, Any]) -> None:
+    known = [field.name for field in fields(BucketRule)]
+    for key in rule:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"The bucket {name} has {key!r}, which nothing reads: did you mean {nearest!r}? "
+                f"Known are {', '.join(known)}."
+            )
 
 
 ASPECT_KEYS = {_aspect_key(aspect_ratio): aspect_ratio for aspect_ratio in ASPECT_RATIOS}  # "0.56" -> "9:16"

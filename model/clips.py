@@ -9,17 +9,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from media.clip import MediaError
 from media.probe import probe
+from media.tables import TABLE_FILES, read_table
 from model.clip_folder import read_folder
 from model.clip_reading import VideoFile
 
@@ -193,19 +192,9 @@ def _check_unique(clips: Sequence[Clip], source: Path) -> None:
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
-    readers: dict[str, Callable[[Path], pa.Table]] = {
-        ".csv": _read_csv,
-        ".jsonl": _read_jsonl,
-        ".parquet": pq.read_table,
-    }
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"{path} is no table of clips: give a {', '.join(readers)} file, or a folder of media files.")
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: give a table of clips, or a folder of media files.")
-    try:
-        table = readers[path.suffix.lower()](path)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as {path.suffix}: {error}. Correct the file.") from error
+    columns = {name for names in _COLUMNS.values() for name in names}
+    advice = f"give a {TABLE_FILES}, or a folder of media files"
+    table = read_table(path, columns, "table of clips", advice, lenient=True)
     found = {field: name for field, names in _COLUMNS.items() if (name := _first(names, table.column_names))}
     for field, wanted in (("prompt", {"prompt", "audio_prompt"}), ("video_path", {"video_path", "audio_path"})):
         if not wanted & found.keys():
@@ -218,32 +207,3 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
 
 def _first(names: Sequence[str], there: Sequence[str]) -> str | None:
     return next((name for name in names if name in there), None)
-
-
-def _read_csv(path: Path) -> pa.Table:
-    texts = dict.fromkeys((name for names in _COLUMNS.values() for name in names), pa.string())  # ids like 0017 stay
-    return pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=texts),
-    )
-
-
-def _read_jsonl(path: Path) -> pa.Table:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip():
-            rows.append(_json_row(line, f"{path}, line {number}"))
-    known = {name for names in _COLUMNS.values() for name in names}
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name in known]
-    return pa.table({name: [None if (cell := row.get(name)) is None else str(cell) for row in rows] for name in names})
-
-
-def _json_row(text: str, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error}). Write one object per line.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{where}: holds a {type(content).__name__}. Write one object per line.")
-    return content

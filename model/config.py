@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from model.latent_schema import MODALITIES
 from model.positions import AUDIO_POSITION_RULES, AudioPositionRule
 from model.presets import PRESETS, preset_path
 
 CONFIG_NAME = "config.json"
 FFN = Literal["modality", "shared"]
 
-_MODALITIES_OF_TYPE = {"t2av": ("video", "audio"), "t2v": ("video",), "t2a": ("audio",)}
+_MODALITIES_OF_TYPE = {"t2av": MODALITIES, "t2v": ("video",), "t2a": ("audio",)}
 _RULE_OF_PE_TYPE: dict[str, AudioPositionRule] = {
     "interleave_offset": "ta_rope",
     "vanilla": "vanilla",
@@ -65,7 +66,7 @@ class ModalitySpec:
 class JointDiTConfig:
     """Sizes and switches of the network; the defaults are the published 2.1 B model."""
 
-    modalities: tuple[str, ...] = ("video", "audio")
+    modalities: tuple[str, ...] = MODALITIES
     dim: int = 1536
     ffn_dim: int = 8960
     num_heads: int = 12

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Features
 
+MODALITIES = ("video", "audio")  # in the order of their tokens
 NEGATIVE_TEXT_NAME = "negative_text.safetensors"  # "embeds" (text_len, text_dim) float32, zero where padded
 
 COLUMNS = {

@@ -17,6 +17,7 @@ from media.convert import convert_clip
 from model.codecs import AudioCodec, VideoCodec, load_audio_codec, load_video_codec
 from model.components import Components, Part
 from model.flow import INFERENCE_SHIFT_SCALE, TRAINING_SHIFT_SCALE, guide
+from model.latent_schema import MODALITIES
 from model.latents import AVLatents
 from model.locate import PIPELINE_CONFIG_NAME, base_folder, component_path, load_transformer, transformer_config
 from model.sizes import FRAMES_PER_STEP, ClipSize
@@ -24,7 +25,6 @@ from model.solvers import SolverName, make_solver
 from model.text import TextEmbeddings, TextEncoder
 from model.transformer import JointDiT
 
-MODALITIES = ("video", "audio")
 OUTPUTS = ("clip", "latents", "both")
 
 

@@ -10,9 +10,10 @@ from media.atomic import atomic_write_text
 from media.audio import write_wav
 from media.write import write_clip
 from model.batches import RowKey
+from model.latent_schema import MODALITIES
 from model.latents import AVLatents
 from model.pipeline import JointAVPipeline
-from model.training_data import MODALITIES, LatentDataset, LatentSample
+from model.training_data import LatentDataset, LatentSample
 
 CHECK_FOLDER = "check"
 MAX_NAME_LENGTH = 100

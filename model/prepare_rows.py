@@ -19,12 +19,11 @@ from model.buckets import Bucket
 from model.clip_encoder import ClipEncoder
 from model.clip_samples import ClipDataset, ClipForm, ClipSample
 from model.clips import table_folder
-from model.latent_schema import NEGATIVE_TEXT_NAME
+from model.latent_schema import MODALITIES, NEGATIVE_TEXT_NAME
 from model.locate import PIPELINE_CONFIG_NAME, base_folder
 from model.pipeline import GenerationDefaults, JointAVPipeline, read_defaults
 from model.prepare_config import RowSettings
 from model.prepare_parts import Parts, Row
-from model.training_data import MODALITIES
 
 EPOCH = 0  # whose draws of buckets and windows are kept
 NUM_REASONS_SHOWN = 10

@@ -7,8 +7,7 @@ adapter on attention and feed-forward layers, stage 3 going on with stage 2's.
 import re
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch and peft cost seconds, and configurations need only the names below
-    from peft import LoraConfig
+if TYPE_CHECKING:  # torch costs seconds, and configurations need only the names below
     from torch import nn
 
 # A module is adapted when its dotted name ends with one of these.
@@ -48,16 +47,3 @@ def branch_of(name: str) -> str:
     if match is None:
         return "shared"
     return "audio" if match[1] == "audio_" else "video"
-
-
-def published_lora_config() -> "LoraConfig":
-    """The adapter of stages 2 and 3, for `peft.get_peft_model`, which freezes everything else."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=LORA_R,
-        lora_alpha=LORA_ALPHA,
-        lora_dropout=LORA_DROPOUT,
-        target_modules=list(LORA_TARGET_MODULES),
-        bias="none",
-    )

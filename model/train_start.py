@@ -7,6 +7,7 @@ import torch
 
 from model.checkpoints import load_wan, published_config
 from model.config import SIZES, JointDiTConfig
+from model.latent_schema import MODALITIES
 from model.locate import load_transformer
 from model.lora import attach_adapter
 from model.stages import freeze_for_audio_stage
@@ -46,7 +47,7 @@ def joint_config(config: TrainConfig) -> JointDiTConfig:
 def with_switches(network: JointDiTConfig, config: TrainConfig) -> JointDiTConfig:
     switches: dict[str, Any] = {"ffn": config.ffn, "audio_positions": config.audio_positions}
     chosen = {name: value for name, value in switches.items() if value is not None}
-    return replace(network, modalities=("video", "audio"), **chosen)
+    return replace(network, modalities=MODALITIES, **chosen)
 
 
 def choose_trainable(network: JointDiT, config: TrainConfig) -> "JointDiT | PeftModel":

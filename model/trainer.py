@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from model.ema import WeightAverage
 from model.flow import NUM_TRAIN_TIMESTEPS, add_noise, velocity_target
 from model.joint_trainer import JointTrainer, network_of
+from model.latent_schema import MODALITIES
 from model.optimizers import Muon
 from model.training_args import FlowMatchingConfig
 from model.training_data import FlowCollator, TrainingClips, batch_sampler
@@ -193,7 +194,7 @@ def reshard(model: nn.Module) -> None:
 
 def velocity_errors(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """Modality -> mean squared velocity error per sample (B,), of a batch of `FlowCollator`."""
-    names = [name for name in ("video", "audio") if name in batch]
+    names = [name for name in MODALITIES if name in batch]
     noisy = {name: add_noise(batch[name], batch[f"{name}_noise"], batch["timestep"]) for name in names}
     output = model(
         video=noisy.get("video"),
@@ -211,5 +212,5 @@ def velocity_errors(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Ten
 
 
 def _postfix(logs: Mapping[str, Any]) -> dict[str, str]:
-    shown = {name: logs[f"loss/{name}"] for name in ("video", "audio") if f"loss/{name}" in logs}
+    shown = {name: logs[f"loss/{name}"] for name in MODALITIES if f"loss/{name}" in logs}
     return {name: f"{value:.3f}" for name, value in shown.items()}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from model.flow import TRAINING_SHIFT_SCALE
-from model.training_metrics import MODALITIES
+from model.latent_schema import MODALITIES
 
 OptimizerName = Literal["adamw", "muon"]
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from model.batches import BucketBatchSampler, RowKey
 from model.config import JointDiTConfig
 from model.draws import Draw, draw, stack_texts
-from model.latent_schema import COLUMNS, NEGATIVE_TEXT_NAME
+from model.latent_schema import COLUMNS, MODALITIES, NEGATIVE_TEXT_NAME
 from model.training_args import FlowMatchingConfig
-from model.training_metrics import MODALITIES
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from model.latent_schema import MODALITIES
 from model.stages import branch_of
 
-MODALITIES = ("video", "audio")
 NUM_SIGMA_BINS = 5  # equal parts of the noise level, 0 = data, 1 = noise
 Reduce = Callable[[Tensor], Tensor]  # sum over processes
 

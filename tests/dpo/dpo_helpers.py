@@ -1,6 +1,5 @@
-"""A network and pairs small enough for a step in milliseconds."""
+"""Pairs small enough for a step in milliseconds, and a trainer of them."""
 
-import torch
 from datasets import Dataset, Features
 from peft import LoraConfig
 
@@ -8,63 +7,16 @@ from dpo.config import LORA_TARGET_MODULES, AVDPOConfig
 from dpo.data import PairDataset
 from dpo.prepare import dataset_features
 from dpo.trainer import AVDPOTrainer
-from model.transformer import JointDiT, JointDiTConfig
-
-TEXT_DIM, TEXT_LEN = 12, 6
-VIDEO_SHAPE, AUDIO_SHAPE = (4, 3, 4, 4), (2, 8, 4)
+from tests.small_latents import TRAINING, VIDEO_SHAPE, encoded_rows, negative_text, small_network
 
 
 def tiny_model(seed=0):
-    torch.manual_seed(seed)
-    config = JointDiTConfig(
-        dim=32,
-        ffn_dim=48,
-        num_heads=2,
-        num_layers=2,
-        freq_dim=16,
-        text_dim=TEXT_DIM,
-        text_len=TEXT_LEN,
-        video_channels=VIDEO_SHAPE[0],
-        audio_channels=AUDIO_SHAPE[0],
-    )
-    model = JointDiT(config)
-    for name in ("head", "audio_head"):  # zero at the start: every prediction would be zero
-        torch.nn.init.normal_(model.get_submodule(name).head.weight, std=0.05)
-    return model.eval()
+    return small_network(seed).eval()
 
 
 def make_rows(num_pairs=4, seed=0, video_shape=VIDEO_SHAPE, first_id=0, **changes):
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator).flatten().tolist()
-
-    rows = []
-    for i in range(num_pairs):
-        length = 2 + i % 4
-        row = {
-            "prompt_id": f"p{first_id + i}",
-            "text_embeds": draw(length, TEXT_DIM),
-            "text_length": length,
-            "text_dim": TEXT_DIM,
-            "video_latents_shape": list(video_shape),
-            "audio_latents_shape": list(AUDIO_SHAPE),
-            "num_frames": 9,
-            "height": 32,
-            "width": 32,
-            "fps": 16.0,
-        }
-        for side in ("chosen", "rejected"):
-            row[f"{side}_video_latents"] = draw(*video_shape)
-            row[f"{side}_audio_latents"] = draw(*AUDIO_SHAPE)
-        rows.append(row | changes)
-    return rows
-
-
-def negative_text():
-    text = torch.zeros(TEXT_LEN, TEXT_DIM)
-    text[:3] = torch.randn(3, TEXT_DIM, generator=torch.Generator().manual_seed(99))
-    return text
+    rows = encoded_rows(num_pairs, ["chosen_", "rejected_"], seed, video_shape)
+    return [{"prompt_id": f"p{first_id + index}"} | row | changes for index, row in enumerate(rows)]
 
 
 def make_dataset(rows=None):
@@ -81,25 +33,10 @@ def lora(**changes):
 
 
 def make_trainer(folder, rows=None, model=None, peft_config=None, **settings):
-    config = AVDPOConfig(
-        output_dir=str(folder),
-        **(
-            {
-                "max_steps": 2,
-                "learning_rate": 1e-3,
-                "warmup_steps": 0,
-                "logging_steps": 1,
-                "save_strategy": "no",
-                "use_cpu": True,
-                "disable_tqdm": True,
-                "per_device_train_batch_size": 2,
-            }
-            | settings
-        ),
-    )
+    values = TRAINING | {"output_dir": str(folder), "max_steps": 2, "per_device_train_batch_size": 2}
     return AVDPOTrainer(
         model or tiny_model(),
-        config,
+        AVDPOConfig(**(values | settings)),
         make_dataset(rows),
         peft_config=lora() if peft_config is None else peft_config or None,
     )

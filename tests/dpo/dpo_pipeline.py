@@ -3,7 +3,7 @@
 import numpy as np
 from datasets import Dataset
 from diffusers import AutoencoderKL
-from dpo_helpers import AUDIO_SHAPE, TEXT_DIM, TEXT_LEN, VIDEO_SHAPE, tiny_model
+from dpo_helpers import tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
@@ -12,6 +12,7 @@ from media.write import write_clip
 from model.pipeline import GenerationDefaults, JointAVPipeline
 from model.text import TextEncoder
 from model.tiny_codecs import CodecConfig, FrameGroupVideoCodec, MelAudioCodec
+from tests.small_latents import AUDIO_SHAPE, TEXT_DIM, TEXT_LEN, VIDEO_SHAPE
 
 WORDS = ["<pad>", "<unk>", "a", "red", "blue", "ball", "bounces", "blurry"]
 DEFAULTS = GenerationDefaults(num_frames=9, height=32, width=32, num_inference_steps=1, negative_prompt="blurry")

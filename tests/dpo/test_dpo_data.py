@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 from datasets import Dataset, Features
-from dpo_helpers import AUDIO_SHAPE, TEXT_LEN, VIDEO_SHAPE, identical_pairs, make_dataset, make_rows, tiny_model
+from dpo_helpers import identical_pairs, make_dataset, make_rows, tiny_model
 
 from dpo.data import PairCollator, PairDataset
 from dpo.prepare import dataset_features
@@ -11,6 +11,7 @@ from dpo.trainer import noisy_pairs
 from model.batches import RowKey
 from model.flow import shift_timesteps
 from model.transformer import JointDiT
+from tests.small_latents import AUDIO_SHAPE, TEXT_LEN, VIDEO_SHAPE
 
 
 def collate(dataset, keys, seed=0, **settings):

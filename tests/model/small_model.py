@@ -1,10 +1,11 @@
 """A network small enough for a forward in milliseconds, with heads that predict something."""
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from model.config import JointDiTConfig
-from model.stages import published_lora_config
+from model.train_config import TrainConfig
+from model.train_start import lora_config
 from model.transformer import JointDiT
 
 SMALL = JointDiTConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=24, text_len=6)
@@ -18,9 +19,14 @@ def small_model(config: JointDiTConfig = SMALL, seed: int = 0) -> JointDiT:
     return model
 
 
+def published_adapter() -> LoraConfig:
+    """What a LoRA run trains where its settings do not say otherwise: the adapter of the release."""
+    return lora_config(TrainConfig(model="tiny", dataset="clips", output_dir="run", trainable="lora", use_cpu=True))
+
+
 def small_adapter(model: JointDiT) -> PeftModel:
     """The model with the published kind of adapter, which changes it: fresh ones start as nothing."""
-    adapted = get_peft_model(model, published_lora_config())
+    adapted = get_peft_model(model, published_adapter())
     generator = torch.Generator().manual_seed(1)
     for module in adapted.modules():
         for layer in getattr(module, "lora_B", {}).values():

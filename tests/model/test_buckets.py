@@ -96,6 +96,13 @@ def test_a_size_of_ones_own_takes_clips_of_any_shape_with_about_its_pixels():
     assert [landscape.size(bucket) for bucket in landscape] == [(240, 432)]
 
 
+def test_no_time_is_a_table_without_one():
+    rule = {"batch_size": 2, "keep": 0.5}
+    table = BucketTable.from_dict({"64x64": {33: rule | {"time": None}}})
+    assert table.rule(Bucket("64x64", 33, "1.00")) == BucketRule(2, keep=0.5, time=None)
+    assert list(table) == list(BucketTable.from_dict({"64x64": {33: rule}}))
+
+
 def test_the_order_of_a_table_does_not_matter():
     rule = {"batch_size": 2}
     mapping = {"64x64": {17: rule, 33: rule}, "128x128": {17: rule}}
@@ -120,6 +127,8 @@ def test_the_order_of_a_table_does_not_matter():
         ({"240p": {33: {"keep": 0.5}}}, "240p: 33 .*how many clips make a batch"),
         ({"240p": {33: {"batch_size": 0}}}, "240p: 33 has batch_size 0.*1 or more"),
         ({"240p": {33: {"batch_size": 1.5}}}, "batch_size 1.5"),
+        ({"240p": {33: {"batch_size": True}}}, "240p: 33 has batch_size True: give a number of clips, 1 or more"),
+        ({"240p": {33: {"batch_size": 1}, "33": {"batch_size": 2}}}, "'240p' has 33 and '33', .*remove one"),
         ({"240p": 33}, "'240p' is 33, which holds no buckets.*give resolutions"),
         ({"240p": {}}, "holds no buckets"),
         ({}, "holds no buckets"),

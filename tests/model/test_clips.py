@@ -114,6 +114,15 @@ def test_tables_that_are_none_are_refused(tmp_path, header, rows, message):
         read_clips(write_csv(tmp_path / "t.csv", header, *rows))
 
 
+def test_what_is_no_table_says_what_to_give_in_its_place(tmp_path):
+    for name, message in (("t.xlsx", "is no table of clips"), ("none.csv", "does not exist")):
+        with pytest.raises(ValueError, match=rf"{name} {message}.*: give a \.csv, .*, or a folder of media files\."):
+            read_clips(tmp_path / name)
+    (tmp_path / "t.jsonl").write_text('{"file": "a.mp4", "caption": "x", "tags": [1]}\n')
+    with pytest.raises(ValueError, match=r"no column 'video_path' or 'path' \(it has: file, caption, tags\)"):
+        read_clips(tmp_path / "t.jsonl")
+
+
 def test_fingerprint_moves_with_the_table_and_changes_with_a_caption(tmp_path):
     prints = []
     for name, text in (("x", "ball"), ("y", "ball"), ("z", "cube")):

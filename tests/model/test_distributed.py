@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from latent_rows import make_rows, save_dataset, small_network
+from latent_rows import make_rows, save_dataset
 from rank import run_rank
 from test_train import flags, losses, sample_flags, sampled, save_model  # noqa: F401
 
@@ -22,6 +22,7 @@ from model.callbacks import read_log
 from model.launch import run_on_ray
 from model.locate import load_transformer
 from model.train import main
+from tests.small_latents import small_network
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes" / "accelerate"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from latent_rows import CONFIG, make_rows, save_dataset, small_network
+from latent_rows import make_rows, save_dataset
 from safetensors.torch import load_file
 
 from media.audio import read_wav
@@ -24,6 +24,7 @@ from model.train import main
 from model.train_config import TrainConfig
 from model.train_plan import estimate_memory
 from model.train_start import choose_trainable
+from tests.small_latents import CONFIG, small_network
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("video_codec", "audio_codec", "text_encoder")

@@ -4,17 +4,19 @@ import re
 
 import pytest
 import torch
-from latent_rows import AUDIO_SHAPE, CONFIG, make_dataset, make_rows, read_lines, settings, small_network
+from latent_rows import make_dataset, make_rows, read_lines, settings
 from safetensors.torch import load_file
+from small_model import published_adapter
 from transformers import TrainerCallback
 
 from model.batches import RowKey
 from model.callbacks import read_log
 from model.ema import EMA_NAME
 from model.lora import attach_adapter
-from model.stages import branch_of, freeze_for_audio_stage, published_lora_config
+from model.stages import branch_of, freeze_for_audio_stage
 from model.trainer import FlowMatchingTrainer, velocity_errors
 from model.training_data import FlowCollator
+from tests.small_latents import AUDIO_SHAPE, CONFIG, small_network
 
 TIMES = re.compile("per_second|memory|runtime|train_loss|flos")
 
@@ -105,7 +107,7 @@ def test_killed_and_resumed_run_repeats_the_losses_bit_for_bit(tmp_path):
 
 def test_lora_run_resumes_bit_for_bit_with_dropout(tmp_path):
     def adapted():
-        return attach_adapter(small_network(), published_lora_config(), seed=3)
+        return attach_adapter(small_network(), published_adapter(), seed=3)
 
     changes = {"max_steps": 5, "save_strategy": "steps", "save_steps": 2, "ema_decay": 0.9}
     make_trainer(tmp_path / "whole", adapted(), **changes).train()

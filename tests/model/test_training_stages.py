@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 from peft import get_peft_model
-from small_model import SMALL, inputs, small_model
+from small_model import SMALL, inputs, published_adapter, small_model
 
 from model.config import SIZES
-from model.stages import freeze_for_audio_stage, published_lora_config
+from model.stages import freeze_for_audio_stage
 from model.transformer import JointDiT
 
 ADAPTED = re.compile(r"\.((self|cross)_attn\.[qkvo]|(audio_)?ffn\.[02])\.lora_[AB]\.")
@@ -38,7 +38,7 @@ def test_stage_1_of_the_published_size_trains_the_published_number():
 def test_stages_2_and_3_train_the_adapter_alone():
     model = small_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    adapted = get_peft_model(model, published_lora_config())
+    adapted = get_peft_model(model, published_adapter())
     for module in adapted.modules():  # B starts at zero, and then A gets no gradient
         for layer in getattr(module, "lora_B", {}).values():
             torch.nn.init.normal_(layer.weight, std=0.1)
@@ -52,8 +52,10 @@ def test_stages_2_and_3_train_the_adapter_alone():
 
 
 def test_the_adapter_of_the_published_size_has_the_published_number():
+    config = published_adapter()
+    assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (64, 16, 0.05, "none")
     with torch.device("meta"):
-        adapted = get_peft_model(JointDiT(SIZES["javisdit_pp"]), published_lora_config())
+        adapted = get_peft_model(JointDiT(SIZES["javisdit_pp"]), config)
     trained = [p for p in adapted.parameters() if p.requires_grad]
     assert (len(trained), sum(p.numel() for p in trained)) == (720, 127_795_200)
 
