@@ -2,7 +2,8 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-RUN := runs/demo
+REWARDS := verifiable
+RUN := runs/demo$(if $(filter-out verifiable,$(REWARDS)),-$(REWARDS))
 MODEL := tiny
 TUNED := $(RUN)/dpo
 
@@ -12,6 +13,7 @@ export TOKENIZERS_PARALLELISM = false
 
 help:
 	@echo "make demo   the whole alignment loop on the tiny preset, results under $(RUN)"
+	@echo "            (REWARDS=learned: scored by the tiny networks of the four learned rewards)"
 	@echo "make test   ruff, mypy and the test suite"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make clean  removes $(RUN)"
@@ -27,7 +29,7 @@ $(STAMP): pyproject.toml
 demo: install
 	$(PYTHON) -m synthetic.make --config recipes/tiny/prompts.yaml --output $(RUN)/prompts
 	$(PYTHON) -m synthetic.make --config recipes/tiny/held_out.yaml --output $(RUN)/held_out
-	$(PYTHON) -m pipeline.run --config recipes/tiny/pipeline.yaml --prompts $(RUN)/prompts/prompts.parquet --model $(MODEL) --output_dir $(RUN)/preferences
+	$(PYTHON) -m pipeline.run --config recipes/tiny/pipeline.yaml --prompts $(RUN)/prompts/prompts.parquet --model $(MODEL) --output_dir $(RUN)/preferences --rewards $(REWARDS)
 	$(PYTHON) -m dpo.prepare --pairs $(RUN)/preferences/pairs --model $(MODEL) --output $(RUN)/training
 	$(PYTHON) -m dpo.train --config recipes/tiny/dpo.yaml --model $(MODEL) --dataset $(RUN)/training --output_dir $(TUNED)
 	$(PYTHON) -m pipeline.run --config recipes/tiny/evaluate.yaml --prompts $(RUN)/held_out/prompts.parquet --model $(MODEL) --output_dir $(RUN)/evaluation/sft

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,13 @@ class Reward(ABC):
 
     @classmethod
     def version_under(cls, protocol: Protocol) -> str:
-        """The version of scores that were made under a protocol: another one where the protocol changes them."""
+        """The version of scores that were made under a protocol: another one where the protocol changes them.
+
+        Raises:
+            ValueError: there is no such protocol.
+        """
+        if protocol not in get_args(Protocol):
+            raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(get_args(Protocol))}.")
         return f"{cls.version}+{protocol}" if protocol != "correct" and protocol in cls.protocols else cls.version
 
     @classmethod

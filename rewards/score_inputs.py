@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from media.tables import TABLE_FILES, read_table
 from rewards.base import Prompt
 from rewards.decode import ClipFile
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
+_COLUMNS = ("candidate_id", "prompt_id", "prompt", "audio_prompt", "video_path")
 # Headers of the published CSV files -> ours.
 _PUBLISHED_HEADERS = {"id": "prompt_id", "text": "prompt", "audio_text": "audio_prompt", "path": "video_path"}
 _NAMED = 5  # clips named in a message
@@ -94,48 +93,40 @@ def _from_table(clips: Sequence[Path], path: Path) -> tuple[list[str], list[Prom
     ]
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """All cells as text, empty ones as ""."""
-    import pandas as pd  # late: not needed for texts
-
-    if not path.is_file():
-        raise ValueError(f"The prompts table {path} does not exist.")
-    try:
-        if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        elif path.suffix.lower() == ".jsonl":
-            table = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
-        else:
-            table = pd.read_parquet(path)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as {path.suffix}: {error}. Correct the file.") from error
-    table = table.rename(columns={old: new for old, new in _PUBLISHED_HEADERS.items() if new not in table})
-    if "prompt" not in table:
-        raise ValueError(f"{path} has no column 'prompt' (it has: {', '.join(map(str, table))}). Add or rename it.")
-    return table.astype(object).where(table.notna(), "").astype(str)
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """The rows under our headers, with the columns that are read here: cells as text, empty ones as ""."""
+    table = read_table(
+        path,
+        {*_COLUMNS, *_PUBLISHED_HEADERS},
+        "prompts table",
+        f"give --prompts texts, or a {TABLE_FILES}",
+        lenient=True,
+    )
+    renamed = {old: new for old, new in _PUBLISHED_HEADERS.items() if new not in table.column_names}
+    names = [renamed.get(name, name) for name in table.column_names]
+    if "prompt" not in names:
+        raise ValueError(f"{path} has no column 'prompt' (it has: {', '.join(table.column_names)}). Add or rename it.")
+    used = [names.index(name) for name in _COLUMNS if name in names]  # by number: a header may come twice
+    rows = table.rename_columns(names).select(used).to_pylist()
+    return [{name: "" if cell is None else str(cell) for name, cell in row.items()} for row in rows]
 
 
-def _row_of(clip: Path, table: pd.DataFrame, path: Path) -> dict[str, str] | None:
-    for matches in _matches(clip, table, path):
-        found = table[matches]
+def _row_of(clip: Path, rows: Sequence[dict[str, str]], path: Path) -> dict[str, str] | None:
+    """The row of a clip: by its path, else by its file name, else by its name without suffix as prompt_id."""
+    wanted = os.path.realpath(clip)
+    named = [row.get("video_path", "") for row in rows]
+    ways: tuple[Iterable[bool], ...] = (
+        (name != "" and os.path.realpath(path.parent / name) == wanted for name in named),
+        (os.path.basename(name) == clip.name for name in named),
+        (row.get("prompt_id") == clip.stem for row in rows),
+    )
+    for is_its in ways:
+        found = [*compress(rows, is_its)]
         if len(found) > 1:
             raise ValueError(f"{path} has {len(found)} rows for {clip}, and one is wanted. Remove the others.")
-        if len(found):
-            return dict(zip(map(str, table), found.iloc[0], strict=True))
+        if found:
+            return found[0]
     return None
-
-
-def _matches(clip: Path, table: pd.DataFrame, path: Path) -> list[pd.Series[bool]]:
-    """Which rows are a clip's: by its path, else by its file name, else by its name without suffix as prompt_id."""
-    found = []
-    if "video_path" in table:
-        named = table["video_path"]
-        wanted = os.path.realpath(clip)
-        found.append(named.map(lambda name: bool(name) and os.path.realpath(path.parent / name) == wanted))
-        found.append(named.map(os.path.basename) == clip.name)
-    if "prompt_id" in table:
-        found.append(table["prompt_id"] == clip.stem)
-    return found
 
 
 def _unique(keys: Sequence[str]) -> list[str]:

@@ -23,8 +23,13 @@ SAVE_STEPS = 200
 class RewardTask(Protocol):
     """What one reward is taught."""
 
-    name: str  # of the reward
-    batch_size: int  # scenes of a step
+    @property
+    def name(self) -> str:
+        """Of the reward."""
+
+    @property
+    def batch_size(self) -> int:
+        """Scenes of a step."""
 
     def network(self) -> nn.Module:
         """A new network, of random weights."""
@@ -34,7 +39,7 @@ class RewardTask(Protocol):
         seeds."""
 
     def save(self, network: Any, folder: Path) -> None:
-        """Writes a folder that the reward loads, weights in half precision."""
+        """Writes a folder that the reward loads."""
 
 
 def train(task: RewardTask, num_steps: int, learning_rate: float, folder: Path, seed: int) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pickle
 import re
 from collections.abc import Iterator, Mapping
@@ -11,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from media.atomic import atomic_path, atomic_write_text
 from media.state_files import StateFiles, fill_module, misfit_error
-from rewards.audiobox.config import AudioBoxConfig, make_config, read_config
+from rewards.audiobox.config import AudioBoxConfig
 from rewards.audiobox.network import AestheticsNetwork
-from rewards.weights import CONFIG_NAME
+from rewards.config_file import read_fields, with_fields
+from rewards.weights import CONFIG_NAME, WEIGHTS_NAME, save_weights
 
-SAFETENSORS_NAME = "model.safetensors"
 TORCH_NAME = "checkpoint.pt"
 TORCH_PREFIX = "model."  # of the names in it
 
@@ -48,7 +45,7 @@ _RENAMES = (
 _ALWAYS_FLOAT32 = ("wavlm.feature_extractor.conv_layers.0.", "proj_layer.", "layer_weights.")
 
 
-def load_network(path: Path, dtype: str = "float32") -> AestheticsNetwork:
+def load_network(path: Path, dtype: torch.dtype = torch.float32) -> AestheticsNetwork:
     """The network of a checkpoint, on the CPU.
 
     Args:
@@ -59,17 +56,13 @@ def load_network(path: Path, dtype: str = "float32") -> AestheticsNetwork:
     Raises:
         ValueError: there is no such file, it cannot be read without running code, or it is not of this network.
     """
-    encoder_dtype = getattr(torch, dtype, None)
-    if not isinstance(encoder_dtype, torch.dtype) or not encoder_dtype.is_floating_point:
-        raise ValueError(f"dtype is {dtype!r}: give a floating type such as 'float32' or 'bfloat16'.")
     file = _find_file(path)
     stored: StateFiles | Mapping[str, Tensor]
     if (content := _read_torch(file)) is not None:
         config, stored = _torch_config(content, file), _torch_state(content, file)
         shapes = {name: tuple(tensor.shape) for name, tensor in stored.items()}
     else:
-        config_path = file.with_name(CONFIG_NAME)
-        config = read_config(config_path) if config_path.is_file() else AudioBoxConfig()
+        config = read_fields(file.with_name(CONFIG_NAME), AudioBoxConfig())
         stored = StateFiles(file)
         shapes = stored.shapes
     with torch.device("meta"):
@@ -79,17 +72,13 @@ def load_network(path: Path, dtype: str = "float32") -> AestheticsNetwork:
     if error := misfit_error(wanted, shapes, str(file), "AudioBox-Aesthetics", shapes):
         raise error  # before any data is read, and in the names of the file
     tensors = stored.tensors() if isinstance(stored, StateFiles) else _copies(stored)
-    fill_module(network, _cast(((ours[name], tensor) for name, tensor in tensors), encoder_dtype), str(file))
+    fill_module(network, _cast(((ours[name], tensor) for name, tensor in tensors), dtype), str(file))
     return network.eval()
 
 
 def save_network(network: AestheticsNetwork, folder: Path) -> None:
     """Write a network in the published layout: `config.json` and `model.safetensors`, float32 under published names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(dataclasses.asdict(network.config), indent=2)
-    atomic_write_text(folder / CONFIG_NAME, config + "\n")
-    with atomic_path(folder / SAFETENSORS_NAME) as path:
-        save_file(published_state(network), path)
+    save_weights(folder, network.config, published_state(network))
 
 
 def published_state(network: AestheticsNetwork) -> dict[str, Tensor]:
@@ -108,10 +97,10 @@ def published_name(name: str) -> str:
 def _find_file(path: Path) -> Path:
     if path.is_file():
         return path
-    for name in (SAFETENSORS_NAME, TORCH_NAME):
+    for name in (WEIGHTS_NAME, TORCH_NAME):
         if (path / name).is_file():
             return path / name
-    raise ValueError(f"{path} holds neither {SAFETENSORS_NAME} nor {TORCH_NAME}: give the folder or file that does.")
+    raise ValueError(f"{path} holds neither {WEIGHTS_NAME} nor {TORCH_NAME}: give the folder or file that does.")
 
 
 def _read_torch(file: Path) -> dict[str, Any] | None:
@@ -123,7 +112,7 @@ def _read_torch(file: Path) -> dict[str, Any] | None:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{file} was not opened: it is damaged, or holds Python objects beside its tensors, which could run code "
-            f"when read. Take {SAFETENSORS_NAME} and {CONFIG_NAME} of the same repository instead: "
+            f"when read. Take {WEIGHTS_NAME} and {CONFIG_NAME} of the same repository instead: "
             "python -m model.fetch --components audiobox --output weights --accept_licences"
         ) from error
     return content if isinstance(content, dict) and isinstance(content.get("state_dict"), dict) else None
@@ -133,12 +122,12 @@ def _torch_config(content: dict[str, Any], file: Path) -> AudioBoxConfig:
     """From `model_cfg`, which holds training's settings too, and `target_transform`."""
     settings = content.get("model_cfg")
     if not isinstance(settings, dict):
-        raise ValueError(f"{file} has no table model_cfg, so that its network is unknown: take {SAFETENSORS_NAME}.")
+        raise ValueError(f"{file} has no table model_cfg, so that its network is unknown: take {WEIGHTS_NAME}.")
     known = {entry.name for entry in dataclasses.fields(AudioBoxConfig)}
     fields = {key: value for key, value in settings.items() if key in known}
     if "target_transform" in content:
         fields["target_transform"] = content["target_transform"]
-    return make_config(fields, f"model_cfg in {file}")
+    return with_fields(AudioBoxConfig(), fields, f"{file}: model_cfg")
 
 
 def _torch_state(content: dict[str, Any], file: Path) -> dict[str, Tensor]:

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 AXES = ("CE", "CU", "PC", "PQ")  # content enjoyment and usefulness, production complexity and quality
 
@@ -80,7 +73,7 @@ class AudioBoxConfig:
     proj_dropout: float = 0
     nth_layer: int = 13  # layer results that a head weighs
     use_weighted_layer_sum: bool = True
-    precision: str = "32"  # without effect, upstream too: the dtype is chosen when loading
+    precision: str | int = "32"  # without effect, upstream too: the dtype is chosen when loading
     normalize_embed: bool = True  # to length 1, before the head
     output_dim: int = 1
     freeze_encoder: bool = True  # concerns upstream's training alone
@@ -104,45 +97,10 @@ class AudioBoxConfig:
             self._check_transform(axis)
 
     def _check_transform(self, axis: str) -> None:
-        entry = self.target_transform.get(axis) if isinstance(self.target_transform, Mapping) else None
+        entry = self.target_transform.get(axis)
         values = [entry.get(key) for key in ("mean", "std")] if isinstance(entry, Mapping) else [None]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             raise ValueError(
                 f"target_transform gives {entry!r} for the axis {axis}: each of {', '.join(AXES)} needs numbers `mean` "
                 "and `std`, without which a prediction is no score."
             )
-
-
-def read_config(path: Path) -> AudioBoxConfig:
-    """The configuration in a `config.json`; fields that it leaves out are as published.
-
-    Raises:
-        ValueError: it is no JSON object, has a field that nothing reads, or a value that cannot be built.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON file ({error}): fetch it again.") from error
-    return make_config(content, str(path))
-
-
-def make_config(content: Any, source: str) -> AudioBoxConfig:
-    """The configuration of a dictionary of its fields; `source` is what the error messages call it."""
-    _check_fields(content, AudioBoxConfig, source)
-    given = content.get("wavlm", {})
-    _check_fields(given, EncoderConfig, f"wavlm in {source}")
-    sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    try:
-        return AudioBoxConfig(**{**content, "wavlm": EncoderConfig(**sizes)})
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{source} describes no network that can be built: {error}") from error
-
-
-def _check_fields(content: Any, kind: type[Any], source: str) -> None:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{source} is {type(content).__name__}, not a table of the fields of {kind.__name__}.")
-    known = [entry.name for entry in dataclasses.fields(kind)]
-    for key in content:
-        if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{source} has {key!r}, which nothing reads: did you mean {nearest!r}?")

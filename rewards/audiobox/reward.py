@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self, get_args
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from rewards.base import Prompt, Protocol, Reward
-from rewards.weights import find_weights
+from rewards.weights import find_weights, float_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from media.clip import AVClip
     from rewards.audiobox.network import AestheticsNetwork
     from rewards.audiobox.windows import Windows
-
-PUBLISHED_NAME = "audiobox-aesthetics"  # of the folder that `model.fetch` makes
 
 
 class AudioBoxReward(Reward):
@@ -36,16 +34,15 @@ class AudioBoxReward(Reward):
     higher_is_better: ClassVar[dict[str, bool]] = dict.fromkeys(columns, True)
     needs = frozenset({"audio"})
     licence = "CC BY 4.0"
+    published = "audiobox-aesthetics"
+    protocols = ("correct", "javisbench")
 
     MICRO_BATCH: ClassVar[int] = 8  # windows in one forward; a full-size one takes about 0.2 GB
 
     def __init__(self, network: AestheticsNetwork, protocol: Protocol = "correct") -> None:
-        if protocol not in get_args(Protocol):
-            raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(get_args(Protocol))}.")
         self.network = network.eval()
         self.protocol = protocol
-        if protocol != "correct":
-            self.version = f"{type(self).version}+{protocol}"
+        self.version = self.version_under(protocol)
 
     @classmethod
     def load(
@@ -65,7 +62,7 @@ class AudioBoxReward(Reward):
         """
         from rewards.audiobox.checkpoint import load_network
 
-        network = load_network(find_weights(path, cls.name, PUBLISHED_NAME), dtype)
+        network = load_network(find_weights(path, cls.name, cls.published), float_dtype(dtype))
         return cls(network.to(device), protocol)
 
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 Modality = Literal["vision", "text", "audio", "depth", "thermal", "imu"]
 MODALITIES: tuple[Modality, ...] = ("vision", "text", "audio", "depth", "thermal", "imu")
 MLP_RATIO = 4
 FRAMES_PER_TOKEN = 2
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,40 +127,3 @@ class ImageBindConfig:
     depth: ImageConfig = ImageConfig(width=384, blocks=12, heads=8)
     thermal: ImageConfig = ImageConfig(width=768, blocks=12, heads=12)
     imu: ImuConfig = ImuConfig(width=512, blocks=6, heads=8)
-
-
-def read_config(path: Path) -> ImageBindConfig:
-    """The published sizes, changed by what the file says; all published where there is no such file.
-
-    Raises:
-        ValueError: the file is no JSON, holds an unknown key, or a value that is no whole number.
-    """
-    if not path.is_file():
-        return ImageBindConfig()
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON file ({error}): write it again, or remove it.") from error
-    return _replaced(ImageBindConfig(), values, str(path))
-
-
-def _replaced(base: T, values: Any, where: str) -> T:
-    """`base`, a dataclass, with the fields that `values` names replaced, also in dataclasses inside it."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} holds {values!r} where an object with fields of {type(base).__name__} belongs.")
-    known = [field.name for field in dataclasses.fields(base)]  # type: ignore[arg-type]
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"{where} has an unknown key {key!r}; the nearest that is known is {nearest!r}. If the file belongs to "
-                "another model, move the weights to a folder of their own."
-            )
-        current = getattr(base, key)
-        if dataclasses.is_dataclass(current):
-            value = _replaced(current, value, f"{where}: {key}")
-        elif not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{where} sets {key} to {value!r}: give a whole number.")
-        changes[key] = value
-    return dataclasses.replace(base, **changes)  # type: ignore[type-var]

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from media.atomic import atomic_path, atomic_write_text
 from media.state_files import StateFiles, fill_module
 from rewards.base import Protocol
-from rewards.imagebind.config import MODALITIES, Modality, read_config
+from rewards.config_file import read_fields
+from rewards.imagebind.config import MODALITIES, ImageBindConfig, Modality
 from rewards.imagebind.encoder import ImageBindEncoder
 from rewards.imagebind.network import ImageBind
 from rewards.imagebind.tokenizer import load_tokenizer
-from rewards.weights import CONFIG_NAME
+from rewards.weights import CONFIG_NAME, save_weights
 
-WEIGHTS_NAME = "model.safetensors"
 USED: tuple[Modality, ...] = ("vision", "text", "audio")
 PARTS = ("preprocessors", "trunks", "heads", "postprocessors")
 
 
 def load_encoder(
-    path: Path, device: str = "cpu", dtype: str = "float32", protocol: Protocol = "correct"
+    path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, protocol: Protocol = "correct"
 ) -> ImageBindEncoder:
     """The text, vision and audio parts of a checkpoint; tensors of its other modalities are passed over.
 
@@ -36,21 +32,17 @@ def load_encoder(
         ValueError: weights or tokenizer are missing, or do not fit each other.
     """
     folder = path if path.is_dir() else path.parent
-    config = read_config(folder / CONFIG_NAME)
+    config = read_fields(folder / CONFIG_NAME, ImageBindConfig())
     tokenizer = load_tokenizer(folder, config.text.context_length)
     with torch.device("meta"):
         network = ImageBind(config, USED)
-    _fill(network, path, device, _float_dtype(dtype))
+    _fill(network, path, device, dtype)
     return ImageBindEncoder(network, tokenizer, protocol)
 
 
 def save_encoder(encoder: ImageBindEncoder, folder: Path) -> None:
     """Writes `model.safetensors`, `config.json` with all sizes, and the tokenizer: what `load_encoder` reads."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in encoder.network.state_dict().items()}
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        save_file(state, temporary)
-    atomic_write_text(folder / CONFIG_NAME, json.dumps(dataclasses.asdict(encoder.network.config), indent=2) + "\n")
+    save_weights(folder, encoder.network.config, encoder.network.state_dict())
     encoder.tokenizer.save(folder)
 
 
@@ -60,10 +52,3 @@ def _fill(network: ImageBind, path: Path, device: str, dtype: torch.dtype) -> No
     passed_over = tuple(f"modality_{part}.{name}." for part in PARTS for name in unused)
     tensors = ((name, tensor) for name, tensor in files.tensors(dtype, device) if not name.startswith(passed_over))
     fill_module(network, tensors, str(path), files.shapes)
-
-
-def _float_dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name, None)
-    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype={name!r} is no float type of torch: give 'float32', 'bfloat16' or 'float16'.")
-    return dtype

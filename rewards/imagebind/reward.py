@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self, get_args
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from rewards.base import Prompt, Protocol, Reward
+from rewards.weights import find_weights, float_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,12 +46,10 @@ class ImageBindReward(Reward):
         protocol: Protocol = "correct",
     ) -> Self:
         """From `imagebind_huge.pth` with CLIP's vocabulary file beside it, or a folder with a `config.json` as well."""
-        if protocol not in get_args(Protocol):
-            raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(get_args(Protocol))}.")
         from rewards.imagebind.loading import load_encoder
-        from rewards.weights import find_weights
 
-        return cls(load_encoder(find_weights(path, cls.name, cls.published), device, dtype, protocol))
+        found = find_weights(path, cls.name, cls.published)
+        return cls(load_encoder(found, device, float_dtype(dtype), protocol))
 
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """Cosines in [-1, 1]. Raises ValueError for a sound of less than 25 ms."""

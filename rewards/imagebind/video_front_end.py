@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from rewards.clip_colours import normalise
 from rewards.imagebind.config import FRAMES_PER_TOKEN, VisionConfig
 from rewards.imagebind.views import Views
 
 CLIP_S, NUM_CLIPS = 2, 5
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue in [0, 1]
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 def video_views(video: np.ndarray, fps: float, config: VisionConfig, device: torch.device) -> Views:
@@ -60,7 +59,7 @@ def resize_frames(frames: Tensor, size: int) -> Tensor:
     long = math.floor(max(height, width) / min(height, width) * size)
     shape = (long, size) if width < height else (size, long)
     pictures = frames.permute(0, 3, 1, 2).float() / 255
-    return _normalised(F.interpolate(pictures, shape, mode="bilinear", align_corners=False))
+    return normalise(F.interpolate(pictures, shape, mode="bilinear", align_corners=False))
 
 
 def three_crops(clips: Tensor, size: int) -> Tensor:
@@ -83,7 +82,7 @@ def three_crops(clips: Tensor, size: int) -> Tensor:
 def frame_pictures(video: np.ndarray, size: int) -> Tensor:
     """Every frame as a picture: uint8 (T, H, W, 3) -> float32 (T, 3, size, size)."""
     pictures = torch.from_numpy(np.stack([resize_frame(frame, size) for frame in video]))
-    return _normalised(pictures.permute(0, 3, 1, 2).float() / 255)
+    return normalise(pictures.permute(0, 3, 1, 2).float() / 255)
 
 
 def resize_frame(frame: np.ndarray, size: int) -> np.ndarray:
@@ -94,9 +93,3 @@ def resize_frame(frame: np.ndarray, size: int) -> np.ndarray:
     resized = Image.fromarray(frame).resize(shape, Image.Resampling.BICUBIC)
     left, top = (round((length - size) / 2) for length in shape)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
-
-
-def _normalised(pictures: Tensor) -> Tensor:
-    """Colours in [0, 1] (N, 3, H, W) -> the range that the network was trained on."""
-    mean, deviation = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (MEAN, DEVIATION))
-    return (pictures - mean) / deviation

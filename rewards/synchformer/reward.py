@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from rewards.base import Prompt, Protocol, Reward
-from rewards.weights import find_weights
+from rewards.weights import find_weights, float_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,8 +37,6 @@ class SynchformerReward(Reward):
     def __init__(self, network: Synchformer, protocol: Protocol = "correct") -> None:
         from rewards.synchformer.windows import offset_grid
 
-        if protocol not in self.protocols:
-            raise ValueError(f"protocol={protocol!r} is none of {', '.join(self.protocols)}. Choose one of them.")
         self.network = network.eval().requires_grad_(False)
         self.protocol = protocol
         self.version = self.version_under(protocol)
@@ -58,7 +56,7 @@ class SynchformerReward(Reward):
         Raises:
             ValueError: there are no weights, they are those of another model, or `dtype` is no float type.
         """
-        from rewards.synchformer.loading import float_dtype, load_network
+        from rewards.synchformer.loading import load_network
 
         found = find_weights(path, cls.name, cls.published)
         return cls(load_network(found, device, float_dtype(dtype)), protocol)

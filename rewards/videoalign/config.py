@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rewards.config_file import as_object, read_fields, read_object, with_fields
+from rewards.weights import CONFIG_NAME
+
 MODEL_CONFIG_NAME = "model_config.json"  # upstream's own
-OVERRIDES_NAME = "config.json"  # ours: what differs from the published network, for smaller ones
+OVERRIDES_NAME = CONFIG_NAME  # ours: what differs from the published network, for smaller ones
 DIMENSIONS = ("VQ", "MQ", "TA")
 PUBLISHED_TEMPLATE_SHA256 = "fdb6309bac618dd0c8b1b589d3a0970a974f7856eecbb355a190b2dce54af700"
 POOLINGS = ("special", "last", "mean")
@@ -32,7 +33,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
-                f"text_config: hidden_size {self.hidden_size} does not split into {self.num_attention_heads} attention "
+                f"hidden_size {self.hidden_size} does not split into {self.num_attention_heads} attention "
                 "heads of even size. Change one of the two."
             )
 
@@ -72,36 +73,47 @@ class VisionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoAlignConfig:
-    """A whole checkpoint: network, front end and how it was adapted."""
+class Overrides:
+    """What upstream's own file leaves open: it has one size of network, and one text to evaluate by."""
 
     text_config: TextConfig = field(default_factory=TextConfig)
     vision_config: VisionConfig = field(default_factory=VisionConfig)
+    min_frame_pixels: int = 128 * 28 * 28  # wins over max_frame_pixels for small frames
+    prompt_template_sha256: str = PUBLISHED_TEMPLATE_SHA256
+
+    def __post_init__(self) -> None:
+        if self.min_frame_pixels < 1:
+            raise ValueError(f"min_frame_pixels is {self.min_frame_pixels}, but must be positive.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoAlignConfig(Overrides):
+    """A whole checkpoint: network, front end and how it was adapted."""
+
     output_dim: int = 1  # values of the head per token
     pooling: str = "special"
     fps: float = 2.0  # frames sampled per second of the clip, unless num_frames is given
     num_frames: float | None = None  # frames sampled per clip
     max_frame_pixels: int = 448 * 448
-    min_frame_pixels: int = 128 * 28 * 28  # wins over max_frame_pixels for small frames
     lora_r: int = 64
     lora_alpha: float = 128.0
     use_rslora: bool = False
     base_model: str = "Qwen/Qwen2-VL-2B-Instruct"
-    prompt_template_sha256: str = PUBLISHED_TEMPLATE_SHA256
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.pooling not in POOLINGS:
             raise ValueError(f"reward_token is {self.pooling!r}, but must be one of {', '.join(POOLINGS)}.")
         allowed = (1, 3) if self.pooling == "special" else (3,)
         if self.output_dim not in allowed:
             raise ValueError(
                 f"output_dim is {self.output_dim}, but three scores by reward_token {self.pooling!r} need "
-                f"{' or '.join(map(str, allowed))}. Correct {MODEL_CONFIG_NAME}."
+                f"{' or '.join(map(str, allowed))}."
             )
-        if not (self.fps > 0 and self.max_frame_pixels > 0 and self.min_frame_pixels > 0 and self.lora_r > 0):
+        if not (self.fps > 0 and self.max_frame_pixels > 0 and self.lora_r > 0):
             raise ValueError(
-                f"fps {self.fps}, max_frame_pixels {self.max_frame_pixels}, min_frame_pixels {self.min_frame_pixels} "
-                f"and lora_r {self.lora_r} must all be positive. Correct {MODEL_CONFIG_NAME} or {OVERRIDES_NAME}."
+                f"fps {self.fps}, max_frame_pixels {self.max_frame_pixels} and lora_r {self.lora_r} must all be "
+                "positive. Correct the one that is not."
             )
 
     @property
@@ -113,12 +125,12 @@ def read_config(folder: Path) -> VideoAlignConfig:
     """The configuration of a checkpoint's root folder.
 
     `model_config.json` is upstream's file, of which the sections data_config, model_config and peft_lora_config are
-    read (section 8). `config.json` beside it is optional and ours: text_config, vision_config, min_frame_pixels and
-    prompt_template_sha256 where they differ from the published ones.
+    read (section 8). `config.json` beside it is optional and ours: the fields of `Overrides` that differ from the
+    published ones.
 
     Raises:
         ValueError: model_config.json is missing or asks for something that is not supported; config.json has a key
-            that is not known.
+            that is not known; a value in one of them has the wrong type.
     """
     path = folder / MODEL_CONFIG_NAME
     if not path.is_file():
@@ -126,25 +138,26 @@ def read_config(folder: Path) -> VideoAlignConfig:
             f"{folder} holds no {MODEL_CONFIG_NAME}, so it is no VideoReward folder. Give the folder that holds that "
             "file and checkpoint-N/, as fetched from KwaiVGI/VideoReward."
         )
-    published = json.loads(path.read_text(encoding="utf-8"))
-    data, model, lora = (published.get(name) or {} for name in ("data_config", "model_config", "peft_lora_config"))
+    published = read_object(path)
+    data, model, lora = (
+        as_object(published.get(name) or {}, f"{path}: {name}")
+        for name in ("data_config", "model_config", "peft_lora_config")
+    )
     _check_supported(path, data)
-    overrides_path = folder / OVERRIDES_NAME
-    overrides = json.loads(overrides_path.read_text(encoding="utf-8")) if overrides_path.is_file() else {}
     settings = {
         **{name: data[name] for name in ("fps", "num_frames", "max_frame_pixels") if data.get(name) is not None},
         **{name: lora[name] for name in ("lora_r", "lora_alpha", "use_rslora") if lora.get(name) is not None},
         "output_dim": model.get("output_dim", 1),
         "pooling": "special" if model.get("use_special_tokens", True) else model.get("reward_token", "last"),
         "base_model": model.get("model_name_or_path") or VideoAlignConfig.base_model,
-        **_read_overrides(overrides_path, overrides),
     }
-    return VideoAlignConfig(**settings)
+    overrides = read_fields(folder / OVERRIDES_NAME, Overrides())
+    return with_fields(VideoAlignConfig(**vars(overrides)), settings, str(path))
 
 
 def _check_supported(path: Path, data: Mapping[str, Any]) -> None:
-    dimensions = data.get("eval_dim", DIMENSIONS)
-    if isinstance(dimensions, str) or tuple(dimensions) != DIMENSIONS:
+    dimensions = data.get("eval_dim", list(DIMENSIONS))
+    if dimensions != list(DIMENSIONS):
         raise ValueError(
             f"{path}: eval_dim is {dimensions!r}, but this reward's columns are {', '.join(DIMENSIONS)} in this order. "
             "Give a checkpoint that was trained for all three."
@@ -155,22 +168,3 @@ def _check_supported(path: Path, data: Mapping[str, Any]) -> None:
             f"{path}: sample_type is {sample_type!r}, but only 'uniform', which the published checkpoint uses, is "
             "supported here."
         )
-
-
-def _read_overrides(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    known = ("text_config", "vision_config", "min_frame_pixels", "prompt_template_sha256")
-    _check_known(f"{path}", overrides, known)
-    read = dict(overrides)
-    for name, kind in (("text_config", TextConfig), ("vision_config", VisionConfig)):
-        if name in read:
-            _check_known(f"{path}: {name}", read[name], [one.name for one in fields(kind)])
-            read[name] = kind(**read[name])
-    return read
-
-
-def _check_known(where: str, given: Mapping[str, Any], known: tuple[str, ...] | list[str]) -> None:
-    for key in given:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
-            raise ValueError(f"{where} has an unknown key {key!r}: {hint}")

@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from media.clip import AVClip
+from rewards.clip_colours import normalise
 from rewards.videoalign.config import VideoAlignConfig, VisionConfig
 
 MIN_FRAMES = 4  # sampled by rate, where the clip has as many
 MAX_FRAMES = 768
 MAX_ASPECT = 200
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 FRAMES_AT_ONCE = 16  # resized together, so that a long clip in HD does not fill the memory
 
 
@@ -55,7 +54,7 @@ def video_patches(clip: AVClip, plan: FramePlan, vision: VisionConfig, device: s
     indices = [*plan.indices, *plan.indices[-1:] * (-len(plan.indices) % vision.temporal_patch_size)]
     frames = torch.from_numpy(np.ascontiguousarray(clip.video[indices])).to(device)  # (T, H, W, 3)
     resized = [resize(part.permute(0, 3, 1, 2), plan.height, plan.width) for part in frames.split(FRAMES_AT_ONCE)]
-    return patch_rows(normalise(torch.cat(resized)), vision)
+    return patch_rows(normalise(torch.cat(resized) / 255), vision)
 
 
 def sample_frames(total: int, video_fps: float, fps: float, num_frames: float | None = None) -> tuple[int, ...]:
@@ -121,12 +120,6 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
     """
     resized = F.interpolate(frames.float(), size=(height, width), mode="bicubic", antialias=True, align_corners=False)
     return resized.clamp_(0, 255).round_()
-
-
-def normalise(frames: Tensor) -> Tensor:
-    """Float32 (T, 3, H, W) in 0..255 to CLIP's zero mean and unit variance per colour."""
-    mean, std = (frames.new_tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
-    return (frames / 255 - mean) / std
 
 
 def patch_rows(frames: Tensor, vision: VisionConfig) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from rewards.base import Prompt, Protocol, Reward
-from rewards.weights import find_weights
+from rewards.weights import find_weights, float_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,13 +26,13 @@ class VideoAlignReward(Reward):
     do not compare.
     """
 
-    name: ClassVar[str] = "videoalign"
+    name = "videoalign"
     version = "1"
-    columns: ClassVar[tuple[str, ...]] = ("visual_quality", "motion_quality", "text_alignment")
+    columns = ("visual_quality", "motion_quality", "text_alignment")
     higher_is_better: ClassVar[dict[str, bool]] = dict.fromkeys(columns, True)
-    needs: ClassVar[frozenset[str]] = frozenset({"video", "text"})
-    licence: ClassVar[str] = "Apache-2.0 (weights), MIT (code)"
-    published: ClassVar[str] = "VideoReward"
+    needs = frozenset({"video", "text"})
+    licence = "Apache-2.0 (weights), MIT (code)"
+    published = "VideoReward"
 
     tokens_at_once: ClassVar[int] = 16_384  # of a forward pass, padding included; a longer clip goes alone
 
@@ -62,16 +62,12 @@ class VideoAlignReward(Reward):
         Raises:
             ValueError: something is missing or does not fit; the message says what, and where to get it.
         """
-        import torch
         from transformers import AutoTokenizer
 
         from rewards.videoalign.config import read_config
         from rewards.videoalign.prompt import ChatTokenizer, read_template
         from rewards.videoalign.weights import find_checkpoint, load_network
 
-        network_dtype = getattr(torch, dtype, None)
-        if not isinstance(network_dtype, torch.dtype) or not network_dtype.is_floating_point:
-            raise ValueError(f"dtype is {dtype!r}: give a floating type such as 'float32' or 'bfloat16'.")
         folder = find_checkpoint(find_weights(path, cls.name, cls.published))
         config = read_config(folder.root)
         template = read_template(folder.root, config.prompt_template_sha256)
@@ -80,7 +76,7 @@ class VideoAlignReward(Reward):
             raise ValueError(f"{tokenizer_folder} is missing. Fetch or copy it from where {folder.step} came.")
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
         chat = ChatTokenizer(tokenizer, template, has_reward_tokens=config.pooling == "special")
-        network = load_network(folder, config, chat.ids, device, network_dtype)
+        network = load_network(folder, config, chat.ids, device, float_dtype(dtype))
         return cls(network.eval().requires_grad_(False), chat, config, device)
 
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ class VideoAlignTask:
 
     @cached_property
     def chat(self) -> ChatTokenizer:
-        return ChatTokenizer(_word_tokenizer(), TEMPLATE, has_reward_tokens=True)
+        return ChatTokenizer(word_tokenizer(), TEMPLATE, has_reward_tokens=True)
 
     def network(self) -> VideoAlignNetwork:
         return VideoAlignNetwork(VIDEOALIGN, self.chat.ids)
@@ -79,7 +79,7 @@ class VideoAlignTask:
         """The published layout, without LoRA."""
         step = folder / "checkpoint-1"
         step.mkdir(parents=True, exist_ok=True)
-        _word_tokenizer().save_pretrained(step / "tokenizer")
+        word_tokenizer().save_pretrained(step / "tokenizer")
         state = {name: tensor.half().contiguous() for name, tensor in published_state(network).items()}
         with atomic_path(step / "model.safetensors") as path:
             save_file(state, path)
@@ -111,7 +111,7 @@ class VideoAlignTask:
         return Sample(ids, video_patches(clip, plan, VIDEOALIGN.vision_config), plan.grid)
 
 
-def _word_tokenizer() -> PreTrainedTokenizerFast:
+def word_tokenizer() -> PreTrainedTokenizerFast:
     """One token per word of the captions, the template and the chat."""
     marks = (PAD, UNKNOWN, *CONTROL_TOKENS, *REWARD_TOKENS)
     template = pre_tokenizers.Whitespace().pre_tokenize_str(TEMPLATE)

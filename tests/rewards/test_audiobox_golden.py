@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from media.state_files import fill_module
 from rewards.audiobox import AudioBoxReward, windows
 from rewards.audiobox.checkpoint import published_name
-from rewards.audiobox.config import AXES, AudioBoxConfig, make_config
+from rewards.audiobox.config import AXES, AudioBoxConfig
 from rewards.audiobox.encoder import count_valid_frames, layer_results
 from rewards.audiobox.network import AestheticsNetwork
 from tests.golden_files import FOLDERS, Golden, golden_path
@@ -41,7 +41,7 @@ class Cases:
                 audio = F.pad(pcm.float() / 32768, (0, clip["samples"] - pcm.shape[1])).numpy()
                 self.clips[index] = clip_of(audio, clip["sample_rate"])
         settings = {**self.facts["constructor"], "target_transform": self.facts["target_transform"]}
-        self.reward = RecordingReward(procedural_network(make_config(settings, "ab_cases.json"), self.facts["seed"]))
+        self.reward = RecordingReward(procedural_network(AudioBoxConfig(**settings), self.facts["seed"]))
         self.scores = self.reward.score(list(self.clips.values()), [])
         self.windows, self.predictions = self.reward.windows, self.reward.predictions
         self.rows = torch.isin(self.golden["window_clip"], torch.tensor(list(self.clips)))  # of the window table

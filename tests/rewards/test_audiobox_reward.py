@@ -203,12 +203,18 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"proj_num_layers": 5}, r"'proj_num_layers'.* did you mean 'proj_num_layer'"),
-        ({"wavlm": {"hidden_sizes": 32}}, r"wavlm in .*'hidden_sizes'.* did you mean 'hidden_size'"),
-        ({"wavlm": {"hidden_size": 100}}, r"hidden_size 100 does not divide into num_attention_heads 12"),
+        ({"proj_num_layers": 5}, r"config\.json has an unknown key 'proj_num_layers': did you mean 'proj_num_layer'"),
+        (
+            {"wavlm": {"hidden_sizes": 32}},
+            r"config\.json: wavlm has an unknown key 'hidden_sizes': did you mean 'hidden_size'",
+        ),
+        (
+            {"wavlm": {"hidden_size": 100}},
+            r"config\.json: wavlm: hidden_size 100 does not divide into num_attention_heads 12",
+        ),
         ({"nth_layer": 13}, r"encoder of 3 layers has 4 results"),
         ({"proj_act_fn": "relu"}, r"proj_act_fn is 'relu'"),
-        ({"target_transform": None}, r"axis CE: each of CE, CU, PC, PQ needs numbers"),
+        ({"target_transform": {}}, r"axis CE: each of CE, CU, PC, PQ needs numbers"),
     ],
 )
 def test_a_configuration_that_cannot_be_built_is_refused(folder, change, message):

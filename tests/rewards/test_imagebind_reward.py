@@ -172,11 +172,11 @@ def test_weights_of_other_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"vison": {}}, r"unknown key 'vison'; the nearest that is known is 'vision'"),
+        ({"vison": {}}, r"unknown key 'vison': did you mean 'vision'"),
         ({"vision": {"depth": 3}}, r"config\.json: vision has an unknown key 'depth'"),
         ({"text": {"blocks": "two"}}, r"sets blocks to 'two': give a whole number"),
-        ({"audio": 3}, r"holds 3 where an object with fields of AudioConfig belongs"),
-        ({"vision": {"heads": 7}}, r"width 1280 cannot be shared by 7 heads"),
+        ({"audio": 3}, r"config\.json: audio holds 3 where an object belongs"),
+        ({"vision": {"heads": 7}}, r"config\.json: vision: width 1280 cannot be shared by 7 heads"),
         ({"vision": {"patch_size": 15}}, r"image_size 224 is no multiple of patch_size 15"),
     ],
 )

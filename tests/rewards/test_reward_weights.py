@@ -18,3 +18,10 @@ def test_a_file_of_another_name_can_be_given_itself(tmp_path):
 def test_missing_weights_come_with_the_command_that_fetches_them(path):
     with pytest.raises(ValueError, match=r"model\.fetch --components synchformer"):
         find_weights(path, "synchformer", "synchformer_state_dict.pth")
+
+
+@pytest.mark.parametrize("path", [None, "nowhere"])
+def test_missing_weights_of_a_reward_of_others_are_theirs_to_get(path):
+    with pytest.raises(ValueError, match=r"'sharpness'.*the folder that holds it as 'sharpness\.pth'") as caught:
+        find_weights(path, "sharpness", "sharpness.pth")
+    assert "model.fetch" not in str(caught.value)

@@ -115,6 +115,16 @@ def test_prompts_from_a_table_by_path_and_by_id(tmp_path, capsys, kind):
     assert words["0017.mp4"] == "1.0000"
 
 
+def test_other_columns_of_a_table_may_hold_anything(tmp_path, capsys):
+    clips = write_clips(tmp_path, a=40, b=80)
+    rows = [{"prompt_id": "a", "prompt": "one two", "tags": [1]}, {"prompt_id": "b", "prompt": 17, "tags": "x"}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    status, out, _ = run(capsys, *clips, *named("Words"), "--prompts", tmp_path / "p.jsonl")
+    assert status == 0
+    assert "2.0000" in out
+    assert "1.0000" in out
+
+
 def test_the_output_file_holds_scores_directions_and_what_made_them(tmp_path, capsys):
     clips = write_clips(tmp_path, a=40, b=160)
     (tmp_path / "weighted.txt").write_text("3")
@@ -152,7 +162,7 @@ def test_the_same_clip_twice_asks_which_prompt_fits(tmp_path, capsys):
         ([*named("Words"), "--prompts", "a", "b", "c"], ["3 texts for 2 clips"]),
         ([*named("Peak"), "--audio", "a.wav"], ["1 files for 2 clips"]),
         ([*named("Words"), "--prompts", "none.csv"], ["none.csv does not exist"]),
-        ([*named("Weighted")], ["'weighted' needs weights", "model.fetch"]),
+        ([*named("Weighted")], ["'weighted' needs weights", "'weighted.txt'"]),
         ([*named("Weighted"), "--reward_weights", "nowhere"], ["'nowhere'", "do not exist"]),
         (["--rewards", "learnt", "--prompts", "x"], ["Did you mean 'learned'"]),
         ([*named("Shade", "Shade")], ["named twice"]),

@@ -101,7 +101,7 @@ def test_the_benchmark_looks_at_four_seconds_however_long_a_clip_is():
     assert torch.equal(released.offset_distribution([clip]), released.offset_distribution([longer]))
     assert not torch.equal(right.offset_distribution([clip]), right.offset_distribution([longer]))
     assert released.version != right.version == SynchformerReward.version
-    with pytest.raises(ValueError, match=r"'javis' is none of correct, javisbench"):
+    with pytest.raises(ValueError, match=r"protocol is 'javis': choose one of correct, javisbench"):
         small_reward("javis")
 
 
@@ -187,7 +187,7 @@ def test_bfloat16_gives_nearly_the_same(tmp_path):
     found = coarse.offset_distribution(CLIPS)
     assert found.dtype == scores(coarse, CLIPS).dtype == torch.float32
     assert (found - exact.offset_distribution(CLIPS))[SOUNDING].abs().max() < 0.1
-    with pytest.raises(ValueError, match=r"dtype='int8' is no float type"):
+    with pytest.raises(ValueError, match=r"dtype is 'int8': give a floating type"):
         SynchformerReward.load(str(tmp_path), dtype="int8")
 
 
@@ -225,13 +225,12 @@ def test_another_model_is_refused_by_what_it_looks_like(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"visual_widht": 96}', r"'visual_widht'.*did you mean 'visual_width'"),
-        ('{"visual_width": "96"}', r"visual_width='96', but it must be int"),
+        ('{"visual_widht": 96}', r"unknown key 'visual_widht': did you mean 'visual_width'"),
+        ('{"visual_width": "96"}', r"sets visual_width to '96': give a whole number"),
         ('{"visual_width": 97}', r"visual_width=97 is no multiple of visual_heads=12"),
         ('{"fps": 24}', r"no whole number of samples"),
         ('{"mel_frames": 64}', r"mel_frames=64 is less than the 65 frames"),
         ('{"visual_depth": 0}', r"visual_depth is 0, but must be positive"),
-        ("[", r"is no JSON file"),
     ],
 )
 def test_a_wrong_config_is_refused(tmp_path, content, message):

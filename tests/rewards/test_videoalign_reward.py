@@ -174,6 +174,7 @@ def test_settings_that_are_not_supported_are_refused(tmp_path):
             ({"sample_type": "multi_pts"}, {}, r"sample_type is 'multi_pts'"),
             ({"eval_dim": ["MQ", "VQ", "TA"]}, {}, r"columns are VQ, MQ, TA in this order"),
             ({"fps": 0.0}, {}, r"must all be positive"),
+            ({"fps": "2"}, {}, r"model_config\.json sets fps to '2': give a number"),
             ({}, {"output_dim": 2}, r"output_dim is 2, but .* need 1 or 3"),
             ({}, {"use_special_tokens": False, "reward_token": "mean"}, r"output_dim is 1, but .* need 3"),
         ]
@@ -183,6 +184,9 @@ def test_settings_that_are_not_supported_are_refused(tmp_path):
     root = write_folder(tmp_path / "keys", {})
     write_overrides(root, text_config={"num_hiden_layers": 2})
     with pytest.raises(ValueError, match=r"unknown key 'num_hiden_layers': did you mean 'num_hidden_layers'"):
+        read_config(root)
+    write_overrides(root, fps=8.0)  # belongs into upstream's file
+    with pytest.raises(ValueError, match=r"/config\.json has an unknown key 'fps'"):
         read_config(root)
 
 

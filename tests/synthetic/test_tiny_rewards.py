@@ -1,0 +1,36 @@
+"""The shipped rewards against what can go wrong with held-out clips; `docs/results.md` has the same on more of them."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from rewards.synchformer import SynchformerReward
+from synthetic.corrupt import shift_sound
+from synthetic.render import render_clip
+from synthetic.reward_trials import FIRST_SEED, report, run_trials
+from synthetic.scene import scene_from_seed
+from synthetic.train_rewards import TASKS
+
+NUM_SCENES = 50
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_clean_clips_rank_over_clips_gone_wrong(name):
+    trials = run_trials(name, "tiny", NUM_SCENES)
+    by_column = defaultdict(list)
+    for trial in trials:
+        by_column[trial.column].append(trial.value)
+    if name == "synchformer":
+        assert by_column.pop("share of clips")[0] >= 0.8, report(trials)
+    for column, areas in by_column.items():
+        assert np.mean(areas) >= 0.9, f"{column}\n{report(trials)}"
+
+
+def test_the_tiny_synchformer_hears_how_late_a_sound_is():
+    reward = SynchformerReward.load("tiny")
+    clips = [render_clip(scene_from_seed(FIRST_SEED + index)) for index in range(12)]
+    for delay in (0.0, 0.4, 0.8):
+        offsets = reward.offset_distribution([shift_sound(clip, delay) for clip in clips]).argmax(dim=1)
+        early = reward.offsets_s[offsets].numpy()  # > 0 where the sound comes before the picture
+        assert np.mean(np.abs(early + delay) < 0.1) >= 0.8, delay
