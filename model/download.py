@@ -1,5 +1,6 @@
 """One file: received over as many connections as it takes, checked, and only then given its final name."""
 
+import ast
 import hashlib
 import os
 import shutil
@@ -50,6 +51,16 @@ class RemoteFile:
     sha256: str | None
     git_sha1: str | None = None  # all that the hub knows of the content of its small files
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold an access token
+    constant: str | None = None  # whose text the file is, where the origin is Python source; it is never run
+    python_size: int | None = None  # of that source
+
+    @property
+    def transfer_size(self) -> int:
+        return self.size if self.python_size is None else self.python_size
+
+    @property
+    def description(self) -> str:
+        return f"{self.origin}" if self.constant is None else f"{self.constant} in {self.origin}"
 
 
 def obtain(file: RemoteFile, path: Path) -> str:
@@ -72,10 +83,12 @@ def obtain(file: RemoteFile, path: Path) -> str:
     else:
         _download(file.origin, part, file)
     try:
+        if file.constant is not None:
+            part.write_bytes(_text_of(file.constant, part.read_bytes()))
         sha256 = checked_sha256(part, file)
     except MismatchError as error:
         part.unlink()
-        raise ValueError(f"{file.origin} {error}. It has been removed; run again to fetch it anew.") from error
+        raise ValueError(f"{file.description} {error}. It has been removed; run again to fetch it anew.") from error
     os.replace(part, path)
     return sha256
 
@@ -138,12 +151,24 @@ def _git_sha1(path: Path, size: int) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.sha1(b"blob %d\0" % size)).hexdigest()
 
 
+def _text_of(constant: str, python: bytes) -> bytes:
+    """The text that Python source assigns to a constant, in UTF-8. The source is parsed, and never run."""
+    try:
+        for statement in ast.parse(python).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))) if name == constant:
+                    return text.encode("utf-8")
+    except (SyntaxError, ValueError) as error:
+        raise MismatchError(f"cannot be read ({error})") from error
+    raise MismatchError("is no text")
+
+
 def _download(url: str, part: Path, file: RemoteFile) -> None:
     """Receives what `part` lacks, over new connections for as long as each brings some of it.
 
     Not by `hf_hub_download`: since huggingface_hub's PR 4228 it begins an interrupted file anew in the next process.
     """
-    while (received := received_bytes(part)) < file.size or not part.exists():
+    while (received := received_bytes(part)) < file.transfer_size or not part.exists():
         try:
             patiently(lambda: _append(url, part, file))
             return
@@ -174,7 +199,7 @@ def _append(url: str, part: Path, file: RemoteFile) -> None:
 def _progress(file: RemoteFile, offset: int) -> tqdm:
     seconds = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(
-        total=file.size,
+        total=file.transfer_size,
         initial=offset,
         desc=file.path,
         unit="B",

@@ -22,7 +22,7 @@ from media.atomic import atomic_write_text
 from media.cli import echo, parse_config
 from model.download import RemoteFile, UnreachableError, obtain, part_path, received_bytes
 from model.mirrors import list_files
-from model.sources import GENERATION, PIPELINE, SOURCES, Component, HubRepo, WebFile
+from model.sources import GENERATION, PIPELINE, SOURCES, Component, Source
 
 LOCK_NAME = "fetched.json"
 PIPELINE_NAME = "pipeline.json"
@@ -76,7 +76,10 @@ def fetch(config: FetchConfig, sources: Mapping[str, Component] = SOURCES) -> No
     if not (config.accept_licences or config.dry_run):
         _refuse_non_commercial(wanted)
     lock = _read_lock(config.output)
-    plans = {name: _plan(name, component.source, config, lock) for name, component in wanted.items()}
+    plans = {
+        name: [file for source in component.sources for file in _plan(name, source, config, lock)]
+        for name, component in wanted.items()
+    }
     _check_space([file for plan in plans.values() for file in plan], config)
     if config.dry_run:
         return
@@ -110,14 +113,13 @@ def main(argv: Sequence[str] | None = None, sources: Mapping[str, Component] = S
 
 def _print_components(components: Mapping[str, Component], output: Path) -> None:
     for name, component in components.items():
-        source = component.source
         limits = ", no commercial use" if component.non_commercial else ""
-        revision = "" if isinstance(source, WebFile) else f" at {source.revision or 'its newest revision'}"
         echo(f"{name}: {component.purpose}")
         echo(f"  licence: {component.licence}{limits}")
-        echo(f"  source: {source.name}{revision}")
-        for destination in source.destinations:
-            echo(f"  file: {output / destination}")
+        for source in component.sources:
+            echo(f"  source: {source.description}")
+            for destination in source.destinations:
+                echo(f"  file: {output / destination}")
 
 
 def _refuse_non_commercial(components: Mapping[str, Component]) -> None:
@@ -129,8 +131,8 @@ def _refuse_non_commercial(components: Mapping[str, Component]) -> None:
         )
 
 
-def _plan(name: str, source: HubRepo | WebFile, config: FetchConfig, lock: Lock) -> list[RemoteFile]:
-    """The component's files. Once all were fetched, the lock file knows them, and no server is asked."""
+def _plan(name: str, source: Source, config: FetchConfig, lock: Lock) -> list[RemoteFile]:
+    """The component's files of one source. Once all were fetched, the lock file knows them, and no server is asked."""
     locked = [
         RemoteFile(path=path, origin=None, **{key: entry[key] for key in ("source", "revision", "size", "sha256")})
         for path, entry in lock.items()
@@ -149,7 +151,7 @@ def _check_space(files: Sequence[RemoteFile], config: FetchConfig) -> None:
     missing = [file for file in files if not (config.output / file.path).exists()]
     needed = 0
     for file in missing:
-        needed += file.size - received_bytes(part_path(config.output / file.path))
+        needed += file.transfer_size - received_bytes(part_path(config.output / file.path))
         if config.dry_run:
             echo(f"{config.output / file.path}: {_bytes(file.size)}")
     existing = next(folder for folder in (config.output, *config.output.absolute().parents) if folder.exists())

@@ -1,6 +1,7 @@
 """Which files a source consists of, and where each is read: on the hub, on the web, or in a local mirror of them."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -10,10 +11,10 @@ from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import build_hf_headers
 
 from model.download import PART_SUFFIX, TIMEOUT_S, BusyError, RemoteFile, UnreachableError, is_busy, patiently
-from model.sources import HubRepo, WebFile
+from model.sources import HubRepo, PythonText, Source, WebFile
 
 
-def list_files(source: HubRepo | WebFile, mirror: str | Path | None, revision: str | None) -> list[RemoteFile]:
+def list_files(source: Source, mirror: str | Path | None, revision: str | None) -> list[RemoteFile]:
     """The files of a source at a revision (None: the newest).
 
     Args:
@@ -25,7 +26,7 @@ def list_files(source: HubRepo | WebFile, mirror: str | Path | None, revision: s
         UnreachableError: when the hub does not answer.
     """
     if isinstance(source, WebFile):
-        return [_web_file(source, _in_mirror(source, mirror) if isinstance(mirror, Path) else source.name)]
+        return [_web_file(source, mirror if isinstance(mirror, Path) else None)]
     return _in_folder(source, mirror, revision) if isinstance(mirror, Path) else _on_hub(source, mirror, revision)
 
 
@@ -111,15 +112,20 @@ def _included(repo: HubRepo, names: Iterable[str], where: str) -> list[str]:
     return included
 
 
-def _in_mirror(source: WebFile, mirror: Path) -> Path:
-    path = mirror / source.destinations[0]
-    if not path.is_file():
-        raise ValueError(f"{mirror} has no {path.name}. Copy {source.name} there.")
-    return path
-
-
-def _web_file(source: WebFile, origin: str | Path) -> RemoteFile:
+def _web_file(source: WebFile, mirror: Path | None) -> RemoteFile:
     [path] = source.destinations
-    return RemoteFile(
+    origin = source.name if mirror is None else _in_mirror(source, mirror)
+    file = RemoteFile(
         path=path, origin=origin, source=source.name, revision=None, size=source.size, sha256=source.sha256
     )
+    if isinstance(source, PythonText) and PurePosixPath(origin).name == source.file_name:
+        return replace(file, constant=source.constant, python_size=source.python_size)
+    return file
+
+
+def _in_mirror(source: WebFile, mirror: Path) -> Path:
+    places = dict.fromkeys((*source.destinations, source.file_name))  # of a text: itself, or its Python file
+    for place in places:
+        if (mirror / place).is_file():
+            return mirror / place
+    raise ValueError(f"{mirror} has no {' and no '.join(places)}. Copy {source.name} there.")

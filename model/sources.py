@@ -1,4 +1,4 @@
-"""Where the published weights lie: for each component its repository or address, revision, hashes and licence.
+"""Where the published weights lie: for each component its repositories and addresses, revisions, hashes and licence.
 
 Revisions and hashes are those that public manifests of several projects agree on. None means that no such agreement
 was found: `model.fetch` then takes the newest revision, and its lock file keeps which one that was.
@@ -27,19 +27,51 @@ class HubRepo:
     def destinations(self) -> tuple[str, ...]:
         return tuple(f"{self.folder}/{path}" for path in self.include)
 
+    @property
+    def description(self) -> str:
+        return f"{self.name} at {self.revision or 'its newest revision'}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class WebFile:
     """One file of a plain web server."""
 
-    name: str  # the address
+    name: str  # the address, whose last part names the file
     size: int
     sha256: str
     revision: None = None
 
     @property
+    def file_name(self) -> str:
+        return self.name.split("/")[-1]
+
+    @property
     def destinations(self) -> tuple[str]:
-        return (self.name.split("/")[-1],)
+        return (self.file_name,)
+
+    @property
+    def description(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonText(WebFile):
+    """A text that is published only as a constant of a Python file. Size and hash are those of the text in UTF-8."""
+
+    constant: str
+    python_size: int  # of the file at the address, which is parsed and never run
+    destination: str  # of the text, in the output folder
+
+    @property
+    def destinations(self) -> tuple[str]:
+        return (self.destination,)
+
+    @property
+    def description(self) -> str:
+        return f"the text {self.constant} in {self.name}"
+
+
+Source = HubRepo | WebFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +80,7 @@ class Component:
 
     purpose: str
     licence: str
-    source: HubRepo | WebFile
+    sources: tuple[Source, ...]
     non_commercial: bool = False
 
 
@@ -61,111 +93,147 @@ SOURCES: Mapping[str, Component] = {
     "transformer": Component(
         purpose="the joint audio-video network with its LoRA",
         licence="MIT (weights), Apache-2.0 (code)",
-        source=HubRepo(name="JavisVerse/JavisDiT-v1.0-jav", include=("model/*", "lora/*")),
+        sources=(HubRepo(name="JavisVerse/JavisDiT-v1.0-jav", include=("model/*", "lora/*")),),
     ),
     "video_codec": Component(
         purpose="the Wan2.1 video autoencoder",
         licence="Apache-2.0",
-        source=HubRepo(
-            name=WAN,
-            revision=WAN_REVISION,
-            include=("Wan2.1_VAE.pth",),
-            sha256={"Wan2.1_VAE.pth": "38071ab59bd94681c686fa51d75a1968f64e470262043be31f7a094e442fd981"},
+        sources=(
+            HubRepo(
+                name=WAN,
+                revision=WAN_REVISION,
+                include=("Wan2.1_VAE.pth",),
+                sha256={"Wan2.1_VAE.pth": "38071ab59bd94681c686fa51d75a1968f64e470262043be31f7a094e442fd981"},
+            ),
         ),
     ),
     "text_encoder": Component(
         purpose="the UMT5-XXL encoder and its tokenizer",
         licence="Apache-2.0",
-        source=HubRepo(
-            name=WAN,
-            revision=WAN_REVISION,
-            include=("models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/*"),
-            sha256={
-                "models_t5_umt5-xxl-enc-bf16.pth": "7cace0da2b446bbbbc57d031ab6cf163a3d59b366da94e5afe36745b746fd81d",
-                "google/umt5-xxl/special_tokens_map.json": (
-                    "7b8a9f5040adb67b5805abdfd42c1f8d0f3d0e711f10726580eb3789cd0ad61d"
-                ),
-                "google/umt5-xxl/spiece.model": "e3909a67b780650b35cf529ac782ad2b6b26e6d1f849d3fbb6a872905f452458",
-                "google/umt5-xxl/tokenizer.json": "6e197b4d3dbd71da14b4eb255f4fa91c9c1f2068b20a2de2472967ca3d22602b",
-                "google/umt5-xxl/tokenizer_config.json": (
-                    "ed9a3a8b0faa71a70a32847e0435fe036e6e112d4df4edb7bb48a921e344dc05"
-                ),
-            },
+        sources=(
+            HubRepo(
+                name=WAN,
+                revision=WAN_REVISION,
+                include=("models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/*"),
+                sha256={
+                    "models_t5_umt5-xxl-enc-bf16.pth": (
+                        "7cace0da2b446bbbbc57d031ab6cf163a3d59b366da94e5afe36745b746fd81d"
+                    ),
+                    "google/umt5-xxl/special_tokens_map.json": (
+                        "7b8a9f5040adb67b5805abdfd42c1f8d0f3d0e711f10726580eb3789cd0ad61d"
+                    ),
+                    "google/umt5-xxl/spiece.model": "e3909a67b780650b35cf529ac782ad2b6b26e6d1f849d3fbb6a872905f452458",
+                    "google/umt5-xxl/tokenizer.json": (
+                        "6e197b4d3dbd71da14b4eb255f4fa91c9c1f2068b20a2de2472967ca3d22602b"
+                    ),
+                    "google/umt5-xxl/tokenizer_config.json": (
+                        "ed9a3a8b0faa71a70a32847e0435fe036e6e112d4df4edb7bb48a921e344dc05"
+                    ),
+                },
+            ),
         ),
     ),
     "audio_codec": Component(
         purpose="the mel autoencoder and vocoder of AudioLDM2",
         licence="CC BY-NC-SA 4.0",
         non_commercial=True,
-        source=HubRepo(
-            name="cvssp/audioldm2",
-            revision="c8e7e189d324425c05c4c2f81214041ef4107983",
-            include=(
-                "vae/config.json",
-                "vae/diffusion_pytorch_model.safetensors",
-                "vocoder/config.json",
-                "vocoder/model.safetensors",
+        sources=(
+            HubRepo(
+                name="cvssp/audioldm2",
+                revision="c8e7e189d324425c05c4c2f81214041ef4107983",
+                include=(
+                    "vae/config.json",
+                    "vae/diffusion_pytorch_model.safetensors",
+                    "vocoder/config.json",
+                    "vocoder/model.safetensors",
+                ),
             ),
         ),
     ),
     "wan_base": Component(
         purpose="the text-to-video network that training stage 1 starts from; generation does not need it",
         licence="Apache-2.0",
-        source=HubRepo(
-            name=WAN,
-            revision=WAN_REVISION,
-            include=("config.json", "diffusion_pytorch_model.safetensors"),
-            sha256={
-                "config.json": "ab37994c43740513f94b3ba6233a784035a67b43c8cde83c8f31aa90468c67ce",
-                "diffusion_pytorch_model.safetensors": (
-                    "96b6b242ca1c2f24e9d02cd6596066fab6d310e2d7538f33ae267cb18d957e8f"
-                ),
-            },
+        sources=(
+            HubRepo(
+                name=WAN,
+                revision=WAN_REVISION,
+                include=("config.json", "diffusion_pytorch_model.safetensors"),
+                sha256={
+                    "config.json": "ab37994c43740513f94b3ba6233a784035a67b43c8cde83c8f31aa90468c67ce",
+                    "diffusion_pytorch_model.safetensors": (
+                        "96b6b242ca1c2f24e9d02cd6596066fab6d310e2d7538f33ae267cb18d957e8f"
+                    ),
+                },
+            ),
         ),
     ),
     "audiobox": Component(
         purpose="reward: audio aesthetics",
         licence="CC BY 4.0",
-        source=HubRepo(
-            name="facebook/audiobox-aesthetics",
-            revision="9b1dd8e5df9af7216e836a98974fe3b82c56ded6",
-            include=("config.json", "model.safetensors"),
-            sha256={"model.safetensors": "a5a3c2412649cc2384ec525ffd5180ce6c4778f43bed6108e0a1303de04d014e"},
+        sources=(
+            HubRepo(
+                name="facebook/audiobox-aesthetics",
+                revision="9b1dd8e5df9af7216e836a98974fe3b82c56ded6",
+                include=("config.json", "model.safetensors"),
+                sha256={"model.safetensors": "a5a3c2412649cc2384ec525ffd5180ce6c4778f43bed6108e0a1303de04d014e"},
+            ),
         ),
     ),
     "videoalign": Component(
         purpose="reward: visual quality, motion quality and text alignment",
-        licence="Apache-2.0 (weights), MIT (code)",
-        source=HubRepo(
-            name="KwaiVGI/VideoReward",
-            revision="4f26600130683e6f1de9f5d463887f28e8ef995c",
-            include=("model_config.json", "checkpoint-11352/model.pth", "checkpoint-11352/tokenizer/*"),
-            sha256={
-                "checkpoint-11352/model.pth": "48375908e6112de9f0248402db156a23b480709a6960b091c598c6f4c88d21b9",
-                "checkpoint-11352/tokenizer/tokenizer.json": (
-                    "a05e80818b958b49531b8e1f758c4ae65f090fdec80e6d8408963f70ae3f737d"
+        licence="Apache-2.0 (weights), MIT (evaluation text)",
+        sources=(
+            HubRepo(
+                name="KwaiVGI/VideoReward",
+                revision="4f26600130683e6f1de9f5d463887f28e8ef995c",
+                include=("model_config.json", "checkpoint-11352/model.pth", "checkpoint-11352/tokenizer/*"),
+                sha256={
+                    "checkpoint-11352/model.pth": "48375908e6112de9f0248402db156a23b480709a6960b091c598c6f4c88d21b9",
+                    "checkpoint-11352/tokenizer/tokenizer.json": (
+                        "a05e80818b958b49531b8e1f758c4ae65f090fdec80e6d8408963f70ae3f737d"
+                    ),
+                },
+            ),
+            PythonText(
+                name=(
+                    "https://raw.githubusercontent.com/KwaiVGI/VideoAlign/219ab9db64c045e5181a2202d11f686439351292/"
+                    "prompt_template.py"
                 ),
-            },
+                constant="DETAILED_PROMPT_WITH_SPECIAL_TOKEN",
+                python_size=10_760,
+                destination="VideoReward/prompt_template.txt",
+                size=3_997,
+                sha256="fdb6309bac618dd0c8b1b589d3a0970a974f7856eecbb355a190b2dce54af700",
+            ),
         ),
     ),
     "imagebind": Component(
         purpose="reward: agreement of video, audio and text",
-        licence="CC BY-NC-SA 4.0",
+        licence="CC BY-NC-SA 4.0 (weights), MIT (CLIP's vocabulary)",
         non_commercial=True,
-        source=WebFile(
-            name="https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth",
-            size=4_803_584_173,
-            sha256="d6f6c22bedcc90708448d5d2fbb7b2db9c73f505dc89bd0b2e09b23af1b62157",
+        sources=(
+            WebFile(
+                name="https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth",
+                size=4_803_584_173,
+                sha256="d6f6c22bedcc90708448d5d2fbb7b2db9c73f505dc89bd0b2e09b23af1b62157",
+            ),
+            WebFile(
+                name="https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
+                size=1_356_917,
+                sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
+            ),
         ),
     ),
     "synchformer": Component(
         purpose="reward: audio-video synchrony",
         licence="none of its own; parts derive from CC BY-NC 4.0 code, and its distributor's weights are CC BY-NC 4.0",
         non_commercial=True,
-        source=WebFile(
-            name="https://github.com/hkchengrex/MMAudio/releases/download/v0.1/synchformer_state_dict.pth",
-            size=950_058_171,
-            sha256="8aff082f2df5c3bc52759db0c865c7ee772ae6400b860d1b7e90413f2defb67c",
+        sources=(
+            WebFile(
+                name="https://github.com/hkchengrex/MMAudio/releases/download/v0.1/synchformer_state_dict.pth",
+                size=950_058_171,
+                sha256="8aff082f2df5c3bc52759db0c865c7ee772ae6400b860d1b7e90413f2defb67c",
+            ),
         ),
     ),
 }

@@ -22,12 +22,13 @@ def sha256(content: bytes) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """The hub's listing, its files, and WEIGHTS under every other path."""
+    """The hub's listing, its files, those of the web, and WEIGHTS under every other path."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.hub = {name: dict(files) for name, files in HUB.items()}
+        self.web: dict[str, bytes] = {}  # by path
         self.newest = OLD
         self.supports_range = True
         self.drops: list[int] = []  # bytes after which the next answers break off
@@ -48,12 +49,12 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if self.server.statuses:
             self.answer(self.server.statuses.pop(0), b"")
-        elif match := re.fullmatch(r"/api/models/(\w+/\w+)(?:/revision/(\w+))?", path):
+        elif match := re.fullmatch(r"/api/models/(\w+/[\w-]+)(?:/revision/(\w+))?", path):
             self.list_repo(match[1], match[2] or self.server.newest)
-        elif match := re.fullmatch(r"/(\w+/\w+)/resolve/\w+/(.+)", path):
+        elif match := re.fullmatch(r"/(\w+/[\w-]+)/resolve/\w+/(.+)", path):
             self.send_file(match[2], self.server.hub[match[1]][match[2]])
         else:
-            self.send_file(path, WEIGHTS)
+            self.send_file(path, self.server.web.get(path, WEIGHTS))
 
     def list_repo(self, repo, revision):
         self.server.listed.append((repo, revision))

@@ -14,9 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 from fake_hub import HUB, NEW, OLD, WEIGHTS, Handler, Server, serving, sha256
+from fetch_command import Command, component, files_below
 
 from model.fetch import main
-from model.sources import GENERATION, PIPELINE, SOURCES, Component, HubRepo, WebFile
+from model.sources import GENERATION, PIPELINE, SOURCES, HubRepo, WebFile
 
 
 @pytest.fixture
@@ -25,48 +26,9 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def component(source: HubRepo | WebFile, non_commercial: bool = False) -> Component:
-    return Component(purpose="a test", licence="A-1.0", source=source, non_commercial=non_commercial)
-
-
-def sources(server: Server) -> dict[str, Component]:
-    wan = HubRepo(name="owner/wan", revision=NEW, include=("vae.pth",), sha256={"vae.pth": sha256(b"vae")})
-    web = WebFile(name=f"{server.url}/files/bind.pth", size=len(WEIGHTS), sha256=sha256(WEIGHTS))
-    return {
-        "transformer": component(HubRepo(name="owner/net", include=("model/*",))),
-        "video_codec": component(wan),
-        "text_encoder": component(replace(wan, include=("t5.pth", "tokenizer/*"), sha256={})),
-        "audio_codec": component(HubRepo(name="owner/mel", revision=OLD, include=("config.json",))),
-        "imagebind": component(web, non_commercial=True),
-    }
-
-
-class Command:
-    """`python -m model.fetch` with the small sources, in one output folder."""
-
-    def __init__(self, server: Server, output: Path, capsys: pytest.CaptureFixture[str]):
-        self.server, self.output, self.capsys = server, output, capsys
-        self.sources = sources(server)
-        self.hub = server.url
-
-    def __call__(self, *components: str, flags: tuple[str, ...] = ("--accept_licences",), status: int = 0) -> str:
-        argv = ["--output", str(self.output), "--hub", self.hub, *flags]
-        found = main([*argv, *(["--components", *components] if components else [])], self.sources)
-        captured = self.capsys.readouterr()
-        assert found == status, captured.err
-        return captured.out if status == 0 else captured.err
-
-    def lock(self) -> dict[str, dict]:
-        return json.loads((self.output / "fetched.json").read_text())["files"]
-
-
 @pytest.fixture
 def fetch(server, tmp_path, capsys) -> Command:
     return Command(server, tmp_path / "weights", capsys)
-
-
-def files_below(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_fetches_what_generation_needs_and_nothing_else(fetch):
@@ -147,7 +109,7 @@ def test_server_without_range_support_sends_the_whole_file(fetch):
 
 def test_wrong_content_is_refused_and_removed(fetch):
     pinned = sha256(b"what was published")
-    fetch.sources["imagebind"] = component(replace(fetch.sources["imagebind"].source, sha256=pinned))
+    fetch.sources["imagebind"] = component(replace(fetch.sources["imagebind"].sources[0], sha256=pinned))
     error = fetch("imagebind", status=2)
     assert pinned in error
     assert sha256(WEIGHTS) in error
@@ -358,8 +320,7 @@ def test_pipeline_file_names_every_part_and_keeps_the_users_changes(fetch):
 
 
 def test_table_of_sources_is_consistent():
-    for name, one in SOURCES.items():
-        source = one.source
+    for name, source in ((name, source) for name, one in SOURCES.items() for source in one.sources):
         assert source.revision is None or re.fullmatch(r"[0-9a-f]{40}", source.revision), name
         hashes = source.sha256 if isinstance(source, HubRepo) else {source.name: source.sha256}
         for path, value in hashes.items():
@@ -367,7 +328,8 @@ def test_table_of_sources_is_consistent():
             assert isinstance(source, WebFile) or any(fnmatch(path, pattern) for pattern in source.include), path
     for name in GENERATION:
         part = PIPELINE["components"][name]
-        assert all(path.startswith(part) for path in SOURCES[name].source.destinations), name
+        [source] = SOURCES[name].sources
+        assert all(path.startswith(part) for path in source.destinations), name
 
 
 def test_unknown_component_and_hub_are_mistakes(tmp_path, capsys):
