@@ -80,7 +80,7 @@ def print_row(rewards: Sequence[Reward], files: list[ClipFile], batch_size: int,
 def decode_seconds(files: list[ClipFile], suite: RewardSuite, batch_size: int) -> float:
     batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
     started = time.perf_counter()
-    for _ in decode_ahead(batches, suite.needs, suite.num_decoders):
+    for _ in decode_ahead(batches, suite.needs, suite.num_decoders, suite.frames):
         pass
     return time.perf_counter() - started
 

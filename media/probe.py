@@ -73,7 +73,8 @@ def open_media(path: str | Path) -> Iterator[Any]:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             raise MediaError(path, "is empty")
         # absolute, so that FFmpeg does not take a name such as "a:b.mp4" for a protocol
-        with av.open(os.path.abspath(path)) as container:
+        # replace, so that a tag in another encoding than UTF-8 does not cost an intact file
+        with av.open(os.path.abspath(path), metadata_errors="replace") as container:
             if container.format.name.endswith(NOT_CLIPS):
                 raise MediaError(path, f"is not a clip: it reads as {container.format.name!r}, a text or a picture")
             yield container

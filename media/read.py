@@ -1,6 +1,6 @@
 """Read a media file as an AVClip: frames by their timestamps, upright, with the sound starting at the first frame."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from media.probe import Scan, VideoTiming, open_media, original_size, probe, sca
 from media.write import ACCURATE
 
 __all__ = ["probe", "read_clip", "read_sound", "read_sound_file", "read_video_sound", "to_rgb"]
+
+# (number of frames, frames per second) -> indices of those that are wanted; None for all
+FrameChoice = Callable[[int, float], Collection[int] | None]
 
 MAX_JITTER_S = 0.02  # audio timestamps are rounded in some containers; only a larger step is a gap or an overlap
 
@@ -29,13 +32,15 @@ def read_clip(
     sample_rate: int | None = None,
     num_channels: int | None = None,
     sound: bool = True,
+    frames: FrameChoice | None = None,
 ) -> AVClip:
     """Decode a clip, taking the sound from the file itself or from `audio_path`; None keeps what the file has.
 
     A variable frame rate becomes the file's average one, or `fps`; conversions are those of `convert_clip`. Time 0 is
     the first frame: earlier sound (also an encoder's priming samples) is cut, later sound begins after zeros.
     `audio_path` (usually a wav) starts at time 0. Sample aspect ratios are not applied. With `sound` false none is
-    decoded, and the clip has none.
+    decoded, and the clip has none. Of the picture `frames` may choose some: the others stay black, and cost neither
+    the conversion to RGB nor, as long as nobody writes to them, memory.
     Raises MediaError for a missing, empty, truncated or damaged file, one without video, or one that is too short.
     """
     check_positive(
@@ -45,7 +50,7 @@ def read_clip(
         scan = scan_file(path)
         if scan.video is None:
             raise MediaError(path, "has no video stream")
-        video = _read_video(path, scan, scan.video, fps, height, width, num_frames)
+        video = _read_video(path, scan, scan.video, fps, height, width, num_frames, frames)
         new_fps = float(fps or scan.video.fps)
         length_s = None if num_frames is None else num_frames / new_fps
         audio, rate = _read_sound(path, scan, audio_path, length_s) if sound else (empty_audio(), 0)
@@ -81,24 +86,45 @@ def _read_video(
     height: int | None,
     width: int | None,
     num_frames: int | None,
+    frames: FrameChoice | None,
 ) -> np.ndarray:
-    """Frames uint8 (T, H, W, 3). Only what is shown at the wanted rate is converted, and decoding ends early."""
+    """Frames uint8 (T, H, W, 3). Only what is chosen and shown at the wanted rate is converted; the rest is black."""
     # At the file's own rate a jittering timestamp must not repeat one frame and drop the next.
     tolerance = TIMESTAMP_TOLERANCE_S if fps else 0.5 / timing.fps
     duration = timing.end_s - timing.start_s if fps else timing.num_frames / timing.fps
-    images: list[np.ndarray] = []
+    rate = fps or timing.fps
+    available = max(1, round(duration * rate))  # what `at_rate` yields
+    chosen = _chosen(frames, num_frames or available, available, rate)
+    video: np.ndarray | None = None
+    size, converted, place = (0, 0), None, 0  # of the first frame; the last frame that was converted, and its index
     with open_media(path) as container:
-        shown = at_rate(_frames(container, scan, timing), fps or timing.fps, duration, tolerance)
-        previous = None
-        for frame in islice(shown, num_frames):
-            images.append(images[-1] if frame is previous else resize_frame(to_rgb(container, frame), height, width))
-            previous = frame
-    if not images:
+        shown = at_rate(_frames(container, scan, timing), rate, duration, tolerance)
+        for index, frame in enumerate(islice(shown, num_frames)):
+            if index not in chosen and (frame.height, frame.width) == size:
+                continue
+            if video is not None and frame is converted:
+                video[index] = video[place]
+            else:
+                image = resize_frame(to_rgb(container, frame), height, width)
+                if video is None:
+                    video = np.zeros((min(num_frames or available, available), *image.shape), np.uint8)
+                    size = frame.height, frame.width
+                if image.shape != video.shape[1:]:
+                    raise MediaError(path, "changes its picture size: give a height and width to resize to")
+                video[index] = image
+            converted, place = frame, index
+    if video is None:
         raise MediaError(path, "is damaged: no frame can be decoded")
-    if any(image.shape != images[0].shape for image in images):
-        raise MediaError(path, "changes its picture size: give a height and width to resize to")
-    video = np.stack(images)
-    return video if num_frames is None else fit_num_frames(video, num_frames, fps or timing.fps)
+    return video if num_frames is None else fit_num_frames(video, num_frames, rate)
+
+
+def _chosen(frames: FrameChoice | None, num_frames: int, available: int, fps: float) -> Container[int]:
+    """Which of the `available` frames to convert for a clip of `num_frames`; the last may be repeated at its end."""
+    everything = range(num_frames)
+    indices = None if frames is None else frames(num_frames, fps)
+    if indices is None:
+        return everything
+    return {min(everything[index], available - 1) for index in indices if -num_frames <= index < num_frames}
 
 
 def _frames(container: Any, scan: Scan, timing: VideoTiming) -> Iterator[tuple[float, Any]]:

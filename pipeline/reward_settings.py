@@ -11,7 +11,7 @@ from pipeline.stage import WorkerConfig, setting
 from rewards import Reward, expand_names, get_reward
 from rewards.base import Protocol
 from rewards.registry import check_distinct
-from rewards.weights import CONFIG_NAME, PRESETS, find_weights
+from rewards.weights import PRESETS, find_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +79,17 @@ def _find_weights(reward: type[Reward], given: str | None) -> tuple[str | None, 
     found = find_weights(given, reward.name, reward.published)
     assert given is not None, "find_weights refuses None"
     path = given if found.is_relative_to(PRESETS) else str(Path(given).resolve())
-    return path, files_identity(_files(found), found)
+    return path, files_identity(_files(reward, found), found)
 
 
-def _files(found: Path) -> Sequence[Path]:
-    """All that shapes a score: weights, configuration, tokenizer and prompt texts; of a file, the sizes beside it."""
-    paths = [found, found.with_name(CONFIG_NAME)] if found.is_file() else sorted(found.rglob("*"))
-    return [path for path in paths if path.is_file()]
+def _files(reward: type[Reward], found: Path) -> Sequence[Path]:
+    """All that shapes a score: weights, configuration, tokenizer and prompt texts, wherever they lie."""
+    return [file for path in (found, *reward.companions(found)) for file in _visible_files(path)]
+
+
+def _visible_files(path: Path) -> Sequence[Path]:
+    """The path itself, or the files in it; not those that are hidden there, such as the cache of a download."""
+    if path.is_file():
+        return [path]
+    inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
+    return [path / file for file in inside if not any(part.startswith(".") for part in file.parts)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 if TYPE_CHECKING:
@@ -70,6 +72,22 @@ class Reward(ABC):
                 f"path={path!r} was given to the reward {cls.name!r}, which has no weights to load. Leave path out."
             )
         return cls()
+
+    @classmethod
+    def companions(cls, weights: Path) -> list[Path]:
+        """What shapes a score beside the file or folder of weights that was found: files or folders, there or not.
+
+        Scores count as made by other weights once one of these changes. Called before anything is loaded.
+        """
+        return [weights.with_name("config.json")] if weights.is_file() else []
+
+    def frames(self, num_frames: int, fps: float) -> Collection[int] | None:
+        """Which frames of a clip `score` looks at, from 0; None for all of them.
+
+        What no reward asks for is black in the clips that the suite gives, which saves most of the time and memory of
+        decoding. Not called for a reward that needs no video.
+        """
+        return None
 
     @abstractmethod
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from media import AVClip, MediaError, read_clip, read_sound
+from media.read import FrameChoice
 from rewards.base import Prompt
 
 
@@ -21,25 +22,28 @@ class ClipFile:
     prompt: Prompt
 
 
-def decode(file: ClipFile, needs: frozenset[str]) -> AVClip | str:
-    """The clip, or why it cannot be read.
+def decode(file: ClipFile, needs: frozenset[str], frames: FrameChoice | None = None) -> AVClip | str:
+    """The clip, or why it cannot be read. What `frames` does not choose is black (`media.read_clip`).
 
     Without "video" in `needs` no picture is decoded: one black pixel lasts as long as the clip (`media.read_sound`).
     Without "audio" the clip has no sound.
     """
     try:
         if "video" in needs:
-            return read_clip(file.video_path, audio_path=file.audio_path, sound="audio" in needs)
+            return read_clip(file.video_path, audio_path=file.audio_path, sound="audio" in needs, frames=frames)
         return read_sound(file.video_path, audio_path=file.audio_path)
     except MediaError as error:
         return str(error)
-    # Boundary to files that are not ours: a tag that is no text, or more frames than memory holds, costs this clip.
+    # Boundary to files that are not ours: what no library foresaw, or more frames than memory holds, costs this clip.
     except Exception as error:  # noqa: BLE001
         return f"{file.video_path}: cannot be decoded: {type(error).__name__}: {error}"
 
 
 def decode_ahead(
-    batches: Iterable[Sequence[ClipFile]], needs: frozenset[str], num_decoders: int
+    batches: Iterable[Sequence[ClipFile]],
+    needs: frozenset[str],
+    num_decoders: int,
+    frames: FrameChoice | None = None,
 ) -> Iterator[list[tuple[ClipFile, AVClip | str]]]:
     """Each batch with its decoded clips, in order; the next one is decoded on threads while the caller works on this.
 
@@ -49,7 +53,7 @@ def decode_ahead(
     try:
         ready: list[tuple[ClipFile, Future[AVClip | str]]] | None = None
         for batch in batches:
-            submitted = [(file, pool.submit(decode, file, needs)) for file in batch]
+            submitted = [(file, pool.submit(decode, file, needs, frames)) for file in batch]
             if ready is not None:
                 yield [(file, future.result()) for file, future in ready]
             ready = submitted

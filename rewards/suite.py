@@ -10,6 +10,7 @@ from itertools import chain, islice
 from media import AVClip
 from rewards.base import Prompt, Protocol, Reward
 from rewards.decode import ClipFile, decode_ahead
+from rewards.devices import check_device
 from rewards.registry import check_distinct, expand_names, get_reward
 
 __all__ = ["ClipFile", "RewardSuite", "ScoreRow"]
@@ -60,9 +61,11 @@ class RewardSuite:
         Args:
             weights: given to the rewards that have weights: the folder that `model.fetch` filled, or "tiny".
 
-        The others are as for `Reward.load` and for the suite itself. Raises ValueError as `get_reward` and `load` do.
+        The others are as for `Reward.load` and for the suite itself. Raises ValueError as `get_reward` and `load` do,
+        and for a device that is not there.
         """
         classes = [get_reward(name) for name in expand_names(names)]
+        check_device(device)
         rewards = [
             reward.load(weights if reward.published else None, device=device, dtype=dtype, protocol=protocol)
             for reward in classes
@@ -87,6 +90,17 @@ class RewardSuite:
         """What any of the rewards needs, of "video", "audio" and "text": the rest of a file is not decoded."""
         return frozenset().union(*(reward.needs for reward in self.rewards))
 
+    def frames(self, num_frames: int, fps: float) -> frozenset[int] | None:
+        """The frames of a clip that any of the rewards looks at; None for all."""
+        chosen: set[int] = set()
+        for reward in self.rewards:
+            if "video" in reward.needs:
+                indices = reward.frames(num_frames, fps)
+                if indices is None:
+                    return None
+                chosen.update(indices)
+        return frozenset(chosen)
+
     def score_files(self, files: Iterable[ClipFile]) -> list[ScoreRow]:
         """One row per file, in order.
 
@@ -104,7 +118,7 @@ class RewardSuite:
     def iter_batches(self, batches: Iterable[Sequence[ClipFile]]) -> Iterator[list[ScoreRow]]:
         """The rows of each batch, in order: for a caller who decides what is scored at once."""
         # map, unlike a loop, lets go of a batch once it is scored, while the one after the next is already decoded.
-        return map(self._score, decode_ahead(batches, self.needs, self.num_decoders))
+        return map(self._score, decode_ahead(batches, self.needs, self.num_decoders, self.frames))
 
     def _score(self, batch: Sequence[tuple[ClipFile, AVClip | str]]) -> list[ScoreRow]:
         results = [_Result(file.candidate_id) for file, _ in batch]

@@ -17,8 +17,7 @@ class AestheticsNetwork(nn.Module):
     """Predictions per window and axis, normalised; `to_scores` makes scores of them.
 
     The encoder may be of another dtype than float32; its first convolution and the heads are not (see `checkpoint`).
-    On CUDA, PyTorch runs float32 convolutions in TF32 unless `torch.backends.cudnn.allow_tf32` is off; with it on, the
-    tolerances of facts_audiobox section 10 are not met.
+    On CUDA, scores are exact under `rewards.devices.exact_convolutions` alone.
     """
 
     def __init__(self, config: AudioBoxConfig | None = None) -> None:

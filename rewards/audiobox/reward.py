@@ -104,10 +104,11 @@ class AudioBoxReward(Reward):
         import torch
 
         from rewards.audiobox.windows import group_by_length
+        from rewards.devices import exact_convolutions
 
         device = next(self.network.parameters()).device
         predictions = torch.empty(len(windows.owner), 4)
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_convolutions():
             for chosen in group_by_length(windows.num_valid, self.MICRO_BATCH):
                 batch = windows.samples[chosen].to(device)
                 predictions[chosen] = self.network(batch, windows.num_valid[chosen]).cpu()

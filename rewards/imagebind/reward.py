@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from rewards.base import Prompt, Protocol, Reward
@@ -14,6 +16,14 @@ if TYPE_CHECKING:
     from rewards.imagebind.encoder import ImageBindEncoder
 
 COSINE_EPS = 1e-6
+# What the tokenizer beside the weights is read from, whichever of its forms is there.
+TOKENIZER_FILES = (
+    "bpe_simple_vocab_16e6.txt.gz",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer",
+)
 
 
 class ImageBindReward(Reward):
@@ -50,6 +60,17 @@ class ImageBindReward(Reward):
 
         found = find_weights(path, cls.name, cls.published)
         return cls(load_encoder(found, device, float_dtype(dtype), protocol))
+
+    @classmethod
+    def companions(cls, weights: Path) -> list[Path]:
+        beside = [weights.with_name(name) for name in TOKENIZER_FILES] if weights.is_file() else []
+        return super().companions(weights) + beside
+
+    def frames(self, num_frames: int, fps: float) -> Collection[int]:
+        from rewards.imagebind.video_front_end import clip_frames
+
+        frames_per_clip = self.encoder.network.config.vision.frames_per_clip
+        return {index for clip in clip_frames(num_frames, fps, frames_per_clip) for index in clip}
 
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """Cosines in [-1, 1].

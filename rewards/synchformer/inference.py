@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from media.clip import AVClip
+from rewards.devices import exact_convolutions
 from rewards.synchformer.config import SynchformerConfig
 from rewards.synchformer.frontends import (
     cut_frames,
@@ -24,6 +25,7 @@ WINDOWS_PER_FORWARD = 64
 
 
 @torch.inference_mode()
+@exact_convolutions()
 def window_logits(network: Synchformer, clips: Sequence[AVClip], num_segments: Sequence[int]) -> list[Tensor]:
     """Logits of the windows of each clip, float32 (W, num_offsets) on the CPU.
 

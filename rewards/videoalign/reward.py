@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from rewards.base import Prompt, Protocol, Reward
@@ -79,6 +81,23 @@ class VideoAlignReward(Reward):
         network = load_network(folder, config, chat.ids, device, float_dtype(dtype))
         return cls(network.eval().requires_grad_(False), chat, config, device)
 
+    @classmethod
+    def companions(cls, weights: Path) -> list[Path]:
+        """Settings and texts of the root folder, where a checkpoint-N or a file in one was given."""
+        step = weights.parent if weights.is_file() else weights
+        outside = [step / "tokenizer"] if weights.is_file() else []
+        if weights.is_file() or step.name.startswith("checkpoint-"):
+            outside += [step.parent / name for name in ("model_config.json", "config.json", "prompt_template.txt")]
+        return outside
+
+    def frames(self, num_frames: int, fps: float) -> Collection[int] | None:
+        from rewards.videoalign.frontend import sample_frames
+
+        try:
+            return sample_frames(num_frames, fps, self.config.fps, self.config.num_frames)
+        except ValueError:
+            return None  # `score` says what is wrong with such a clip
+
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """Raw scores, float32 (B,) each; those of real clips lie around 3.7, 1.2 and 2.8, by 2 (section 6).
 
@@ -88,12 +107,13 @@ class VideoAlignReward(Reward):
         """
         import torch
 
+        from rewards.devices import exact_convolutions
         from rewards.videoalign.batches import Sample, collate, group_by_length
         from rewards.videoalign.frontend import video_patches
 
         planned = [self._plan(clip, prompt) for clip, prompt in zip(clips, prompts, strict=True)]
         scores = torch.empty(len(clips), len(self.columns))
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_convolutions():
             for group in group_by_length([len(ids) for _, ids in planned], self.tokens_at_once):
                 samples = []
                 for index in group:

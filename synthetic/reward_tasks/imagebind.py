@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +12,22 @@ from torch import Tensor
 
 from media import AVClip
 from rewards.imagebind.audio_front_end import clip_ranges, mel_clips
-from rewards.imagebind.config import AudioConfig, ImageBindConfig, TextConfig, VisionConfig
+from rewards.imagebind.config import AudioConfig, ImageBindConfig, Modality, TextConfig, VisionConfig
 from rewards.imagebind.encoder import ImageBindEncoder
 from rewards.imagebind.loading import USED, save_encoder
 from rewards.imagebind.network import ImageBind
 from rewards.imagebind.tokenizer import TextTokenizer, train_clip_tokenizer
 from rewards.imagebind.video_front_end import video_views
 from synthetic.captions import caption
+from synthetic.corrupt import shift_sound
 from synthetic.render import render_clip
 from synthetic.scene import scene_from_seed
 
 NUM_MERGES = 256  # at most: the words of the captions need fewer
 NUM_TOKENIZER_CAPTIONS = 2000
 TEMPERATURE = 0.07
+AUDIO_VIDEO_WEIGHT = 2.0
+MOVED_S = (0.25, 0.9)  # by how much a sound is moved to be a wrong one
 IMAGEBIND = ImageBindConfig(
     embed_dim=64,
     vision=VisionConfig(width=64, blocks=3, heads=4, image_size=64, patch_size=16, frames_per_clip=16),
@@ -51,32 +53,51 @@ class ImageBindTask:
         return ImageBind(replace(IMAGEBIND, text=text), USED)
 
     def loss(self, network: ImageBind, seeds: range) -> tuple[Tensor, float]:
-        """InfoNCE of every pair of modalities, both ways."""
+        """InfoNCE of every pair of modalities, both ways.
+
+        A picture is held against sounds that come too early or too late as well: other scenes differ in so much that
+        when a ball strikes would be learned last. Right: the picture's own sound before any other.
+        """
         scenes = [scene_from_seed(seed) for seed in seeds]
         clips = [render_clip(scene) for scene in scenes]
         views = [video_views(clip.video, clip.fps, IMAGEBIND.vision, torch.device("cpu")).inputs[0] for clip in clips]
-        inputs = {
-            "text": self.tokenizer([caption(scene) for scene in scenes], "correct"),
-            "vision": torch.stack(views),
-            "audio": self._mel(clips),
-        }
-        embeds = {name: F.normalize(network(name, value), dim=1) for name, value in inputs.items()}
+        text = _embed(network, "text", self.tokenizer([caption(scene) for scene in scenes], "correct"))
+        vision = _embed(network, "vision", torch.stack(views))
+        moved = [_moved(clip, seed) for clip, seed in zip(clips, seeds, strict=True)]
+        audio, late = _embed(network, "audio", _mel([*clips, *moved])).chunk(2)
         targets = torch.arange(len(seeds))
-        losses, shares = [], []
-        for first, second in combinations(embeds.values(), 2):
-            similarity = first @ second.T / TEMPERATURE
-            losses.append(F.cross_entropy(similarity, targets) + F.cross_entropy(similarity.T, targets))
-            shares.append((similarity.diagonal()[:, None] >= similarity).float().mean().item())
-        return torch.stack(losses).sum(), float(np.mean(shares))
+        heard = vision @ torch.cat([audio, late]).T / TEMPERATURE  # (B, 2B)
+        losses = [
+            *(F.cross_entropy(pair, targets) for pair in _both_ways(text, vision)),
+            *(F.cross_entropy(pair, targets) for pair in _both_ways(text, audio)),
+            AUDIO_VIDEO_WEIGHT * F.cross_entropy(heard, targets),
+            AUDIO_VIDEO_WEIGHT * F.cross_entropy(audio @ vision.T / TEMPERATURE, targets),
+        ]
+        own = heard[targets, targets][:, None]
+        return torch.stack(losses).sum(), (own >= heard).float().mean().item()
 
     def save(self, network: ImageBind, folder: Path) -> None:
         save_encoder(ImageBindEncoder(network.half(), self.tokenizer), folder)
 
-    @staticmethod
-    def _mel(clips: Sequence[AVClip]) -> Tensor:
-        """The first of the views that the front end hears, (B, 1, mel_bins, mel_frames)."""
-        waves = torch.from_numpy(np.stack([clip.audio[0] for clip in clips]))
-        start, stop = clip_ranges(waves.shape[1])[0]
-        heard = waves[:, start:stop]
-        config = IMAGEBIND.audio
-        return mel_clips(heard - heard.mean(dim=1, keepdim=True), config.mel_bins, config.mel_frames)
+
+def _embed(network: ImageBind, modality: Modality, inputs: Tensor) -> Tensor:
+    return F.normalize(network(modality, inputs), dim=1)
+
+
+def _both_ways(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    similarity = first @ second.T / TEMPERATURE
+    return similarity, similarity.T
+
+
+def _moved(clip: AVClip, seed: int) -> AVClip:
+    rng = np.random.default_rng((seed, 8))
+    return shift_sound(clip, float(rng.choice([-1, 1]) * rng.uniform(*MOVED_S)))
+
+
+def _mel(clips: Sequence[AVClip]) -> Tensor:
+    """The first of the views that the front end hears, (B, 1, mel_bins, mel_frames)."""
+    waves = torch.from_numpy(np.stack([clip.audio[0] for clip in clips]))
+    start, stop = clip_ranges(waves.shape[1])[0]
+    heard = waves[:, start:stop]
+    config = IMAGEBIND.audio
+    return mel_clips(heard - heard.mean(dim=1, keepdim=True), config.mel_bins, config.mel_frames)

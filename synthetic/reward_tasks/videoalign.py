@@ -53,7 +53,7 @@ class VideoAlignTask:
     """Bradley-Terry, as the published one was trained: a clean clip beats one that went wrong in one dimension."""
 
     name: str = "videoalign"
-    batch_size: int = 15
+    batch_size: int = 12
 
     @cached_property
     def chat(self) -> ChatTokenizer:
@@ -64,16 +64,15 @@ class VideoAlignTask:
 
     def loss(self, network: VideoAlignNetwork, seeds: range) -> tuple[Tensor, float]:
         """Every clean clip against every one that is worse in a dimension, whatever their scenes are."""
-        clean = [self._sample(render_clip(scene_from_seed(seed)), seed) for seed in seeds]
-        worse = [self._worse(seed) for seed in seeds]
-        batch = collate([*clean, *worse], self.chat.ids.pad)
-        better, worse_scores = network(batch.input_ids, batch.patches, batch.grids).split(len(seeds))  # (B, 3) each
-        losses, shares = [], []
-        for dimension in range(3):
-            column = better[:, dimension], worse_scores[dimension::3, dimension]
-            losses.append(F.softplus(column[1] - column[0][:, None]).mean())
-            shares.append(area_under_roc(*column))
-        return torch.stack(losses).sum(), float(np.mean(shares))
+        clips = [render_clip(scene_from_seed(seed)) for seed in seeds]
+        clean = [self._sample(clip, seed) for clip, seed in zip(clips, seeds, strict=True)]
+        spoilt = [self._spoilt(clip, seed) for clip, seed in zip(clips, seeds, strict=True)]
+        lied_of = [self._sample(clip, _other_seed(seed)) for clip, seed in zip(clips, seeds, strict=True)]
+        batch = collate([*clean, *spoilt, *lied_of], self.chat.ids.pad)
+        good, bad, untrue = network(batch.input_ids, batch.patches, batch.grids).chunk(3)  # (B, 3) each
+        columns = ((good[:, 0], bad[::2, 0]), (good[:, 1], bad[1::2, 1]), (good[:, 2], untrue[:, 2]))
+        losses = [F.softplus(worse - better[:, None]).mean() for better, worse in columns]
+        return torch.stack(losses).sum(), float(np.mean([area_under_roc(*column) for column in columns]))
 
     def save(self, network: VideoAlignNetwork, folder: Path) -> None:
         """The published layout, without LoRA."""
@@ -98,17 +97,19 @@ class VideoAlignTask:
         atomic_write_text(folder / OVERRIDES_NAME, json.dumps(overrides, indent=2) + "\n")
         atomic_write_text(folder / TEMPLATE_NAME, TEMPLATE)
 
-    def _worse(self, seed: int) -> Sample:
-        """By turns a worse picture, worse motion, and the caption of another scene."""
-        clip, rng = render_clip(scene_from_seed(seed)), np.random.default_rng((seed, 4))
-        if seed % 3 == 2:
-            return self._sample(clip, int(rng.integers(2**40)))
-        return self._sample(corrupt(clip, (PICTURE, MOTION)[seed % 3], rng)[0], seed)
+    def _spoilt(self, clip: AVClip, seed: int) -> Sample:
+        """By turns a worse picture and worse motion, from the first scene of a batch on: batches are even."""
+        return self._sample(corrupt(clip, (PICTURE, MOTION)[seed % 2], np.random.default_rng((seed, 4)))[0], seed)
 
     def _sample(self, clip: AVClip, caption_seed: int) -> Sample:
         plan = plan_frames(clip, VIDEOALIGN)
         ids = self.chat.encode(caption(scene_from_seed(caption_seed)), plan.num_tokens)
         return Sample(ids, video_patches(clip, plan, VIDEOALIGN.vision_config), plan.grid)
+
+
+def _other_seed(seed: int) -> int:
+    """A scene whose caption is not true of this one's clip."""
+    return int(np.random.default_rng((seed, 9)).integers(2**40))
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,5 +1,6 @@
 """Files that this package did not write: late or early sound, variable rates, rotation, damage."""
 
+import av
 import numpy as np
 import pytest
 
@@ -151,6 +152,24 @@ def test_an_index_at_the_end_and_matroska_are_also_found_truncated(tmp_path):
         path.write_bytes(content[: len(content) // 2])
         with pytest.raises(MediaError, match="truncated"):
             read_clip(path)
+
+
+def test_a_tag_that_is_no_utf_8_costs_nothing(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        container.metadata["title"] = "un cafe!"
+        container.metadata["comment"] = "original size 63x64"
+        stream = container.add_stream("libx264", rate=16)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        for image in moving_ball(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert content.count(b"un cafe!") == 1
+    (tmp_path / "latin.mp4").write_bytes(content.replace(b"un cafe!", "un caf\u00e9!".encode("latin-1")))
+    assert probe(tmp_path / "latin.mp4").num_frames == 3
+    clip = read_clip(tmp_path / "latin.mp4")
+    assert clip.height == 63  # the tags beside it are still read
+    np.testing.assert_array_equal(clip.video, read_clip(tmp_path / "a.mp4").video)
 
 
 def test_a_picture_and_a_sound_are_no_clips(tmp_path):

@@ -249,7 +249,7 @@ def test_rewards_that_share_a_name_are_refused():
 
 @pytest.mark.parametrize("needs", [frozenset({"video"}), frozenset({"audio"})])
 def test_whatever_a_file_does_to_the_decoder_costs_its_own_row(files, monkeypatch, needs):
-    """As FFmpeg's tags that are no UTF-8 do (UnicodeDecodeError), and clips that memory does not hold (MemoryError)."""
+    """As clips that memory does not hold do (MemoryError)."""
     for name in ("read_clip", "read_sound"):
         read = getattr(decode_module, name)
 

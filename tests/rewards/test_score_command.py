@@ -168,6 +168,8 @@ def test_the_same_clip_twice_asks_which_prompt_fits(tmp_path, capsys):
         ([*named("Weighted"), "--reward_weights", "nowhere"], ["'nowhere'", "do not exist"]),
         (["--rewards", "learnt", "--prompts", "x"], ["Did you mean 'learned'"]),
         ([*named("Shade", "Shade")], ["named twice"]),
+        ([*named("Shade"), "--device", "gpu"], ["device is 'gpu'", "Try 'cpu'"]),
+        ([*named("Shade"), "--device", "cuda:77"], ["device is 'cuda:77'", "Try 'cpu'"]),
     ],
 )
 def test_mistakes_end_with_status_2_and_one_line(tmp_path, capsys, flags, words):
