@@ -21,12 +21,14 @@ from rewards.imagebind.video_front_end import video_views
 from synthetic.captions import caption
 from synthetic.corrupt import shift_sound
 from synthetic.render import render_clip
+from synthetic.reward_training import area_under_roc
 from synthetic.scene import scene_from_seed
 
 NUM_MERGES = 256  # at most: the words of the captions need fewer
 NUM_TOKENIZER_CAPTIONS = 2000
 TEMPERATURE = 0.07
 AUDIO_VIDEO_WEIGHT = 2.0
+CALIBRATION_WEIGHT = 10.0
 MOVED_S = (0.25, 0.9)  # by how much a sound is moved to be a wrong one
 IMAGEBIND = ImageBindConfig(
     embed_dim=64,
@@ -56,7 +58,8 @@ class ImageBindTask:
         """InfoNCE of every pair of modalities, both ways.
 
         A picture is held against sounds that come too early or too late as well: other scenes differ in so much that
-        when a ball strikes would be learned last. Right: the picture's own sound before any other.
+        when a ball strikes would be learned last. Right: own sounds before
+        wrong ones, of whatever picture.
         """
         scenes = [scene_from_seed(seed) for seed in seeds]
         clips = [render_clip(scene) for scene in scenes]
@@ -73,8 +76,10 @@ class ImageBindTask:
             AUDIO_VIDEO_WEIGHT * F.cross_entropy(heard, targets),
             AUDIO_VIDEO_WEIGHT * F.cross_entropy(audio @ vision.T / TEMPERATURE, targets),
         ]
-        own = heard[targets, targets][:, None]
-        return torch.stack(losses).sum(), (own >= heard).float().mean().item()
+        own, wrong = heard[targets, targets], heard[~torch.eye(*heard.shape, dtype=torch.bool)]
+        # Scores of different clips are compared, which the contrast within a row does not teach.
+        losses.append(CALIBRATION_WEIGHT * F.softplus(wrong - own[:, None]).mean())
+        return torch.stack(losses).sum(), area_under_roc(own, wrong)
 
     def save(self, network: ImageBind, folder: Path) -> None:
         save_encoder(ImageBindEncoder(network.half(), self.tokenizer), folder)

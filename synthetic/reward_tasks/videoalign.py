@@ -35,6 +35,7 @@ TEMPLATE = (
     "does it show {text_prompt} <|TA_reward|>"
 )
 CHAT_WORDS = ("system", "you", "are", "a", "helpful", "assistant", "user")
+WEIGHTS = (1.0, 1.0, 3.0)  # of picture, motion and caption, the hardest
 PAD, UNKNOWN = "<|endoftext|>", "<|unknown|>"
 VIDEOALIGN = VideoAlignConfig(
     text_config=TextConfig(
@@ -71,8 +72,8 @@ class VideoAlignTask:
         batch = collate([*clean, *spoilt, *lied_of], self.chat.ids.pad)
         good, bad, untrue = network(batch.input_ids, batch.patches, batch.grids).chunk(3)  # (B, 3) each
         columns = ((good[:, 0], bad[::2, 0]), (good[:, 1], bad[1::2, 1]), (good[:, 2], untrue[:, 2]))
-        losses = [F.softplus(worse - better[:, None]).mean() for better, worse in columns]
-        return torch.stack(losses).sum(), float(np.mean([area_under_roc(*column) for column in columns]))
+        losses = torch.stack([F.softplus(worse - better[:, None]).mean() for better, worse in columns])
+        return losses @ torch.tensor(WEIGHTS), float(np.mean([area_under_roc(*column) for column in columns]))
 
     def save(self, network: VideoAlignNetwork, folder: Path) -> None:
         """The published layout, without LoRA."""
