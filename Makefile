@@ -3,7 +3,9 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 REWARDS := verifiable
-RUN := runs/demo$(if $(filter-out verifiable,$(REWARDS)),-$(REWARDS))
+EMPTY :=
+# Several rewards, joined: a space in RUN would be two folders, also to `clean`.
+RUN := runs/demo$(if $(filter-out verifiable,$(REWARDS)),-$(subst $(EMPTY) ,+,$(strip $(REWARDS))))
 MODEL := tiny
 TUNED := $(RUN)/dpo
 

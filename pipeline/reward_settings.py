@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pipeline.model_identity import files_identity
 from pipeline.stage import WorkerConfig, setting
 from rewards import Reward, expand_names, get_reward
 from rewards.base import Protocol
+from rewards.registry import check_distinct
 from rewards.weights import CONFIG_NAME, PRESETS, find_weights
 
 
@@ -57,29 +58,18 @@ def choose_rewards(config: RewardConfig) -> dict[str, ChosenReward]:
     """The rewards of a configuration by name or path, groups expanded. Reads a little of the weights, loads nothing.
 
     Raises:
-        ValueError: none is given, one is not known or comes twice, two yield the same column, or weights are missing.
+        ValueError: none is given, one is not known or comes twice, two share a name or column, or weights are missing.
     """
     specs = expand_names(config.rewards)
     if not specs:
         raise ValueError("rewards is empty, so there is nothing to score with. Name at least one, such as verifiable.")
     rewards = {spec: get_reward(spec) for spec in specs}
-    _check_columns(rewards.values())
+    check_distinct(rewards.values())
     weights = {spec: _find_weights(reward, config.reward_weights) for spec, reward in rewards.items()}
     return {
         spec: ChosenReward(spec, reward, reward.version_under(config.protocol), *weights[spec])
         for spec, reward in rewards.items()
     }
-
-
-def _check_columns(rewards: Iterable[type[Reward]]) -> None:
-    owners: dict[str, str] = {}
-    for reward in rewards:
-        for column in reward.columns:
-            if owners.setdefault(column, reward.name) != reward.name:
-                raise ValueError(
-                    f"The rewards {owners[column]!r} and {reward.name!r} both yield {column!r}, and the table has room "
-                    "for one. Score with one of the two."
-                )
 
 
 def _find_weights(reward: type[Reward], given: str | None) -> tuple[str | None, str | None]:

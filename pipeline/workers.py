@@ -6,6 +6,7 @@ text in a one-column block, so no Arrow schema has to be guessed from whatever a
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -60,11 +61,15 @@ def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: P
     assert len(left) == len(jobs), "job keys are unique"
     tries = dict.fromkeys(left, 0)
     ledger = _start_ledger() if left else None
-    num_passes = idle_passes = 0
+    idle_passes = 0
+    suspects: set[str] = set()
     while left:
         again: set[str] = set()
         num_left = len(left)
-        for result in _one_pass(list(left.values()), actor, settings, pool, ledger, alone=num_passes > 0):
+        # Several workers may leave several jobs unfinished, and one alone tells which of them it died on.
+        crew = dataclasses.replace(pool, num_actors=1, batch_size=1) if suspects else pool
+        chosen = [job for key, job in left.items() if key in suspects or not suspects]
+        for result in _one_pass(chosen, actor, settings, crew, ledger):
             key = result["key"]
             tries[key] += 1
             if result.pop("retry", False) and tries[key] < pool.max_tries:
@@ -72,14 +77,14 @@ def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: P
             else:
                 del left[key]
                 yield result | {"tries": tries[key]}
-        num_passes += 1
-        died_on = _take_running(ledger) & left.keys() - again
-        for key in died_on:
+        unfinished = _take_running(ledger) & left.keys() - again
+        for key in unfinished if crew.num_actors == 1 else ():
             tries[key] += 1
             if tries[key] == pool.max_tries:
                 del left[key]
                 yield {"key": key, "lost": _DIED_ON_IT, "tries": tries[key]}
-        idle_passes = 0 if died_on or again or len(left) < num_left else idle_passes + 1
+        suspects = (suspects | unfinished) & left.keys()
+        idle_passes = 0 if unfinished or again or len(left) < num_left else idle_passes + 1
         if idle_passes == pool.max_tries:
             yield from ({"key": key, "lost": _DIED_BEFORE_IT, "tries": tries[key]} for key in left)
             return
@@ -159,6 +164,9 @@ class _Ledger:
     def start(self, worker: str, key: str) -> None:
         self._running[worker] = key
 
+    def has_begun(self) -> bool:
+        return bool(self._running)
+
     def take(self) -> list[str]:
         running, self._running = list(self._running.values()), {}
         return running
@@ -177,28 +185,32 @@ def _take_running(ledger: Any) -> set[str]:
     return set(ray.get(ledger.take.remote()))
 
 
-def _one_pass(
-    jobs: list[Job], actor: type, settings: dict[str, Any], pool: Pool, ledger: Any, *, alone: bool
-) -> Iterator[Result]:
-    """Run each job once; those whose worker died yield nothing. `alone`: one job per task, and no tasks queued."""
+def _has_begun(ledger: Any) -> bool:
+    """Whether a worker has begun a job since the last `_take_running`."""
+    import ray
+
+    return bool(ray.get(ledger.has_begun.remote()))
+
+
+def _one_pass(jobs: list[Job], actor: type, settings: dict[str, Any], pool: Pool, ledger: Any) -> Iterator[Result]:
+    """Run each job once; those whose worker died yield nothing, nor do those that are left when too many died."""
     import ray
     from ray.data import ActorPoolStrategy
 
-    _quiet_ray_data()
-    num_blocks = len(jobs) if alone else math.ceil(len(jobs) / pool.batch_size)
+    num_blocks = math.ceil(len(jobs) / pool.batch_size)
+    num_actors = min(pool.num_actors, num_blocks)
+    _quiet_ray_data(max_errored_blocks=num_actors - 1)
     # One block is one task: left to itself, Ray would put everything into one block, for one actor.
     blocks = ray.data.from_items([{"job": json.dumps(job)} for job in jobs], override_num_blocks=num_blocks)
     dataset = blocks.map_batches(
         _BlockRunner,
         fn_constructor_args=(actor, settings, ledger, max(1, int(pool.num_cpus))),
         batch_size=None,
-        compute=ActorPoolStrategy(
-            size=min(pool.num_actors, num_blocks), max_tasks_in_flight_per_actor=1 if alone else None
-        ),
+        compute=ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=1),
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus or None,
-        # A dead actor is replaced by the pool, and `map_jobs` decides what is tried again. (Restarting it in place, Ray
-        # Data's default, was seen to hang in Ray 2.60 when a task died while the actor was restarting.)
+        # `map_jobs` decides what is tried again. Ray 2.60 does not replace a dead actor; when it restarts one in place,
+        # Ray Data's default, it was seen to hang.
         # Ray 2.60 warns that this argument goes in 2.64, and has no other yet; its default is to retry for ever.
         ray_remote_args_fn=_no_ray_retries,
     )
@@ -208,6 +220,8 @@ def _one_pass(
             for result in batch["result"]:
                 yield json.loads(result)
     except ray.exceptions.RayActorError as error:
+        if _has_begun(ledger):  # workers died at work
+            return
         raise WorkerStartError(
             f"{actor.__name__} could not be set up in its worker: {_last_line(error)}. Correct the setting it names, "
             "or give the worker more memory or GPU."
@@ -218,12 +232,13 @@ def _no_ray_retries() -> dict[str, Any]:
     return {"max_restarts": 0, "max_task_retries": 0}
 
 
-def _quiet_ray_data() -> None:
+def _quiet_ray_data(max_errored_blocks: int) -> None:
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False  # the stage shows its own
-    context.max_errored_blocks = -1  # a dead worker costs its block, not the stage
+    # A dead worker costs its block, not the stage; but with none left Ray Data would wait for ever.
+    context.max_errored_blocks = max_errored_blocks
     context.execution_options.preserve_order = False  # a slow prompt must not hold back the rows of finished ones
     warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,19 +57,25 @@ def read_scores(path: Path) -> ScoreTable:
         raise ValueError(
             f"{path} has no column 'candidate_id' (it has: {', '.join(map(str, frame))}), so it is not a scores table."
         )
-    keys = frame["candidate_id"].astype(str)
+    keys = _ids(path, frame, "candidate_id")
     if (twice := keys.duplicated()).any():
         raise ValueError(f"{path}: the candidate {keys[twice].iloc[0]!r} comes twice. Keep one row for each.")
     directions = _directions(path) | HIGHER_IS_BETTER
     known = [name for name in (*METRIC_COLUMNS, *frame) if name in frame and name in directions]
     metrics = list(dict.fromkeys(name for name in known if frame[name].notna().any()))
+    numbers = [str(name) for name, kind in frame.dtypes.items() if kind.kind == "f" and name not in directions]
     if not metrics:
-        raise ValueError(f"{path} holds no scores. It needs a column such as {METRIC_COLUMNS[0]!r}.")
+        raise ValueError(
+            f"{path} holds no scores. It needs a column such as {METRIC_COLUMNS[0]!r}; columns of your own need a "
+            "Parquet table, which says whether higher is better."
+        )
     signed = pd.DataFrame(
-        {name: frame[name].astype(float) * (1 if directions[name] else -1) for name in metrics}
+        {name: _numbers(path, frame[name]) * (1 if directions[name] else -1) for name in metrics}
     ).set_axis(keys)
     prompts = frame["prompt_id"].astype(str) if "prompt_id" in frame else keys.map(prompt_of)
     modalities, notes = _modality_scores(signed)
+    if numbers:
+        notes.append(f"{', '.join(numbers)} left out: only a Parquet table says whether higher is better")
     return ScoreTable(pd.concat([signed, modalities], axis=1), prompts.set_axis(keys), tuple(notes))
 
 
@@ -82,22 +89,25 @@ def read_preferences(path: Path) -> list[Preferences]:
     if frame.empty:
         raise ValueError(f"{path} holds no rows, and so no labels. Add at least one pair.")
     if {"chosen_id", "rejected_id"} <= set(frame):
-        first, second, sign = frame["chosen_id"], frame["rejected_id"], np.ones(len(frame), dtype=np.int64)
+        names, sign = ("chosen_id", "rejected_id"), np.ones(len(frame), dtype=np.int64)
     elif {"a", "b", "winner"} <= set(frame):
-        first, second = frame["a"], frame["b"]
+        names = ("a", "b")
         sign = np.array([_sign(path, row, value) for row, value in enumerate(frame["winner"])], dtype=np.int64)
     else:
         raise ValueError(
             f"{path} has the columns {', '.join(map(str, frame))}, which are no labels. Give chosen_id and "
             "rejected_id; or a, b and winner; or another scores table with candidate_id."
         )
+    first, second = (_ids(path, frame, name) for name in names)
+    if (same := (first == second).to_numpy()).any():
+        raise ValueError(f"{path}, row {same.argmax()}: {first[same.argmax()]!r} is compared with itself.")
     respects = frame["modality"] if "modality" in frame else pd.Series([OVERALL] * len(frame))
     _check_modalities(path, respects)
     return [
         Preferences(
             name,
-            first[respects == name].astype(str).to_numpy(),
-            second[respects == name].astype(str).to_numpy(),
+            first[respects == name].to_numpy(),
+            second[respects == name].to_numpy(),
             sign[(respects == name).to_numpy()],
         )
         for name in MODALITIES
@@ -150,6 +160,24 @@ def read_frame(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=dict.fromkeys(ids, str))
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}. Correct the file.") from error
+
+
+def _ids(path: Path, frame: pd.DataFrame, column: str) -> pd.Series[str]:
+    if (empty := frame[column].isna().to_numpy()).any():
+        raise ValueError(f"{path}, column {column!r}, row {empty.argmax()}: the cell is empty. Give the id, or no row.")
+    return frame[column].astype(str)
+
+
+def _numbers(path: Path, scores: pd.Series[Any]) -> pd.Series[float]:
+    numbers = pd.to_numeric(scores, errors="coerce").astype(float)
+    wrong = (numbers.isna() & scores.notna() | np.isinf(numbers)).to_numpy()
+    if wrong.any():
+        row = wrong.argmax()
+        raise ValueError(
+            f"{path}, column {scores.name!r}, row {row}: {scores.iloc[row]!r} is no finite number. Correct it, or "
+            "leave the cell empty where there is no score."
+        )
+    return numbers
 
 
 def _directions(path: Path) -> dict[str, bool]:

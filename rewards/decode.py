@@ -31,8 +31,11 @@ def decode(file: ClipFile, needs: frozenset[str]) -> AVClip | str:
         if "video" in needs:
             return read_clip(file.video_path, audio_path=file.audio_path, sound="audio" in needs)
         return read_sound(file.video_path, audio_path=file.audio_path)
-    except (MediaError, OSError) as error:
+    except MediaError as error:
         return str(error)
+    # Boundary to files that are not ours: a tag that is no text, or more frames than memory holds, costs this clip.
+    except Exception as error:  # noqa: BLE001
+        return f"{file.video_path}: cannot be decoded: {type(error).__name__}: {error}"
 
 
 def decode_ahead(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
 
 from rewards.base import Reward
+from rewards.metrics import MODALITY_METRICS
 
 ENTRY_POINT_GROUP = "avdpo.rewards"
 
@@ -24,6 +26,21 @@ BUILTIN_REWARDS: dict[str, str] = {
 GROUPS: dict[str, tuple[str, ...]] = {"learned": ("videoalign", "audiobox", "imagebind", "synchformer")}
 
 _ATTRIBUTES = ("name", "version", "columns", "higher_is_better", "needs", "licence")
+_NEEDS = ("video", "audio", "text")
+# What else stands in a table of scores, or is made of its metrics.
+_RESERVED = frozenset(
+    {
+        "candidate_id",
+        "prompt_id",
+        "prompt",
+        "video_path",
+        "audio_path",
+        "error",
+        "reasons",
+        *MODALITY_METRICS,
+        "overall",
+    }
+)
 
 
 class MissingPackageError(ImportError):
@@ -77,6 +94,20 @@ def expand_names(names: Iterable[str]) -> list[str]:
     return expanded
 
 
+def check_distinct(rewards: Iterable[Reward | type[Reward]]) -> None:
+    """ValueError where two rewards share a name, by which scores are stored, or a column, of which a table has one."""
+    owners: dict[str, str] = {}
+    for reward in rewards:
+        columns = (f"yield the column {column!r}" for column in reward.columns)
+        for claim in (f"have the name {reward.name!r}", *columns):
+            if claim in owners:
+                raise ValueError(
+                    f"The rewards {owners[claim]!r} and {reward.name!r} both {claim}, and a table of scores has room "
+                    "for one. Choose one of the two rewards."
+                )
+            owners[claim] = reward.name
+
+
 def available_rewards() -> dict[str, str]:
     """Normalised name -> "module:Class" of every built-in and installed reward."""
     installed = ((point.name, point.value) for point in entry_points(group=ENTRY_POINT_GROUP))
@@ -107,13 +138,16 @@ def _merge(items: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def _load_target(target: str) -> type[Reward]:
     module_name, _, class_name = target.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
+        raise ValueError(f"{target!r} is no reward: give a class of your own as 'package.module:Class'.")
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         raise _explain_missing(target, module_name, error.name or "") from error
     reward = getattr(module, class_name, None)
     if reward is None:
-        names = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, Reward)]
+        classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+        names = [name for name, value in classes.items() if issubclass(value, Reward) and value is not Reward]
         close = ", ".join(difflib.get_close_matches(class_name, names, n=1)) or ", ".join(names) or "none"
         raise ValueError(
             f"Reward {target!r} cannot be loaded: module {module_name} has no {class_name!r}. "
@@ -141,6 +175,17 @@ def _check_complete(target: str, reward: object) -> None:
     missing = [name for name in _ATTRIBUTES if not hasattr(reward, name)]
     if missing:
         raise ValueError(f"Reward {target!r} does not say its {', '.join(missing)}. Set them as class attributes.")
+    if inspect.isabstract(reward):
+        raise ValueError(f"Reward {target!r} has no method score(clips, prompts). Give it one; see rewards/base.py.")
+    if isinstance(reward.needs, str) or not reward.needs or not set(reward.needs) <= set(_NEEDS):
+        raise ValueError(  # of what it does not name nothing is decoded
+            f"Reward {target!r} says that it needs {reward.needs!r}. Make needs a frozenset of {', '.join(_NEEDS)}."
+        )
+    if taken := _RESERVED.intersection(reward.columns):
+        raise ValueError(
+            f"Reward {target!r} yields the column {min(taken)!r}, which means something else in tables of scores. "
+            "Rename it."
+        )
     if set(reward.columns) != set(reward.higher_is_better):
         raise ValueError(
             f"Reward {target!r} yields the columns {list(reward.columns)} but gives directions for "

@@ -104,19 +104,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if beside:
         echo(f"The sound of {beside} of {len(files)} clips was read from the .wav of the same name beside them.")
     if config.output is not None:
-        write_scores(config.output, files, rows, suite, protocol=config.protocol, weights=config.reward_weights)
+        try:
+            write_scores(config.output, files, rows, suite, protocol=config.protocol, weights=config.reward_weights)
+        except OSError as error:
+            sys.stderr.write(f"error: {config.output} cannot be written: {error}\n")
+            return 2
         echo(f"written: {config.output}")
     return int(any(row.error is not None for row in rows))
 
 
 def _check_prompts(config: ScoreConfig, files: Sequence[ClipFile]) -> None:
-    if all(file.prompt.prompt for file in files):
+    without = [file.candidate_id for file in files if not file.prompt.prompt]
+    if not without:
         return
     rewards = [get_reward(name) for name in expand_names(config.rewards)]
     readers = [reward.name for reward in rewards if "text" in reward.needs]
     if readers:
+        there = "there is none" if config.prompts is None else f"that of {without[0]!r} is empty"
         raise ValueError(
-            f"{', '.join(readers)} hold a clip against its prompt, and there is none. Add --prompts, or name only "
+            f"A clip is held against its prompt by {', '.join(readers)}, and {there}. Add --prompts, or name only "
             "rewards that need no text with --rewards."
         )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from itertools import compress
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from media.tables import TABLE_FILES, read_table
@@ -78,7 +78,7 @@ def _prompts(clips: Sequence[Path], given: list[str]) -> tuple[list[str], list[P
 
 def _from_table(clips: Sequence[Path], path: Path) -> tuple[list[str], list[Prompt]]:
     table = _read_table(path)
-    rows = [_row_of(clip, table, path) for clip in clips]
+    rows = _rows_of(clips, table, path)
     missing = [str(clip) for clip, row in zip(clips, rows, strict=True) if row is None]
     if missing:
         raise ValueError(
@@ -111,22 +111,25 @@ def _read_table(path: Path) -> list[dict[str, str]]:
     return [{name: "" if cell is None else str(cell) for name, cell in row.items()} for row in rows]
 
 
-def _row_of(clip: Path, rows: Sequence[dict[str, str]], path: Path) -> dict[str, str] | None:
-    """The row of a clip: by its path, else by its file name, else by its name without suffix as prompt_id."""
-    wanted = os.path.realpath(clip)
-    named = [row.get("video_path", "") for row in rows]
-    ways: tuple[Iterable[bool], ...] = (
-        (name != "" and os.path.realpath(path.parent / name) == wanted for name in named),
-        (os.path.basename(name) == clip.name for name in named),
-        (row.get("prompt_id") == clip.stem for row in rows),
-    )
-    for is_its in ways:
-        found = [*compress(rows, is_its)]
-        if len(found) > 1:
-            raise ValueError(f"{path} has {len(found)} rows for {clip}, and one is wanted. Remove the others.")
-        if found:
-            return found[0]
-    return None
+def _rows_of(clips: Sequence[Path], rows: Sequence[dict[str, str]], path: Path) -> list[dict[str, str] | None]:
+    """The row of each clip: by its path, else by its file name, else by its name without suffix as prompt_id."""
+    by_path, by_name, by_prompt = (defaultdict[str, list[dict[str, str]]](list) for _ in range(3))
+    for row in rows:
+        if name := row.get("video_path"):
+            by_path[os.path.realpath(path.parent / name)].append(row)
+            by_name[os.path.basename(name)].append(row)
+        if prompt_id := row.get("prompt_id"):
+            by_prompt[prompt_id].append(row)
+    return [
+        _only(by_path.get(os.path.realpath(clip)) or by_name.get(clip.name) or by_prompt.get(clip.stem), clip, path)
+        for clip in clips
+    ]
+
+
+def _only(rows: list[dict[str, str]] | None, clip: Path, path: Path) -> dict[str, str] | None:
+    if rows is not None and len(rows) > 1:
+        raise ValueError(f"{path} has {len(rows)} rows for {clip}, and one is wanted. Remove the others.")
+    return rows[0] if rows else None
 
 
 def _unique(keys: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from media import AVClip
 from rewards.base import Prompt, Protocol, Reward
 from rewards.decode import ClipFile, decode_ahead
-from rewards.registry import expand_names, get_reward
+from rewards.registry import check_distinct, expand_names, get_reward
 
 __all__ = ["ClipFile", "RewardSuite", "ScoreRow"]
 
@@ -26,7 +26,7 @@ class ScoreRow:
 
 
 class RewardSuite:
-    """Several rewards behind one call. Columns of different rewards must not overlap.
+    """Several rewards behind one call. Names and columns of different rewards must not overlap.
 
     Args:
         rewards: loaded rewards, each on the device it was loaded to.
@@ -35,15 +35,7 @@ class RewardSuite:
     """
 
     def __init__(self, rewards: Sequence[Reward], *, batch_size: int = 8, num_decoders: int = 2) -> None:
-        owners: dict[str, str] = {}
-        for reward in rewards:
-            for column in reward.columns:
-                if column in owners:
-                    raise ValueError(
-                        f"The rewards {owners[column]!r} and {reward.name!r} both yield the column {column!r}, and a "
-                        "table has room for one. Choose one of the two rewards."
-                    )
-                owners[column] = reward.name
+        check_distinct(rewards)
         for name, value in (("batch_size", batch_size), ("num_decoders", num_decoders)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, but must be at least 1.")

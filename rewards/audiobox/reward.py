@@ -66,7 +66,11 @@ class AudioBoxReward(Reward):
         return cls(network.to(device), protocol)
 
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
-        """One float32 tensor (B,) per column, on the CPU; windows of all clips share the forward passes."""
+        """One float32 tensor (B,) per column, on the CPU; windows of all clips share the forward passes.
+
+        Raises:
+            ValueError: the network gave something that is no number, which must not pass for a clip without sound.
+        """
         import torch
 
         from rewards.audiobox.windows import cut_windows, to_javisbench_mono, to_mono
@@ -77,6 +81,12 @@ class AudioBoxReward(Reward):
             front_end = to_mono if self.protocol == "correct" else to_javisbench_mono
             windows = cut_windows([front_end(clips[index].audio, clips[index].sample_rate) for index in heard])
             axes = self._average(windows, len(heard))  # (heard, 4)
+            if not axes.isfinite().all():
+                broken = heard[int(axes.isfinite().all(dim=1).int().argmin())]
+                raise ValueError(
+                    f"AudioBox gave scores that are not finite for clip {broken} of {len(clips)}. Load it with "
+                    "dtype='float32' or 'bfloat16'; if that is so already, fetch the weights again."
+                )
             scores[heard] = torch.cat([axes.mean(dim=1, keepdim=True), axes], dim=1).float()
         return dict(zip(self.columns, scores.unbind(1), strict=True))
 

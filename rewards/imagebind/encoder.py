@@ -77,7 +77,8 @@ class ImageBindEncoder:
         """The sound at 16 kHz, float32 (channels, N), a copy on the device."""
         from torchaudio.functional import resample  # late: not needed for texts and pictures
 
-        return resample(torch.tensor(clip.audio, device=self.device), clip.sample_rate, SAMPLE_RATE)
+        # Resampled on the CPU: cuDNN rounds the convolution to TF32, whose noise the log mel would show.
+        return resample(torch.tensor(clip.audio), clip.sample_rate, SAMPLE_RATE).to(self.device)
 
     def _heard(self, wave: Tensor) -> Views:
         config = self.network.config.audio
@@ -91,12 +92,22 @@ class ImageBindEncoder:
         return torch.stack(means) if means else views
 
     def _forward(self, modality: Modality, batches: Iterable[Tensor]) -> Tensor:
-        """Floating inputs are cast to the network's type; embeddings float32 (N, embed_dim), also for none."""
+        """Floating inputs are cast to the network's type; embeddings float32 (N, embed_dim), also for none.
+
+        Raises:
+            ValueError: an embedding is not finite, which must not pass for a score that is not defined.
+        """
         outputs = [torch.zeros(0, self.network.config.embed_dim, device=self.device)]
         for batch in batches:
             dtype = self.dtype if batch.is_floating_point() else batch.dtype
             outputs.append(self.network(modality, batch.to(self.device, dtype)))
-        return torch.cat(outputs)
+        embeddings = torch.cat(outputs)
+        if not embeddings.isfinite().all():
+            raise ValueError(
+                f"ImageBind gave embeddings of {modality} that are not finite. Load it with dtype='float32' or "
+                "'bfloat16'; if that is so already, fetch the weights again."
+            )
+        return embeddings
 
     @staticmethod
     def _without_padding(ids: Tensor) -> Tensor:

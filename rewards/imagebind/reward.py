@@ -52,11 +52,16 @@ class ImageBindReward(Reward):
         return cls(load_encoder(found, device, float_dtype(dtype), protocol))
 
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
-        """Cosines in [-1, 1]. Raises ValueError for a sound of less than 25 ms."""
+        """Cosines in [-1, 1].
+
+        Raises:
+            ValueError: a sound is shorter than 25 ms, there are not as many prompts as clips, or the network gave
+                something that is no number.
+        """
         import torch
         from torch.nn.functional import cosine_similarity
 
-        texts = [prompt.prompt for prompt in prompts]
+        texts = [prompt.prompt for prompt, _ in zip(prompts, clips, strict=True)]
         sound_texts = [prompt.audio_prompt or prompt.prompt for prompt in prompts]
         text, sound_text = self.encoder.texts(texts + sound_texts).chunk(2)  # each (B, embed_dim)
         video = self.encoder.videos(clips)

@@ -4,6 +4,7 @@ Written from facts_synchformer alone; loads the published state dict.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewards.synchformer.audio import AudioEncoder
@@ -78,13 +79,15 @@ class _Fusion(nn.Module):
         self.off_head = nn.Linear(width, config.num_offsets)
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """Projected vectors (B, segments * tubes | segments * steps, C) -> (B, num_offsets)."""
+        """Projected vectors (B, segments * tubes | segments * steps, C) -> float32 (B, num_offsets)."""
         off, mod = (token.expand(len(visual), -1, -1) for token in (self.OFF_tok, self.MOD_tok))
         tokens = torch.cat([off, self.vis_in_lnorm(visual), mod, self.aud_in_lnorm(audio)], dim=1)
         tokens = self.pos_emb_cfg(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.off_head(self.ln_f(tokens)[:, 0])
+        # In bfloat16 the likeliest offsets would tie, and the first of them, not the best, be taken.
+        head = self.off_head
+        return F.linear(self.ln_f(tokens)[:, 0].float(), head.weight.float(), head.bias.float())
 
 
 class _Positions(nn.Module):

@@ -7,6 +7,7 @@ stock model computes positions that the published one never used (facts_videoali
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen2VLTextConfig, Qwen2VLTextModel
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
@@ -41,7 +42,7 @@ class VideoAlignNetwork(nn.Module):
         return pool(self.token_logits(input_ids, patches, grids), input_ids, self.tokens, self.config.pooling)
 
     def token_logits(self, input_ids: Tensor, patches: Tensor, grids: Tensor) -> Tensor:
-        """The head's output (B, L, output_dim) for every token; undefined at padding.
+        """The head's output, float32 (B, L, output_dim), for every token; undefined at padding.
 
         No attention mask is needed: attention is causal, so no token sees the padding that follows it.
         """
@@ -57,7 +58,8 @@ class VideoAlignNetwork(nn.Module):
         # The published model counts text, video and padding alike, in one dimension: no M-RoPE (section 3).
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand(3, *input_ids.shape)
         hidden = self.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
-        return self.rm_head(hidden)
+        # In bfloat16 scores of 2 to 4 would come in steps of 1/64, and candidates of a prompt would tie.
+        return F.linear(hidden.float(), self.rm_head.weight.float())
 
     def video_features(self, patches: Tensor, grids: Tensor) -> Tensor:
         """(video tokens of all clips, D); attention stays within a frame pair."""

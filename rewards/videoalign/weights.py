@@ -39,6 +39,7 @@ class CheckpointFolder:
 
     root: Path  # holds model_config.json
     step: Path  # holds the weights and tokenizer/
+    file: Path | None = None  # that was named, of several that may lie in `step`
 
 
 def find_checkpoint(path: Path) -> CheckpointFolder:
@@ -48,7 +49,7 @@ def find_checkpoint(path: Path) -> CheckpointFolder:
         ValueError: the folder holds no checkpoint-N.
     """
     if path.is_file():
-        return CheckpointFolder(path.parent.parent, path.parent)
+        return CheckpointFolder(path.parent.parent, path.parent, path)
     if _STEP.fullmatch(path.name):
         return CheckpointFolder(path.parent, path)
     steps = {int(match[1]): one for one in path.iterdir() if one.is_dir() and (match := _STEP.fullmatch(one.name))}
@@ -154,9 +155,10 @@ def _merged(name: str, *, weight: Tensor, lora_A: Tensor, lora_B: Tensor, config
 
 def _open_sources(folder: CheckpointFolder, config: VideoAlignConfig) -> list[tuple[StateFiles, set[str | None]]]:
     """Files to read, each with our names of tensors in it that a file before it replaces."""
-    for name in FULL_NAMES:
-        if (folder.step / name).is_file():
-            return [(StateFiles(folder.step / name), set())]
+    full = [folder.file] if folder.file else [folder.step / name for name in FULL_NAMES]
+    for path in full:
+        if path.is_file() and path.name not in (ADAPTER_NAME, NON_LORA_NAME):
+            return [(StateFiles(path), set())]
     present = [name for name in (ADAPTER_NAME, NON_LORA_NAME) if (folder.step / name).is_file()]
     if len(present) < 2:
         found = f"only {present[0]}" if present else "neither"

@@ -137,3 +137,15 @@ class CrashingReward(FakeReward):
         if any("POISON" in prompt.prompt for prompt in prompts):
             os._exit(1)
         return super().score(clips, prompts)
+
+
+class CrashingActor:
+    """Takes its worker down with a job whose key is in capitals."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        pass
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        if job["key"].isupper():
+            os._exit(1)
+        return {"key": job["key"]}

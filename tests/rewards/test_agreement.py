@@ -209,6 +209,29 @@ def test_labels_that_cannot_be_used_are_explained(scores, tmp_path, capsys, line
         assert word in error
 
 
+def test_labels_without_an_id_or_of_a_clip_with_itself_are_named(scores, tmp_path):
+    for row, words in ((",p/0", r"column 'chosen_id', row 1.*empty"), ("p/0,p/0", r"row 1: 'p/0' is compared with")):
+        labels = write_labels(tmp_path / "l.csv", "chosen_id,rejected_id", "p/0,p/1", row)
+        with pytest.raises(ValueError, match=words):
+            agreement(scores, labels)
+
+
+@pytest.mark.parametrize("cell", ["good", "inf"])
+def test_a_score_that_is_no_finite_number_is_named(tmp_path, cell):
+    table = tmp_path / "s.csv"
+    table.write_text(f"candidate_id,ib_av\np/0,1.5\np/1,{cell}\n")
+    labels = write_labels(tmp_path / "l.csv", "chosen_id,rejected_id", "p/0,p/1")
+    with pytest.raises(ValueError, match=rf"s.csv, column 'ib_av', row 1: .*{cell}.* no finite number"):
+        agreement(table, labels)
+
+
+def test_columns_of_unknown_direction_are_left_out_with_a_note(tmp_path):
+    table = write_table(tmp_path / "s.csv", {"p/0": {"ib_av": 1.0, "mine": 2.5}, "p/1": {"ib_av": 2.0, "mine": 1.5}})
+    report = agreement(table, write_labels(tmp_path / "l.csv", "chosen_id,rejected_id", "p/1,p/0"))
+    assert {row.score for row in report.rows} == {"ib_av"}
+    assert any(note.startswith("s.csv: mine left out") for note in report.notes)
+
+
 def test_candidates_of_unknown_prompts_are_not_paired(tmp_path):
     """Paths share a folder, which is no prompt; a column prompt_id tells it."""
     path = write_table(tmp_path / "s.csv", {f"clips/{name}.mp4": {"ib_av": float(len(name))} for name in ("a", "bb")})

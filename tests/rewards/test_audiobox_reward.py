@@ -52,6 +52,14 @@ def test_the_axes_are_in_their_published_order_and_units():
     torch.testing.assert_close(scores, torch.tensor([[1.5, 0.0, 1.0, 2.0, 3.0]]), atol=1e-3, rtol=0)
 
 
+def test_without_a_configuration_scores_are_in_the_published_units():
+    """Means and deviations of facts_audiobox section 2; the axes' order is that of the columns."""
+    scores = tiny_network().to_scores(torch.tensor([[0.0] * 4, [1.0] * 4]))
+    means = torch.tensor([5.06865, 5.73633, 3.18591, 6.57505], dtype=torch.float64)
+    deviations = torch.tensor([1.93029, 1.75669, 1.86637, 1.51466], dtype=torch.float64)
+    torch.testing.assert_close(scores, torch.stack([means, means + deviations]))
+
+
 def test_a_score_depends_on_its_own_clip_only(reward, monkeypatch):
     clips = [sounding_clip(s, rate, channels, seed=rate) for s, rate, channels in
              ((12.0, 16_000, 1), (0.01, 16_000, 1), (2.0, 44_100, 2), (2.1, 22_050, 1), (1.0, 8_000, 1))]  # fmt: skip
@@ -76,6 +84,13 @@ def test_a_clip_without_sound_has_no_score_and_does_not_disturb_the_others(rewar
     assert scores[0].isnan().all()
     torch.testing.assert_close(scores[1], scores_of(reward, clip)[0], atol=1e-6, rtol=0)
     assert scores_of(reward, silent_clip()).isnan().all()
+
+
+def test_predictions_that_are_no_numbers_are_an_error_and_no_missing_score():
+    broken = AudioBoxReward(tiny_network())
+    broken.network.proj_layer["PC"][0].weight.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"not finite for clip 1 of 2.*dtype='float32'"):
+        scores_of(broken, silent_clip(), sounding_clip(1.0))
 
 
 def test_a_silent_track_has_a_score(reward):

@@ -68,6 +68,14 @@ def test_without_an_audio_track_only_the_picture_is_scored():
     assert math.isnan(scores["ib_av"])
 
 
+@pytest.mark.parametrize("modality", ["text", "vision", "audio"])
+def test_embeddings_that_are_no_numbers_are_an_error_and_no_missing_score(modality):
+    reward = small_reward()
+    reward.encoder.network.modality_trunks[modality].blocks[0].norm_1.bias.data[0] = float("nan")
+    with pytest.raises(ValueError, match=rf"embeddings of {modality} that are not finite.*dtype='float32'"):
+        reward.score(CLIPS[:1], PROMPTS[:1])
+
+
 def test_texts_are_embedded_as_if_all_their_padding_were_there():
     encoder = small_encoder()
     texts = ["a small red ball", "", "a small red ball", "a ball on green " * 30]
@@ -79,6 +87,11 @@ def test_texts_are_embedded_as_if_all_their_padding_were_there():
 
 def test_no_clips_have_no_scores():
     assert [scores.shape for scores in small_reward().score([], []).values()] == [(0,)] * 3
+
+
+def test_one_prompt_is_not_taken_for_all_clips():
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        small_reward().score(CLIPS, PROMPTS[:1])
 
 
 def test_a_sound_of_less_than_a_frame_is_an_error():

@@ -89,6 +89,8 @@ def test_missing_package_gives_the_install_line(plugin):
         ("no_such_module:X", r"no module 'no_such_module'.*before the colon"),
         ("acme_rewards:Brightnes", r"no 'Brightnes'.*Brightness.*after the colon"),
         ("acme_rewards:torch", r"no subclass of rewards.Reward"),
+        (":Brightness", r"':Brightness' is no reward.*package.module:Class"),
+        (".acme_rewards:Brightness", r"is no reward.*package.module:Class"),
     ],
 )
 def test_wrong_dotted_paths_are_explained(plugin, target, message):
@@ -106,6 +108,21 @@ def test_wrong_dotted_paths_are_explained(plugin, target, message):
 )
 def test_an_incomplete_reward_is_refused(plugin, line, message):
     name = plugin("incomplete", THIRD_PARTY.replace(line, ""))
+    with pytest.raises(ValueError, match=message):
+        get_reward(f"{name}:Brightness")
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "message"),
+    [
+        ('needs = frozenset({"video"})', 'needs = frozenset({"picture"})', r"needs frozenset.*video, audio, text"),
+        ('needs = frozenset({"video"})', 'needs = "video"', r"needs 'video'.*frozenset of video, audio, text"),
+        ('"brightness"', '"error"', r"the column 'error'.*Rename it"),
+        ("def score", "def rate", r"no method score"),
+    ],
+)
+def test_a_reward_whose_scores_would_be_wrong_or_lost_is_refused(plugin, line, instead, message):
+    name = plugin("careless", THIRD_PARTY.replace(line, instead))
     with pytest.raises(ValueError, match=message):
         get_reward(f"{name}:Brightness")
 

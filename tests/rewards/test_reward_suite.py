@@ -239,5 +239,32 @@ def test_rewards_that_share_a_column_are_refused():
         RewardSuite([Shade(), Other()])
 
 
+def test_rewards_that_share_a_name_are_refused():
+    class Namesake(Shade):
+        columns = ("other",)
+
+    with pytest.raises(ValueError, match=r"'shade' and 'shade' both have the name 'shade'.*Choose one"):
+        RewardSuite([Shade(), Namesake()])
+
+
+@pytest.mark.parametrize("needs", [frozenset({"video"}), frozenset({"audio"})])
+def test_whatever_a_file_does_to_the_decoder_costs_its_own_row(files, monkeypatch, needs):
+    """As FFmpeg's tags that are no UTF-8 do (UnicodeDecodeError), and clips that memory does not hold (MemoryError)."""
+    for name in ("read_clip", "read_sound"):
+        read = getattr(decode_module, name)
+
+        def failing(path, read=read, **options):
+            if path == files[1].video_path:
+                raise MemoryError("no room for 40 GiB")
+            return read(path, **options)
+
+        monkeypatch.setattr(decode_module, name, failing)
+    reward = Shade()
+    reward.needs = needs
+    rows = RewardSuite([reward], batch_size=2).score_files(files)
+    assert [row.error is None for row in rows] == [True, False, True, True]
+    assert "1.mp4: cannot be decoded: MemoryError: no room for 40 GiB" in rows[1].reasons["shade"]
+
+
 def test_no_files_no_rows():
     assert RewardSuite([Shade()]).score_files([]) == []

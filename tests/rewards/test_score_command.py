@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 
 from media import read_clip, write_clip, write_wav
 from rewards.score import main
+from rewards.score_inputs import clip_files
 from tests.rewards.score_fakes import MODULE, make_clip, write_clips
 
 ROOT = Path(__file__).parents[2]
@@ -158,7 +160,7 @@ def test_the_same_clip_twice_asks_which_prompt_fits(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (named("Words"), ["words hold a clip against its prompt", "--prompts"]),
+        (named("Words"), ["held against its prompt by words, and there is none", "--prompts"]),
         ([*named("Words"), "--prompts", "a", "b", "c"], ["3 texts for 2 clips"]),
         ([*named("Peak"), "--audio", "a.wav"], ["1 files for 2 clips"]),
         ([*named("Words"), "--prompts", "none.csv"], ["none.csv does not exist"]),
@@ -185,6 +187,34 @@ def test_a_table_without_a_clip_says_which(tmp_path, capsys):
     assert "no prompt for 1 of 2 clips" in error
     assert "b.mp4" in error
     assert "video_path" in error
+
+
+def test_an_empty_prompt_among_others_is_named(tmp_path, capsys):
+    status, _, error = run(capsys, *write_clips(tmp_path, a=40, b=80), *named("Words"), "--prompts", "hello", "")
+    assert status == 2
+    assert "b.mp4' is empty" in error
+
+
+def test_a_large_folder_finds_its_prompts_in_the_table_at_once(tmp_path):
+    names = [f"{number:05}.mp4" for number in range(3000)]
+    for name in names:
+        (tmp_path / name).touch()
+    table = tmp_path / "p.csv"
+    table.write_text("video_path,prompt\n" + "".join(f"{name},words of {name}\n" for name in reversed(names)))
+    started = time.perf_counter()
+    files = clip_files([tmp_path], None, [str(table)])
+    assert time.perf_counter() - started < 20  # 200 s when each clip searched all rows
+    assert all(file.prompt.prompt == f"words of {file.video_path.name}" for file in files)
+
+
+def test_an_output_that_cannot_be_written_is_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    status, out, error = run(
+        capsys, *write_clips(tmp_path, a=40), *named("Shade"), "--output", tmp_path / "file" / "s.csv"
+    )
+    assert status == 2
+    assert "shade" in out
+    assert "s.csv cannot be written: " in error
 
 
 def test_an_empty_folder_and_a_wrong_output_are_refused(tmp_path, capsys):

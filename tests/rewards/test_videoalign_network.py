@@ -174,3 +174,12 @@ def test_full_size_names_and_shapes_are_the_published_ones():
     assert {name: tensor.shape for name, tensor in merged.items()} == {
         name: tensor.shape for name, tensor in network.state_dict().items()
     }
+
+
+def test_what_no_shape_tells_is_as_published():
+    config = VideoAlignConfig()
+    text, vision = config.text_config, config.vision_config
+    assert (text.num_attention_heads, text.num_key_value_heads, text.rope_sections) == (12, 2, (16, 24, 24))
+    assert (text.rms_norm_eps, text.rope_theta) == (1e-6, 1e6)
+    assert (vision.num_heads, vision.factor, vision.temporal_patch_size) == (16, 28, 2)
+    assert (config.fps, config.max_frame_pixels, config.min_frame_pixels, config.lora_scale) == (2, 200_704, 100_352, 2)

@@ -107,6 +107,16 @@ def test_the_highest_step_is_taken(tmp_path):
     assert_adapted(VideoAlignReward.load(str(tmp_path)))
 
 
+def test_a_file_that_is_named_is_the_one_that_is_loaded(tmp_path):
+    root = write_folder(tmp_path, {"model.pth": unmerged_state(), "model.safetensors": golden_state()})
+    adapted, merged = (
+        VideoAlignReward.load(str(root / "checkpoint-7" / n)) for n in ("model.pth", "model.safetensors")
+    )
+    assert_adapted(adapted)
+    with pytest.raises(AssertionError):
+        assert_adapted(merged)
+
+
 def test_a_wrong_checkpoint_is_refused_with_what_it_looks_like(tmp_path):
     headless = {name: tensor for name, tensor in unmerged_state().items() if "rm_head" not in name}
     plain = {name: tensor for name, tensor in golden_state().items() if "rm_head" not in name}
@@ -256,6 +266,7 @@ def test_bfloat16_is_close_and_returns_float32(folder, reward):
     scores = scores_of(halved)
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores, scores_of(reward), atol=0.15, rtol=0.0)
+    assert (scores.bfloat16() != scores).all()  # finer than bfloat16, so that candidates do not tie
 
 
 def test_three_outputs_per_token_and_last_token_pooling_run(tmp_path):
