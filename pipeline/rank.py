@@ -1,10 +1,14 @@
 """Rank scored candidates into pairs of winner and loser: candidates and scores tables in, a Hugging Face dataset out.
 
 python -m pipeline.rank --output_dir runs/first --strategy modality_micro --ground_truth any
+
+pairs/ holds, beside the dataset: ranking.json (settings, yield, win rates, agreement of metrics, distributions,
+statistics), the same as text in ranking.txt, plots/, and attrition.parquet (why each prompt without a pair has none).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,23 +26,56 @@ import pyarrow.parquet as pq
 
 from media.atomic import TEMPORARY_PREFIX
 from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
-from pipeline.ranking import GroundTruthPolicy, RankResult, Strategy, rank_pairs
-from pipeline.schema import CANDIDATES, SCORES, pairs_schema, read_table, validate
+from pipeline.ranking import GroundTruthPolicy, PairRules, RankResult, Strategy, rank_pairs
+from pipeline.ranking_pairs import write_dataset
+from pipeline.ranking_plots import draw_plots
+from pipeline.ranking_rules import check_rules
+from pipeline.ranking_scores import read_statistics
+from pipeline.ranking_text import describe, yield_line
+from pipeline.schema import CANDIDATES, SCORES, read_table
 
-__all__ = ["GroundTruthPolicy", "RankConfig", "RankResult", "Strategy", "main", "rank", "rank_pairs"]
+__all__ = [
+    "GroundTruthPolicy",
+    "PairRules",
+    "RankConfig",
+    "RankResult",
+    "RankSettings",
+    "Strategy",
+    "main",
+    "rank",
+    "rank_pairs",
+    "write_dataset",
+]
 
 DURATION_TOLERANCE_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankConfig:
+class RankSettings(PairRules):
+    """What decides the pairs of given scores."""
+
+    strategy: Strategy = field(default="modality_micro", metadata={"help": "How candidates are compared."})
+    ground_truth: GroundTruthPolicy = field(default="any", metadata={"help": "Whether the real clip may be in a pair."})
+    statistics: Path | None = field(
+        default=None,
+        metadata={
+            "help": "ranking.json of an earlier run, whose means and deviations take the place of this table's own: "
+            "margins and gates of several batches are then on one scale."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rules(self, self.strategy, self.statistics is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankConfig(RankSettings):
     """Settings of `python -m pipeline.rank`."""
 
     output_dir: Path = field(
         metadata={"help": "Folder of the run; candidates/ and scores/ are read, pairs/ is written."}
     )
-    strategy: Strategy = field(default="modality_micro", metadata={"help": "How candidates are compared."})
-    ground_truth: GroundTruthPolicy = field(default="any", metadata={"help": "Whether the real clip may be in a pair."})
     dry_run: bool = field(default=False, metadata={"help": "Print the configuration and what is left to do."})
 
     @property
@@ -47,7 +84,7 @@ class RankConfig:
 
 
 def rank(config: RankConfig) -> StageSummary:
-    """Run the stage: pairs/ with dataset, ranking.json, attrition.parquet and summary.json, put in place as a whole.
+    """Run the stage: pairs/ with the dataset and everything that is said of it, put in place as a whole.
 
     Nothing is done when pairs/ was made from the same tables with the same settings.
 
@@ -76,7 +113,7 @@ def rank(config: RankConfig) -> StageSummary:
     if earlier is None:
         _write(config, result, metrics, report | {"inputs": inputs}, summary)
     echo(summary.line())
-    echo(_yield_line(report))
+    echo(yield_line(report))
     return summary
 
 
@@ -105,17 +142,28 @@ def _paths(config: RankConfig) -> tuple[Path, Path]:
     return config.output_dir / "candidates" / "candidates.parquet", config.output_dir / "scores" / "scores.parquet"
 
 
-def _inputs(config: RankConfig) -> dict[str, str]:
-    """What decides the pairs: the settings and the bytes of both tables."""
-    inputs: dict[str, str] = {"strategy": config.strategy, "ground_truth": config.ground_truth}
+def _inputs(config: RankConfig) -> dict[str, Any]:
+    """What decides the pairs: the settings and the bytes of the files read."""
+    inputs: dict[str, Any] = {
+        "strategy": config.strategy,
+        "ground_truth": config.ground_truth,
+        "rules": config.to_dict(),
+    }
     for path, command in zip(_paths(config), ("sample", "score"), strict=True):
         if not path.is_file():
             raise ValueError(
                 f"{path} does not exist, and ranking reads it. Make it with `python -m pipeline.{command}`."
             )
-        with open(path, "rb") as file:
-            inputs[path.stem] = hashlib.file_digest(file, "blake2b").hexdigest()[:24]
+        inputs[path.stem] = _digest(path)
+    if config.statistics is not None:
+        read_statistics(config.statistics)  # says what is wrong with it
+        inputs["statistics"] = _digest(config.statistics)
     return inputs
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:24]
 
 
 def _finished(config: RankConfig, inputs: dict[str, str]) -> dict[str, Any] | None:
@@ -126,16 +174,36 @@ def _finished(config: RankConfig, inputs: dict[str, str]) -> dict[str, Any] | No
 
 
 def _rank_tables(config: RankConfig) -> tuple[RankResult, list[str]]:
+    """Rank the run's tables. Returns the result, with paths relative to pairs/, and the metrics of the scores table."""
     candidates_path, scores_path = _paths(config)
     candidates = read_table(candidates_path, CANDIDATES, "python -m pipeline.sample").select(CANDIDATES.names)
     scores = read_table(scores_path, SCORES, "python -m pipeline.score").drop_columns(["error", "reasons"])
     _warn_of_mixed_durations(candidates)
     metrics = [field.name for field in scores.schema if pa.types.is_floating(field.type)]
-    table = candidates.join(scores, "candidate_id", join_type="left outer")
-    for name in ("video_path", "audio_path", "latents_path"):
-        moved = pc.binary_join_element_wise(pa.scalar("../candidates"), table[name], "/")
-        table = table.set_column(table.schema.get_field_index(name), name, moved)
-    return rank_pairs(table, config.strategy, config.ground_truth, metrics), metrics
+    statistics = None if config.statistics is None else read_statistics(config.statistics)
+    result = rank_pairs(
+        _joined(candidates, scores),
+        config.strategy,
+        config.ground_truth,
+        metrics,
+        rules=config,
+        statistics=statistics,
+    )
+    moved = {
+        name: "../candidates/" + result.pairs[name]
+        for name in (f"{side}_{kind}_path" for side in ("chosen", "rejected") for kind in ("video", "audio", "latents"))
+    }
+    return dataclasses.replace(result, pairs=result.pairs.assign(**moved)), metrics
+
+
+def _joined(candidates: pa.Table, scores: pa.Table) -> pa.Table:
+    """Candidates with their scores, by candidate_id; null where there are none."""
+    ids = scores["candidate_id"]
+    if not ids.equals(candidates["candidate_id"]):  # pipeline.score writes them in the candidates' order
+        scores = scores.take(pc.index_in(candidates["candidate_id"], value_set=ids.combine_chunks()))
+    for column in scores.schema.names[1:]:
+        candidates = candidates.append_column(scores.schema.field(column), scores[column])
+    return candidates
 
 
 def _warn_of_mixed_durations(candidates: pa.Table) -> None:
@@ -151,18 +219,12 @@ def _warn_of_mixed_durations(candidates: pa.Table) -> None:
 def _write(
     config: RankConfig, result: RankResult, metrics: list[str], report: dict[str, Any], summary: StageSummary
 ) -> None:
-    import datasets  # late: a finished stage does without
-
-    schema = pairs_schema(metrics)
-    table = pa.Table.from_pandas(result.pairs, preserve_index=False)
-    table = validate(table, schema, config.folder)
     _remove_leftovers(config.output_dir)
     temporary = config.output_dir / f"{TEMPORARY_PREFIX}pairs-{os.getpid()}"
-    datasets.disable_progress_bars()
-    if not table.num_rows:  # datasets wants a batch, and a shard, even where there is nothing to hold
-        table = pa.Table.from_batches([pa.RecordBatch.from_pylist([], table.schema)])
-    datasets.Dataset(table).save_to_disk(str(temporary), num_shards=1 if not table.num_rows else None)
+    write_dataset(result.pairs, metrics, temporary, name=config.folder)
     (temporary / "ranking.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (temporary / "ranking.txt").write_text(describe(report), encoding="utf-8")
+    draw_plots(report, temporary / "plots")
     pq.write_table(pa.Table.from_pandas(result.attrition, preserve_index=False), temporary / "attrition.parquet")
     save_config(config, temporary / "config.yaml")
     summary.write(temporary)
@@ -177,11 +239,6 @@ def _remove_leftovers(output_dir: Path) -> None:
     for pattern in ("pairs-*", "former-pairs-*"):
         for path in output_dir.glob(f"{TEMPORARY_PREFIX}{pattern}"):
             shutil.rmtree(path)
-
-
-def _yield_line(report: dict[str, Any]) -> str:
-    reasons = "".join(f"; {count} x {reason}" for reason, count in report["attrition"].items())
-    return f"rank: {report['num_pairs']} pairs from {report['num_prompts']} prompts ({report['yield']:.0%}){reasons}"
 
 
 if __name__ == "__main__":

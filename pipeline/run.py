@@ -15,8 +15,7 @@ from typing import TypeVar
 
 from media.cli import config_to_yaml, echo, parse_config
 from pipeline import rank, sample, score
-from pipeline.rank import RankConfig
-from pipeline.ranking import GroundTruthPolicy, Strategy
+from pipeline.rank import RankConfig, RankSettings
 from pipeline.reward_settings import RewardConfig, choose_rewards
 from pipeline.sample import SampleConfig
 from pipeline.score import ScoreConfig
@@ -29,14 +28,12 @@ Config = TypeVar("Config", SampleConfig, ScoreConfig, RankConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(SampleConfig, RewardConfig):
+class RunConfig(SampleConfig, RewardConfig, RankSettings):
     """Settings of `python -m pipeline.run`: those of every stage. Worker settings hold for sampling and scoring."""
 
     stages: list[str] = field(
         default_factory=lambda: list(STAGES), metadata={"help": f"What to run, in this order: of {', '.join(STAGES)}."}
     )
-    strategy: Strategy = field(default="modality_micro", metadata={"help": "How candidates are compared."})
-    ground_truth: GroundTruthPolicy = field(default="any", metadata={"help": "Whether the real clip may be in a pair."})
     title: str = setting("Preference pairs", "Heading of the report.")
 
     def __post_init__(self) -> None:
@@ -82,6 +79,8 @@ def _check(config: RunConfig) -> None:
     """Find a mistake in the settings of a late stage before the early ones have cost hours."""
     if "score" in config.stages:
         choose_rewards(config)
+    if "rank" in config.stages:
+        config.of(RankConfig)
 
 
 def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:

@@ -12,7 +12,7 @@ function element(tag, attributes = {}, ...children) {
 }
 
 function formatNumber(value, signed = false) {
-  if (value === null) return "n/a";
+  if (value === null || Number.isNaN(value)) return "n/a";
   const text = Math.abs(value) >= 100 ? value.toFixed(1) : value.toFixed(3);
   return signed && value > 0 ? "+" + text : text;
 }
@@ -26,9 +26,9 @@ function barLength(metric, value) {
 
 function bar(metric, side, value, other) {
   const sign = metric.higher_is_better ? 1 : -1;
-  const better = value !== null && other !== null && sign * (value - other) > 0;
+  const better = sign * (value - other) > 0;
   const fill = element("span", { class: "bar-fill" });
-  if (value === null) fill.hidden = true;
+  if (Number.isNaN(value)) fill.hidden = true;
   else fill.style.width = barLength(metric, value) + "%";
   return element(
     "div",
@@ -84,18 +84,42 @@ function otherMetrics(table, row) {
   );
 }
 
-function player(table, side, row) {
-  const column = (name) => table.columns[`${side}_${name}`][row];
-  const isGroundTruth = column("is_ground_truth");
-  const video = element("video", { controls: "", playsinline: "", preload: "none", "data-side": side, src: column("video_url") });
+/** A player in the shape of its clip, empty until `fetchClip`: forty that only name a file already take a while. */
+function buildVideo(table, side, row, name) {
+  const video = element("video", {
+    ...{ controls: "", playsinline: "", preload: "none", "data-name": name, "aria-label": "Clip: " + name },
+    "data-url": clipUrl(table, side + "_video", row),
+    "data-thumbnail": thumbnailUrl(table, side, row),
+  });
+  const { width, height } = table.columns;
+  video.style.aspectRatio = width?.[row] > 0 && height?.[row] > 0 ? `${width[row]} / ${height[row]}` : "1";
+  return video;
+}
+
+function fetchClip(video, preload) {
+  const { url, thumbnail } = video.dataset;
+  if (video.src || url === undefined) return;
+  if (thumbnail !== undefined) video.poster = thumbnail;
+  video.preload = preload;
+  video.src = url;
+}
+
+/** What is shown in place of a clip that does not load. */
+function videoError(video, text) {
   const message = element("p", { class: "video-error", role: "alert", hidden: "" });
-  video.setAttribute("aria-label", side === "chosen" ? "Winner" : "Loser");
-  video.style.aspectRatio = table.columns.width ? `${table.columns.width[row]} / ${table.columns.height[row]}` : "1";
   video.addEventListener("error", () => {
-    message.textContent = "This clip could not be loaded: " + decodeURIComponent(column("video_url"));
+    message.textContent = text;
     message.hidden = false;
   });
-  const wav = column("audio_url");
+  return message;
+}
+
+function player(table, side, row) {
+  const isGroundTruth = table.columns[side + "_is_ground_truth"][row];
+  const seed = table.columns[side + "_seed"][row];
+  const video = buildVideo(table, side, row, side === "chosen" ? "winner" : "loser");
+  const url = clipUrl(table, side + "_video", row);
+  const wav = clipUrl(table, side + "_audio", row);
   return element(
     "figure",
     { class: `player ${side}` },
@@ -103,22 +127,36 @@ function player(table, side, row) {
       "figcaption",
       {},
       element("span", { class: "side" }, side === "chosen" ? "Winner" : "Loser"),
-      element("span", { class: "source" + (isGroundTruth ? " ground-truth" : "") }, column("source")),
+      element("span", { class: "source" + (isGroundTruth ? " ground-truth" : "") }, describeSource(table, side, row)),
     ),
     video,
-    message,
+    url === null
+      ? element("p", { class: "video-error" }, "The table names no clip.")
+      : videoError(video, "This clip could not be loaded: " + decodeURIComponent(url)),
     element(
       "p",
       { class: "origin" },
-      element("span", { class: "seed" }, column("seed") === null ? "no seed" : "seed " + column("seed")),
+      element("span", { class: "seed" }, seed === null ? "no seed" : "seed " + seed),
       wav === null ? null : element("a", { href: wav, title: "The lossless sound that was scored" }, "wav"),
     ),
   );
 }
 
-function buildCard(table, row) {
+function strategiesLine(table, row) {
+  const names = strategiesOf(table, row);
+  return names.length ? element("span", { class: "strategies" }, "Also chosen by " + names.join(", ")) : null;
+}
+
+function labelledLine(labels) {
+  const names = { chosen: "winner", rejected: "loser", tie: "tie" };
+  const parts = labels.map(({ label, winner }) => `${label.toLowerCase()} ${names[winner]}`);
+  return parts.length ? element("span", { class: "labels" }, "Labelled: " + parts.join(", ")) : null;
+}
+
+/** `labels`: what a person said of the pair, [{label: modality for people, winner: "chosen" | "rejected" | "tie"}]. */
+function buildCard(table, row, labels) {
   const { prompt_id: ids, prompt: prompts, margin } = table.columns;
-  const card = element("article", { class: "card", tabindex: "-1", "data-row": row, "data-sound": "chosen" });
+  const card = element("article", { class: "card", tabindex: "-1", "data-row": row });
   card.append(
     element(
       "header",
@@ -128,6 +166,8 @@ function buildCard(table, row) {
         "p",
         { class: "card-facts" },
         element("bdi", { class: "prompt-id" }, ids[row]),
+        strategiesLine(table, row),
+        labelledLine(labels),
         element("span", { class: "margin total", title: "margin" }, "margin " + formatNumber(margin[row], true)),
       ),
     ),
@@ -135,12 +175,7 @@ function buildCard(table, row) {
       "div",
       { class: "players" },
       ...SIDES.map((side) => player(table, side, row)),
-      element(
-        "div",
-        { class: "play-controls" },
-        element("button", { type: "button", class: "play-both", "aria-pressed": "false" }, "Play both"),
-        element("button", { type: "button", class: "sound quiet" }, "Sound: winner"),
-      ),
+      playControls(),
       otherMetrics(table, row),
     ),
     element(
@@ -149,7 +184,6 @@ function buildCard(table, row) {
       ...table.modalities.map((modality) => modalityBlock(table, modality, row)),
     ),
   );
-  card.querySelector(".play-both").addEventListener("click", () => togglePlay(card));
-  card.querySelector(".sound").addEventListener("click", () => toggleSound(card));
+  connectPlayers(card);
   return card;
 }

@@ -1,11 +1,28 @@
 "use strict";
 
-// "Play both": winner and loser in step, looped, with the sound of one of them, so that an ear can switch between the two.
+// "Play both": two clips in step, looped, with the sound of one of them, so that an ear can switch between the two.
 
 const playback = { card: null };
 
+/** The two videos of a card; each is named for people by its data-name. */
 function playersOf(card) {
-  return SIDES.map((side) => card.querySelector(`video[data-side="${side}"]`));
+  return [...card.querySelectorAll("video")];
+}
+
+function playControls() {
+  return element(
+    "div",
+    { class: "play-controls" },
+    element("button", { type: "button", class: "play-both", "aria-pressed": "false" }, "Play both"),
+    element("button", { type: "button", class: "sound quiet" }),
+  );
+}
+
+function connectPlayers(card) {
+  card.dataset.sound = 0;
+  card.querySelector(".play-both").addEventListener("click", () => togglePlay(card));
+  card.querySelector(".sound").addEventListener("click", () => toggleSound(card));
+  showSound(card);
 }
 
 function whenPlayable(video) {
@@ -19,7 +36,11 @@ function whenPlayable(video) {
 }
 
 function applySound(card) {
-  for (const video of playersOf(card)) video.muted = video.dataset.side !== card.dataset.sound;
+  playersOf(card).forEach((video, index) => (video.muted = index !== Number(card.dataset.sound)));
+}
+
+function showSound(card) {
+  card.querySelector(".sound").textContent = "Sound: " + playersOf(card)[card.dataset.sound].dataset.name;
 }
 
 function showPlaying(card, playing) {
@@ -52,10 +73,11 @@ async function playBoth(card) {
   playback.card = card;
   showPlaying(card, true);
   const videos = playersOf(card);
+  videos.forEach((video) => fetchClip(video, "auto"));
   try {
     await Promise.all(videos.map(whenPlayable));
   } catch {
-    stopBoth(); // the player that failed shows its own message
+    if (playback.card === card) stopBoth(); // the player that failed shows its own message
     return;
   }
   if (playback.card !== card) return;
@@ -72,9 +94,8 @@ function togglePlay(card) {
 }
 
 function toggleSound(card) {
-  const side = card.dataset.sound === "chosen" ? "rejected" : "chosen";
-  card.dataset.sound = side;
-  card.querySelector(".sound").textContent = side === "chosen" ? "Sound: winner" : "Sound: loser";
+  card.dataset.sound = 1 - card.dataset.sound;
+  showSound(card);
   if (playback.card === card) applySound(card);
 }
 

@@ -7,24 +7,86 @@ const SIDES = ["chosen", "rejected"];
 function loadTable(text) {
   const data = JSON.parse(text);
   const table = { ...data, size: data.columns.prompt_id.length };
+  for (const [name, encoded] of Object.entries(data.numbers)) table.columns[name] = decodeNumbers(encoded);
+  table.columns.pair_id ??= table.columns.prompt_id;
   const { prompt_id: ids, prompt: prompts } = table.columns;
   table.searchText = ids.map((id, row) => (id + "\n" + prompts[row]).toLowerCase());
   return table;
 }
 
-/** Rows that pass `filter`: {text, winner: "any" | "ground_truth" | "generated", minMargins: {video: number | null, ...}}. */
+/** Little-endian float32 in base64; missing values are NaN, which no comparison lets pass. */
+function decodeNumbers(encoded) {
+  const binary = atob(encoded);
+  const bytes = new Uint8Array(binary.length);
+  for (let index = 0; index < binary.length; index++) bytes[index] = binary.charCodeAt(index);
+  return new Float32Array(bytes.buffer);
+}
+
+/** `name` is chosen_video, rejected_audio, ...; a file beside the winner's video is stored by its name alone. */
+function clipUrl(table, name, row) {
+  const url = table.columns[name + "_url"][row];
+  if (url === null || url.startsWith("../")) return url;
+  const first = table.columns.chosen_video_url[row];
+  return first.slice(0, first.lastIndexOf("/") + 1) + url;
+}
+
+function thumbnailUrl(table, side, row) {
+  if (!table.columns[side + "_has_thumbnail"][row]) return null;
+  return `${table.thumbnail_folder}/${clipUrl(table, side + "_video", row).slice("../".length)}.webp`;
+}
+
+/** Candidate numbers ("gt" for ground truth) of a side: ranking joins two ids with "+" where picture and sound are of different candidates. */
+function candidateNumbers(table, side, row) {
+  const promptId = table.columns.prompt_id[row];
+  const id = table.columns[side + "_candidate_id"][row];
+  const prefix = promptId + "/";
+  return (id.startsWith(prefix) ? id.slice(prefix.length) : id).split("+" + prefix);
+}
+
+function describeSource(table, side, row) {
+  const names = candidateNumbers(table, side, row).map((number) => (number === "gt" ? "ground truth" : "candidate " + number));
+  return names.length === 1 ? names[0] : `picture of ${names[0]}, sound (wav) of ${names[1]}`;
+}
+
+/** Names of the strategies that would choose this very pair; `chosen_by` has a bit for each. */
+function strategiesOf(table, row) {
+  return table.strategies.filter((_, place) => table.columns.chosen_by[row] & (1 << place));
+}
+
+/** `choice` is "any", or "with:" or "without:" and a strategy's name. */
+function strategyPasses(table, choice) {
+  if (choice === "any") return () => true;
+  const [kind, name] = choice.split(":");
+  const bit = 1 << table.strategies.indexOf(name);
+  return (row) => Boolean(table.columns.chosen_by[row] & bit) === (kind === "with");
+}
+
+const GROUND_TRUTH = {
+  any: () => true,
+  won: (won) => won,
+  lost: (won, lost) => lost,
+  not_won: (won) => !won,
+  absent: (won, lost) => !won && !lost,
+};
+
+/**
+ * Rows that pass `filter`: {text, groundTruth: a key of GROUND_TRUTH, strategy: see strategyPasses, ranges, accepts}.
+ * Each range is {values, min, max}, where a limit of null is none; `accepts(row)` has the last word.
+ */
 function selectRows(table, filter) {
   const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
-  const margins = Object.entries(filter.minMargins)
-    .filter(([, least]) => least !== null)
-    .map(([modality, least]) => [table.columns["margin_" + modality], least]);
-  const groundTruthWon = table.columns.chosen_is_ground_truth;
+  const { chosen_is_ground_truth: won, rejected_is_ground_truth: lost } = table.columns;
+  const strategyAgrees = strategyPasses(table, filter.strategy);
+  const groundTruthPasses = GROUND_TRUTH[filter.groundTruth];
+  const ranges = filter.ranges.map(({ values, min, max }) => ({ values, min: min ?? -Infinity, max: max ?? Infinity }));
   const rows = [];
   for (let row = 0; row < table.size; row++) {
     const passes =
-      (filter.winner === "any" || groundTruthWon[row] === (filter.winner === "ground_truth")) &&
-      margins.every(([column, least]) => column[row] !== null && column[row] >= least) &&
-      words.every((word) => table.searchText[row].includes(word));
+      groundTruthPasses(Boolean(won[row]), Boolean(lost[row])) &&
+      strategyAgrees(row) &&
+      ranges.every(({ values, min, max }) => values[row] >= min && values[row] <= max) &&
+      words.every((word) => table.searchText[row].includes(word)) &&
+      filter.accepts(row);
     if (passes) rows.push(row);
   }
   return rows;
@@ -33,22 +95,26 @@ function selectRows(table, filter) {
 /** How much better the winner is in a metric: positive always favours the winner, whichever direction the metric has. */
 function advantages(table, metric) {
   const sign = metric.higher_is_better ? 1 : -1;
-  const chosen = table.columns["chosen_" + metric.name];
   const rejected = table.columns["rejected_" + metric.name];
-  return chosen.map((value, row) =>
-    value === null || rejected[row] === null ? null : sign * (value - rejected[row]),
-  );
+  return table.columns["chosen_" + metric.name].map((value, row) => sign * (value - rejected[row]));
 }
 
-/** `key` is "prompt_id", "margin", "margin_<modality>" or "metric:<name>"; rows without a value come last either way. */
-function sortRows(table, rows, key, descending) {
-  const metric = table.metrics.find((candidate) => "metric:" + candidate.name === key);
-  const values = metric ? advantages(table, metric) : table.columns[key];
+/** The values behind "prompt_id", a margin's column, "metric:<name>" (the winner's lead), "chosen:<name>" or "rejected:<name>". */
+function valuesOf(table, key) {
+  const [kind, name] = key.split(":");
+  if (name === undefined) return table.columns[key];
+  if (kind !== "metric") return table.columns[`${kind}_${name}`];
+  return advantages(table, table.metrics.find((metric) => metric.name === name));
+}
+
+/** Rows in the order of `values`; those without a value come last either way, and equal ones stay in the table's order. */
+function sortRows(values, rows, descending) {
   const direction = descending ? -1 : 1;
+  const missing = (value) => value !== value;
   return rows.slice().sort((a, b) => {
     const left = values[a];
     const right = values[b];
-    if (left === null || right === null) return (left === null) - (right === null) || a - b;
+    if (missing(left) || missing(right)) return missing(left) - missing(right) || a - b;
     if (left === right) return a - b;
     return left < right ? -direction : direction;
   });

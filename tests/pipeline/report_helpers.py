@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from datasets import Dataset
 
 from media import AVClip, write_clip
+from pipeline.schema import CANDIDATES, SCORES, table_from_rows, write_table
 from rewards.metrics import METRIC_COLUMNS, MODALITY_METRICS
 
 SIDES = ("chosen", "rejected")
@@ -100,6 +102,23 @@ def write_run(
     if clips:
         _write_clips(output_dir, pairs)
     return output_dir
+
+
+def write_scored_candidates(output_dir: Path, num_prompts: int = 30) -> None:
+    """Candidates and scores tables as `pipeline.score` leaves them, of three candidates and a ground truth each."""
+    rng = np.random.default_rng(0)
+    candidates: list[dict[str, Any]] = []
+    for prompt_id in (f"bounce-{number}" for number in range(num_prompts)):
+        for index, name in enumerate(("gt", "0", "1", "2"), start=-1):
+            row = {"candidate_id": f"{prompt_id}/{name}", "prompt_id": prompt_id, "prompt": "a ball", "index": index}
+            geometry = {"num_frames": 24, "height": 64, "width": 64, "fps": 16.0, "sample_rate": 16000}
+            paths = {"video_path": f"media/{prompt_id}/{name}.mp4", "audio_path": f"media/{prompt_id}/{name}.wav"}
+            candidates.append(row | paths | geometry | {"is_ground_truth": index < 0, "duration_s": 1.5})
+    table = table_from_rows(candidates, CANDIDATES)
+    write_table(table, CANDIDATES, output_dir / "candidates" / "candidates.parquet")
+    scores = {name: pa.array(rng.random(len(table))) for name in METRIC_COLUMNS}
+    ids = {"candidate_id": table["candidate_id"]}
+    write_table(pa.table(ids | scores), SCORES, output_dir / "scores" / "scores.parquet")
 
 
 def _write_clips(output_dir: Path, pairs: pd.DataFrame) -> None:

@@ -7,12 +7,25 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from datasets import load_from_disk
+from PIL import Image
 
 from pipeline.rank import RankConfig, main, rank
 from pipeline.ranking import RANKED_METRICS
 from pipeline.schema import CANDIDATES, SCORES, pairs_schema, write_table
 from tests.pipeline.fakes import HOSTILE
-from tests.pipeline.test_ranking import STRATEGIES, random_table
+from tests.pipeline.ranking_tables import STRATEGIES, random_table
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Drawing takes longer than all the rest."""
+    if "with_plots" not in request.fixturenames:
+        monkeypatch.setattr("pipeline.rank.draw_plots", lambda report, folder: [])
+
+
+@pytest.fixture
+def with_plots() -> None:
+    pass
 
 
 def write_tables(output_dir: Path, table: pd.DataFrame) -> None:
@@ -42,7 +55,7 @@ def test_every_strategy_writes_a_dataset_with_all_columns(strategy: str, tmp_pat
     rank(RankConfig(output_dir=tmp_path, strategy=strategy))
     dataset = load_from_disk(str(tmp_path / "pairs"))
     assert len(dataset) > 5
-    assert {*dataset.column_names} == {*pairs_schema([*RANKED_METRICS, "loudness"]).names}
+    assert {*dataset.column_names} == {"pair_id", *pairs_schema([*RANKED_METRICS, "loudness"]).names}
     row = dataset[len(dataset) - 1]
     assert row["chosen_video_path"].startswith("../candidates/media/")
     assert row["num_frames"] == 33
@@ -111,3 +124,88 @@ def test_missing_input_and_metric_are_named(tmp_path: Path, capsys: pytest.Captu
     write_table(pa.Table.from_pandas(pd.read_parquet(path).drop(columns="ib_tv")), SCORES, path)
     assert main(["--output_dir", str(tmp_path)]) == 2
     assert "--rewards imagebind" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("with_plots")
+def test_report_stands_beside_the_pairs_as_json_text_and_pictures(tmp_path: Path) -> None:
+    write_tables(tmp_path, random_table())
+    rank(RankConfig(output_dir=tmp_path, ground_truth="never", min_margin=1.0))
+    folder = tmp_path / "pairs"
+    report = json.loads((folder / "ranking.json").read_text(), parse_constant=pytest.fail)
+    text = (folder / "ranking.txt").read_text()
+    assert f"{report['num_pairs']} pairs; {report['num_pairs']} of 60 prompts" in text
+    for reason, count in report["attrition"].items():
+        assert [line for line in text.splitlines() if reason in line and str(count) in line]
+    assert "sum at least 1" in text
+    for name in ("metrics", "margins", "agreement"):
+        with Image.open(folder / "plots" / f"{name}.png") as image:
+            assert image.width > 1000
+            assert image.convert("L").getextrema() == (0, 255)
+    assert load_from_disk(str(folder)).num_rows == report["num_pairs"]
+
+
+def test_several_pairs_of_a_prompt_are_rows_of_their_own(tmp_path: Path) -> None:
+    write_tables(tmp_path, random_table())
+    assert main(["--output_dir", str(tmp_path), "--pairs_per_prompt", "3"]) == 0
+    pairs = load_from_disk(str(tmp_path / "pairs")).to_pandas()
+    assert pairs["pair_id"].is_unique
+    assert pairs["prompt_id"].value_counts().max() == 3
+    report = json.loads((tmp_path / "pairs" / "ranking.json").read_text())
+    assert report["num_pairs"] == len(pairs) > report["num_prompts_with_pair"] == pairs["prompt_id"].nunique()
+
+
+def test_rules_come_from_yaml_and_changed_rules_are_ranked_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tables(tmp_path, random_table())
+    recipe = tmp_path / "rank.yaml"
+    recipe.write_text("min_modality_margins: {audio: 0.4, audio_video: null}\nwinner_gates: [loudness >= 0.5]\n")
+    arguments = ["--config", str(recipe), "--output_dir", str(tmp_path)]
+    assert main(arguments) == main(arguments) == 0
+    assert "skipped 60" in capsys.readouterr().out
+    pairs = load_from_disk(str(tmp_path / "pairs")).to_pandas()
+    assert pairs["margin_audio"].min() >= 0.4
+    assert pairs["margin_audio_video"].min() < 0
+    recipe.write_text("winner_gates: [loudness >= 0.6]\n")
+    assert main(arguments) == 0
+    assert "0 pairs from 60 prompts" in capsys.readouterr().out
+
+
+def test_second_batch_on_the_statistics_of_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    table = random_table(num_prompts=200)
+    for folder in (first, second):
+        folder.mkdir()
+    write_tables(first, table)
+    write_tables(second, table[:80].assign(audio_quality=table["audio_quality"][:80] * 1000))
+    rank(RankConfig(output_dir=first))
+    saved = first / "pairs" / "ranking.json"
+    assert main(["--output_dir", str(second), "--statistics", str(saved)]) == 0
+    report = json.loads((second / "pairs" / "ranking.json").read_text())
+    assert report["statistics"] == json.loads(saved.read_text())["statistics"]
+    assert report["own_statistics"]["audio_quality"]["std"] > 500
+    pairs = load_from_disk(str(second / "pairs")).to_pandas()
+    assert pairs["margin_audio"].median() > 100  # in deviations of the first batch
+
+    capsys.readouterr()
+    assert main(["--output_dir", str(second), "--statistics", str(second / "scores" / "scores.parquet")]) == 2
+    assert "holds no statistics" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--output_dir", str(second), "--statistics", str(saved), "--strategy", "modality_macro"])
+    assert "modality_macro compares ranks" in capsys.readouterr().err
+
+
+def test_scores_in_another_order_are_joined_by_id(tmp_path: Path) -> None:
+    write_tables(tmp_path, random_table())
+    rank(RankConfig(output_dir=tmp_path))
+    expected = load_from_disk(str(tmp_path / "pairs")).to_pandas()
+    path = tmp_path / "scores" / "scores.parquet"
+    shuffled = pd.read_parquet(path).sample(frac=1, random_state=0)
+    write_table(pa.Table.from_pandas(shuffled, preserve_index=False), SCORES, path)
+    rank(RankConfig(output_dir=tmp_path))
+    pd.testing.assert_frame_equal(load_from_disk(str(tmp_path / "pairs")).to_pandas(), expected)
+    write_table(pa.Table.from_pandas(shuffled[1:], preserve_index=False), SCORES, path)
+    rank(RankConfig(output_dir=tmp_path))
+    assert (
+        json.loads((tmp_path / "pairs" / "ranking.json").read_text())["candidates"]["left_out_for_missing_scores"] == 1
+    )

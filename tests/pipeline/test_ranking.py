@@ -4,35 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from pipeline.rank import rank_pairs
-from pipeline.ranking import DISAGREE, GROUND_TRUTH_LOST, RANKED_METRICS, TIED, TOO_FEW
+from pipeline.ranking import RANKED_METRICS
+from pipeline.ranking_choice import DISAGREE, GROUND_TRUTH_LOST, TIED, TOO_FEW
+from tests.golden_files import golden_path
+from tests.pipeline.ranking_tables import STRATEGIES, one_prompt, random_table, with_ids
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ranking"
-STRATEGIES = ("modality_micro", "modality_macro", "agnostic", "inconsistent")
-
-
-def with_ids(scores: pd.DataFrame) -> pd.DataFrame:
-    names = scores["index"].map(lambda index: "gt" if index == -1 else str(index))
-    return scores.assign(candidate_id=scores["prompt_id"] + "/" + names, is_ground_truth=scores["index"] == -1)
-
-
-def random_table(num_prompts: int = 60, num_candidates: int = 4, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    table = pd.DataFrame(rng.normal(size=(num_prompts * num_candidates, len(RANKED_METRICS))), columns=RANKED_METRICS)
-    table["prompt_id"] = [f"p{row // num_candidates:04d}" for row in range(len(table))]
-    table["index"] = [row % num_candidates - 1 for row in range(len(table))]
-    return with_ids(table)
-
-
-def one_prompt(*qualities: tuple[float, float, float], first_index: int = 0) -> pd.DataFrame:
-    """Candidates of one prompt with these (video, audio, audio-video) qualities."""
-    rows = []
-    for index, (video, audio, both) in enumerate(qualities, start=first_index):
-        values = [video, video, video, audio, audio, both, -both]
-        rows.append({"prompt_id": "p", "index": index, **dict(zip(RANKED_METRICS, values, strict=True))})
-    return with_ids(pd.DataFrame(rows))
 
 
 @pytest.mark.parametrize("ground_truth", ["any", "never"])
@@ -49,6 +30,38 @@ def test_pairs_equal_those_of_the_published_tool(strategy: str, ground_truth: st
     ]
     assert len(ours) > 200
     assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["micro", "macro", "micro_generated_only", "macro_generated_only"])
+def test_pairs_equal_every_file_of_the_published_tool_row_for_row(name: str) -> None:
+    golden = pd.read_csv(golden_path(f"ranking/pairs_{name}.csv"))
+    rewards = pd.read_csv(golden_path("ranking/rewards.csv"))
+    given = ["visual_quality", "motion_quality", "ib_tv", "audio_quality", "ib_ta", "ib_av"]
+    table = rewards[["text", *given]].rename(columns={"text": "prompt"})
+    table = table.assign(
+        prompt_id=rewards["id"],
+        index=rewards["pred_video_path"].str.extract(r"-(\d+)\.mp4$", expand=False).fillna(-1).astype(int),
+        desync=rewards["desync_scores"],
+        video_path=rewards["pred_video_path"],
+        audio_path=rewards["pred_audio_path"],
+        num_frames=rewards["pred_num_frames"],
+        height=rewards["pred_height"],
+        width=rewards["pred_width"],
+        fps=rewards["pred_fps"],
+    )
+    strategy = f"modality_{name.split('_')[0]}"
+    pairs = rank_pairs(with_ids(table), strategy, "never" if "generated" in name else "any").pairs
+    columns = {
+        "prompt_id": "id",
+        "prompt": "text",
+        "chosen_video_path": "path",
+        "chosen_audio_path": "audio_path",
+        "rejected_video_path": "path_reject",
+        "rejected_audio_path": "audio_path_reject",
+        **{column: column for column in ("num_frames", "height", "width", "fps")},
+    }
+    assert len(golden) > 200
+    assert pairs[list(columns)].values.tolist() == golden[list(columns.values())].values.tolist()
 
 
 def brute_force(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -74,6 +87,14 @@ def test_vectorised_ranking_equals_a_loop_with_unequal_numbers_of_candidates() -
     rows = pairs[["prompt_id", "chosen_candidate_id", "rejected_candidate_id"]].itertuples(index=False)
     ours = {prompt_id: (chosen, rejected) for prompt_id, chosen, rejected in rows}
     assert ours == brute_force(table)
+
+
+def test_arrow_tables_give_what_data_frames_give() -> None:
+    table = random_table()
+    arrow = pa.concat_tables([pa.Table.from_pandas(part) for part in (table[:100], table[100:])])
+    pd.testing.assert_frame_equal(rank_pairs(arrow).pairs, rank_pairs(table).pairs)
+    categories = table.assign(prompt_id=table["prompt_id"].astype("category"))
+    assert rank_pairs(categories[table["prompt_id"] > "p0029"]).report["num_prompts"] == 30
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -102,6 +123,7 @@ def test_winner_is_strictly_better_everywhere_and_margins_add_up(strategy: str) 
         assert (margin > 0).all()
         np.testing.assert_allclose(pairs[f"margin_{modality}"], margin)
     np.testing.assert_allclose(pairs["margin"], pairs.filter(regex="margin_").sum(axis=1))
+    assert pairs["pair_id"].tolist() == (pairs["chosen_candidate_id"] + ">" + pairs["rejected_candidate_id"]).tolist()
 
 
 def test_low_desync_is_good() -> None:
@@ -209,6 +231,8 @@ def test_geometry_comes_from_the_smaller_and_the_shorter_clip() -> None:
         (lambda table: table.drop(columns="prompt_id"), ["prompt_id"]),
         (lambda table: pd.concat([table, table.head(1)]), ["p0000/gt", "more than once"]),
         (lambda table: table.assign(ib_av=np.inf), ["ib_av", "infinite"]),
+        (lambda table: table.assign(ib_av="good"), ["ib_av", "double"]),
+        (lambda table: table.assign(prompt_id=table["prompt_id"].mask(table["index"] == 1)), ["prompt_id", "row 2"]),
     ],
 )
 def test_unusable_tables_are_named(change, words: list[str]) -> None:

@@ -1,62 +1,27 @@
 """The report in a real browser, opened from file://: players load, filter and sort agree with the table."""
 
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pandas as pd
 import pytest
+from report_browser import NEEDS_CHROMIUM, Opened, opener
 from report_helpers import HOSTILE_TEXTS, MODALITIES, pairs_table, write_run
 
-from pipeline.report import build_report
+from benchmarks.report import running_chromium
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs the python package playwright (extra: dev)")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on PATH (Debian: apt-get install chromium)")
+pytestmark = NEEDS_CHROMIUM
 
 CARDS_PER_PAGE = 20
 NUM_PAIRS = 45
 RANKING = {"num_prompts": 60, "attrition": {"no winner in every modality": 15}}
-QUIET_BROWSER = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-
-
-@dataclass
-class Opened:
-    """A page, and everything that went wrong on it so far."""
-
-    page: "sync_api.Page"
-    problems: list[str] = field(default_factory=list)
-
-    def page_ids(self) -> list[str]:
-        """Prompt ids of the cards on the page in view, in order."""
-        return self.page.eval_on_selector_all(".card .prompt-id", "nodes => nodes.map(node => node.textContent)")
-
-    def shown_ids(self) -> list[str]:
-        """Prompt ids of the cards on all pages of the report, in order."""
-        ids: list[str] = []
-        while True:
-            ids += self.page_ids()
-            following = self.page.locator("#next-page")
-            if not following.is_visible() or following.is_disabled():
-                return ids
-            following.click()
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET_BROWSER))
+def browser() -> Iterator:
+    with running_chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -70,24 +35,9 @@ def run_dir(tmp_path_factory, pairs) -> Path:
 
 
 @pytest.fixture
-def open_report(browser):
-    contexts = []
-
-    def open_page(run_dir: Path, **options) -> Opened:
-        contexts.append(browser.new_context(viewport={"width": 1280, "height": 900}, **options))
-        opened = Opened(contexts[-1].new_page())
-        note = opened.problems.append
-        opened.page.on("console", lambda message: note(f"console {message.type}: {message.text}"))
-        opened.page.on("pageerror", lambda error: note(f"page error: {error}"))
-        opened.page.on("requestfailed", lambda request: note(f"failed: {request.url} {request.failure}"))
-        opened.page.on("dialog", lambda dialog: (note(f"dialog: {dialog.message}"), dialog.dismiss()))
-        opened.page.on("request", lambda request: request.url.startswith(("file:", "data:")) or note(request.url))
-        opened.page.goto(build_report(run_dir).as_uri())
-        return opened
-
-    yield open_page
-    for context in contexts:
-        context.close()
+def open_report(browser) -> Iterator[Callable[..., Opened]]:
+    with opener(browser) as open_page:
+        yield open_page
 
 
 def load_players(opened: Opened) -> int:
@@ -127,7 +77,7 @@ def test_winner_and_loser_are_told_apart(open_report, run_dir, pairs):
         assert ("ground truth" in player.inner_text()) == first[f"{side}_is_ground_truth"]
         if not first[f"{side}_is_ground_truth"]:
             assert str(first[f"{side}_seed"]) in player.inner_text()
-        source = unquote(player.locator("video").get_attribute("src"))
+        source = unquote(player.locator("video").get_attribute("data-url"))
         assert source == f"../{first[f'{side}_video_path'].removeprefix('../')}"
 
 
@@ -158,9 +108,11 @@ def test_filters_keep_what_the_table_keeps(open_report, run_dir, pairs):
     for modality in MODALITIES:
         page.fill(f"#min-margin-{modality}", "0.8")
         expect(pairs[f"margin_{modality}"] >= 0.8)
-    page.select_option("#winner", "ground_truth")
-    expect(pairs["chosen_is_ground_truth"])
-    page.select_option("#winner", "generated")
+    won, lost = pairs["chosen_is_ground_truth"], pairs["rejected_is_ground_truth"]
+    for choice, kept in (("won", won), ("lost", lost), ("not_won", ~won), ("absent", ~won & ~lost)):
+        page.select_option("#ground-truth", choice)
+        expect(kept)
+    page.select_option("#ground-truth", "not_won")
     page.fill("#min-margin-video", "0.5")
     page.fill("#min-margin-audio", "0.5")
     expect(~pairs["chosen_is_ground_truth"] & (pairs["margin_video"] >= 0.5) & (pairs["margin_audio"] >= 0.5))

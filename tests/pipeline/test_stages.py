@@ -126,9 +126,11 @@ def test_pairs_open_without_this_package_and_point_at_the_clips(finished: Path) 
 
     dataset = load_from_disk(str(finished / "pairs"))
     pairs = dataset.to_pandas()
-    assert {*PAIRS.names, *(f"{side}_{name}" for side in ("chosen", "rejected") for name in FakeReward.columns)} == {
-        *pairs.columns
-    }
+    assert {
+        "pair_id",
+        *PAIRS.names,
+        *(f"{side}_{name}" for side in ("chosen", "rejected") for name in FakeReward.columns),
+    } == {*pairs.columns}
     report = json.loads((finished / "pairs" / "ranking.json").read_text())
     assert report["num_pairs"] == len(pairs) > 0
     assert report["num_prompts"] == len(HOSTILE) == len(pairs) + sum(report["attrition"].values())

@@ -1,0 +1,261 @@
+"""Tables of other tools in and out, and people's choices in the place of the ranking.
+
+python -m pipeline.convert --from rewards.csv --to runs/imported
+python -m pipeline.convert --from runs/first/pairs --to pairs.csv
+python -m pipeline.convert --from pairs.csv --to runs/theirs/pairs
+python -m pipeline.convert --from runs/first/pairs --to trl.jsonl --format trl
+python -m pipeline.convert --from runs/first/pairs --labels ann.csv ben.csv --to runs/first/pairs_human
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from media.atomic import atomic_path
+from media.cli import echo, parse_config
+from pipeline.javisdit_csv import SOURCE_COLUMNS, read_javisdit_pairs, read_javisdit_rewards, write_javisdit_pairs
+from pipeline.label_agreement import agreement_table
+from pipeline.label_ranking import LabelledPairs, pairs_from_labels, rank_by_labels
+from pipeline.labels import Labels, read_labels
+from pipeline.pairs_folder import is_dataset, moved, moved_paths, read_pairs, read_report, write_pairs
+from pipeline.schema import CANDIDATES, SCORES, read_table, write_table
+from pipeline.trl_view import trl_view
+from rewards.agreement_tables import read_frame
+from rewards.metrics import HIGHER_IS_BETTER, METRIC_COLUMNS
+
+__all__ = [
+    "Labels",
+    "pairs_from_labels",
+    "rank_by_labels",
+    "read_javisdit_pairs",
+    "read_javisdit_rewards",
+    "read_labels",
+    "trl_view",
+    "write_javisdit_pairs",
+]
+
+ABOUT = """Convert preference data. What is given is told by its content: the release's rewards CSV, the release's DPO
+CSV, a pairs folder of pipeline.rank or, with --labels, a run folder with candidates. A rewards CSV becomes a run folder
+(candidates/ and scores/) that pipeline.rank takes; pairs become the release's CSV (--to FILE.csv), a pairs folder
+(--to DIR), or TRL's prompt, chosen, rejected (--format trl --to DIR, FILE.jsonl or FILE.parquet).
+--labels puts the winners that people chose in the place of the ranking's: rows of a, b (candidate ids), winner (a, b,
+tie), or of pair_id, winner (chosen, rejected, tie); with modality (video, audio, audio_video, overall) and annotator
+or without."""
+
+Format = Literal["own", "trl"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Settings of `python -m pipeline.convert`."""
+
+    source: Path = field(
+        metadata={"help": "A CSV of the release, a pairs folder, or a run folder.", "aliases": ["--from"]}
+    )
+    target: Path = field(
+        metadata={"help": "What to write; its suffix says the format, none means a folder.", "aliases": ["--to"]}
+    )
+    format: Format = field(
+        default="own", metadata={"help": "trl writes prompt, chosen, rejected; own what --to says otherwise."}
+    )
+    labels: list[str] = field(
+        default_factory=list, metadata={"help": "CSV or Parquet files of people's labels, merged by majority."}
+    )
+    keep_unlabelled: bool = field(
+        default=False, metadata={"help": "Keep pairs that nobody labelled, with the ranking's winner."}
+    )
+    media_root: Path = field(
+        default=Path(),
+        metadata={
+            "help": "Folder that paths in the release's CSV files are relative to, read or written; the release takes "
+            "the folder in which it is started."
+        },
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace what stands at --to."})
+
+    def __post_init__(self) -> None:
+        suffixes = ("", ".jsonl", ".parquet") if self.format == "trl" else ("", ".csv")
+        if self.target.suffix not in suffixes:
+            raise ValueError(
+                f"--to {self.target}: with --format {self.format} give a folder or a {' or '.join(suffixes[1:])} file."
+            )
+        if self.keep_unlabelled and not self.labels:
+            raise ValueError("keep_unlabelled says what becomes of unlabelled pairs, but no --labels are given.")
+        if self.target.resolve() == self.source.resolve():
+            raise ValueError(f"--from and --to are both {self.source}. Write to another place.")
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Pairs on their way: paths are relative to `root`."""
+
+    table: pd.DataFrame
+    root: Path
+    report: dict[str, Any]
+    candidates: pd.DataFrame | None = None  # for the release's columns that ours lack
+
+
+def convert(config: ConvertConfig) -> str:
+    """Run the conversion. Returns what was done, as lines for a person.
+
+    Raises:
+        ValueError: what is given cannot be read or not be turned into what is asked for, or the target exists.
+    """
+    _check_target(config)
+    kind = _kind(config)
+    if kind == "rewards":
+        return _import_rewards(config)
+    lines: list[str] = []
+    pairs = {"release": _release_pairs, "pairs": _own_pairs, "candidates": _unranked}[kind](config)
+    if config.labels:
+        labelled = rank_by_labels(pairs.table, read_labels(config.labels), config.keep_unlabelled)
+        pairs, lines = _labelled(pairs, labelled), _label_lines(labelled)
+    _write(pairs, config)
+    return "\n".join([*lines, f"convert: {len(pairs.table)} pairs from {config.source} to {config.target}"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: exit status 0, or 2 on a mistake in the input."""
+    config = parse_config(ConvertConfig, argv, about=ABOUT)
+    try:
+        echo(convert(config))
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _check_target(config: ConvertConfig) -> None:
+    target = config.target
+    if target.is_dir() and not is_dataset(target) and any(target.iterdir()):
+        raise ValueError(f"--to {target} is a folder of other things, which would be lost. Give another place.")
+    if target.exists() and not config.overwrite:
+        raise ValueError(f"--to {target} exists. Give --overwrite to replace it, or another place.")
+
+
+def _kind(config: ConvertConfig) -> str:
+    source = config.source
+    if is_dataset(source):
+        return "pairs"
+    if _candidates_path(source).is_file():
+        if not config.labels:
+            raise ValueError(f"{source} is a run folder. Give its pairs folder, {source / 'pairs'}, or --labels.")
+        return "candidates"
+    if source.is_dir():
+        raise ValueError(f"{source} holds neither a pairs dataset nor candidates/candidates.parquet.")
+    columns = set(read_frame(source))
+    if "pred_video_path" in columns:
+        return "rewards"
+    if "path_reject" in columns:
+        return "release"
+    raise ValueError(
+        f"{source} has neither pred_video_path (the release's rewards) nor path_reject (the release's pairs), so it is "
+        "no table to convert. Prompts need none: pipeline.sample reads the release's headers."
+    )
+
+
+def _candidates_path(run: Path) -> Path:
+    return run / "candidates" / "candidates.parquet"
+
+
+def _import_rewards(config: ConvertConfig) -> str:
+    """A rewards CSV as a run folder: its clips count as sampled, its scores as made by the release."""
+    if config.target.suffix or config.labels or config.format != "own":
+        raise ValueError("A rewards CSV becomes a run folder: give a folder as --to, no --labels and no --format.")
+    frame = read_javisdit_rewards(config.source)
+    folder = config.target / "candidates"
+    candidates = frame.drop(columns=[name for name in METRIC_COLUMNS if name in frame])
+    for name in ("video_path", "audio_path"):
+        candidates[name] = moved(candidates[name], config.media_root, folder)
+    metrics = [name for name in METRIC_COLUMNS if name in frame]
+    fields = [
+        pa.field(name, pa.float64(), metadata={"higher_is_better": str(HIGHER_IS_BETTER[name]).lower()})
+        for name in metrics
+    ]
+    schema = pa.schema([SCORES.field("candidate_id"), *fields], metadata={"avdpo.protocol": "javisbench"})
+    scores = pa.Table.from_pandas(frame[["candidate_id", *metrics]], schema=schema, preserve_index=False)
+    write_table(pa.Table.from_pandas(candidates, preserve_index=False), CANDIDATES, folder / "candidates.parquet")
+    write_table(scores, SCORES, config.target / "scores" / "scores.parquet")
+    return (
+        f"convert: {len(frame)} candidates of {frame['prompt_id'].nunique()} prompts from {config.source} to "
+        f"{config.target}; rank them with `python -m pipeline.rank --output_dir {config.target}`"
+    )
+
+
+def _release_pairs(config: ConvertConfig) -> _Pairs:
+    table = read_javisdit_pairs(config.source)
+    return _Pairs(table, config.media_root, {"source": str(config.source), "num_pairs": len(table)})
+
+
+def _own_pairs(config: ConvertConfig) -> _Pairs:
+    path = _candidates_path(config.source.parent)
+    candidates = pd.read_parquet(path) if path.is_file() else None
+    return _Pairs(read_pairs(config.source), config.source, read_report(config.source), candidates)
+
+
+def _unranked(config: ConvertConfig) -> _Pairs:
+    """A run's candidates, with scores where there are some; labels make the pairs."""
+    path, scores_path = _candidates_path(config.source), config.source / "scores" / "scores.parquet"
+    table = read_table(path, CANDIDATES, "python -m pipeline.sample")
+    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    if scores_path.is_file():
+        scores = read_table(scores_path, SCORES, "python -m pipeline.score").to_pandas()
+        metrics = [name for name in scores if name in METRIC_COLUMNS]
+        frame = frame.merge(scores[["candidate_id", *metrics]], on="candidate_id", how="left")
+    return _Pairs(frame, path.parent, {"num_prompts": int(frame["prompt_id"].nunique())}, frame)
+
+
+def _labelled(pairs: _Pairs, labelled: LabelledPairs) -> _Pairs:
+    """`inputs` go, by which pipeline.rank knows its own work."""
+    report = {key: value for key, value in pairs.report.items() if key != "inputs"}
+    report |= {"num_pairs": len(labelled.pairs), "labels": labelled.report()}
+    if report.get("num_prompts"):
+        report["num_prompts_with_pair"] = int(labelled.pairs["prompt_id"].nunique())
+        report["yield"] = report["num_prompts_with_pair"] / report["num_prompts"]
+    return _Pairs(labelled.pairs, pairs.root, report, pairs.candidates)
+
+
+def _label_lines(labelled: LabelledPairs) -> list[str]:
+    counts = "; ".join(f"{count} x {name}" for name, count in labelled.counts.items())
+    return [agreement_table(labelled.agreement), f"labels: {counts}"]
+
+
+def _write(pairs: _Pairs, config: ConvertConfig) -> None:
+    if config.format == "trl":
+        _write_trl(pairs, config.target)
+    elif config.target.suffix == ".csv":
+        table = moved_paths(pairs.table, pairs.root, config.media_root)
+        candidates = pairs.candidates
+        known = candidates is not None and {*SOURCE_COLUMNS} & {*candidates}
+        write_javisdit_pairs(table, config.target, candidates if known else None)
+    else:
+        write_pairs(moved_paths(pairs.table, pairs.root, config.target), config.target, pairs.report)
+
+
+def _write_trl(pairs: _Pairs, target: Path) -> None:
+    folder = target.parent if target.suffix else target
+    view = trl_view(moved_paths(pairs.table, pairs.root, folder))
+    if not target.suffix:
+        import datasets  # late: takes a second
+
+        datasets.disable_progress_bars()
+        datasets.Dataset.from_pandas(view, preserve_index=False).save_to_disk(str(target))
+        return
+    with atomic_path(target) as temporary:
+        if target.suffix == ".jsonl":
+            lines = (json.dumps(row, ensure_ascii=False) for row in view.to_dict("records"))
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        else:
+            view.to_parquet(temporary, index=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""Share pairs on the Hugging Face hub, with a card that says where they come from, and bring shared ones here.
+
+python -m pipeline.hub --pairs runs/first/pairs --repo_id me/my-pairs --private --media clips
+python -m pipeline.hub --repo_id me/my-pairs --download runs/theirs
+
+A repository is laid out as a run is, so that relative paths hold: README.md, data/pairs.parquet (and what is known of
+the ranking), candidates/ and scores/ with their tables, candidates/media/ with the clips of the pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from media.cli import atomic_write_text, echo, parse_config
+from pipeline.dataset_card import dataset_card, read_provenance
+from pipeline.pairs_folder import SIDES, is_dataset, read_dataset, write_pairs
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+ABOUT = """Share a pairs dataset on the Hugging Face hub (--pairs), or bring a shared one here (--download).
+HF_TOKEN, or `hf auth login`, says who you are."""
+
+Media = Literal["none", "clips", "latents"]
+
+PAIRS_FILE = "data/pairs.parquet"
+TABLES = {"pairs": PAIRS_FILE, "candidates": "candidates/candidates.parquet", "scores": "scores/scores.parquet"}
+_MEDIA_COLUMNS = {
+    "none": (),
+    "clips": ("video_path", "audio_path"),
+    "latents": ("video_path", "audio_path", "latents_path"),
+}
+_MEDIA_SENTENCES = {
+    "none": "The clips are not part of this repository; paths say where they lay in the run.",
+    "clips": "The clips of the pairs are in `candidates/media`; the sampler's latents are not part of this repository.",
+    "latents": "The clips of the pairs, and the sampler's latents, are in `candidates/media`.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """Settings of `python -m pipeline.hub`."""
+
+    repo_id: str = field(metadata={"help": "The dataset's name on the hub: owner/name."})
+    pairs: Path | None = field(default=None, metadata={"help": "Pairs folder to share."})
+    download: Path | None = field(default=None, metadata={"help": "Folder to bring a shared dataset to."})
+    private: bool = field(default=False, metadata={"help": "Make the repository private, where it is new."})
+    media: Media = field(
+        default="none",
+        metadata={"help": "Files to share with the pairs: none, clips (mp4 and wav), or latents (clips and latents)."},
+    )
+    licence: str | None = field(
+        default=None, metadata={"help": "Licence of the dataset, as the hub spells it, such as cc-by-nc-4.0."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit to push to or to download."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "Only make the folder that would be pushed, with its card, beside --pairs."}
+    )
+
+    def __post_init__(self) -> None:
+        if (self.pairs is None) == (self.download is None):
+            raise ValueError("Give either --pairs, to share a dataset, or --download, to bring one here.")
+        if self.repo_id.count("/") != 1 or not all(self.repo_id.split("/")):
+            raise ValueError(f"repo_id is {self.repo_id!r}, but must be owner/name.")
+
+
+def push_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    media: Media = "none",
+    licence: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+) -> Path:
+    """Share the pairs dataset in `folder`.
+
+    What is pushed is first made in `<folder>_hub`, with hard links to the clips where the disk allows them.
+
+    Args:
+        media: which files of the pairs go with the tables; paths in the tables stay as they are.
+        licence: the hub's identifier for the dataset.
+        token: of the hub; by default the one that `hf auth login` or HF_TOKEN gave.
+        dry_run: makes the folder alone.
+
+    Returns:
+        The folder that was, or would be, pushed.
+
+    Raises:
+        ValueError: there is no pairs dataset, or a clip is missing or lies outside of the run.
+        huggingface_hub.errors.HfHubHTTPError: the hub refuses.
+    """
+    staged = stage(Path(folder), repo_id, media=media, licence=licence)
+    if not dry_run:
+        from huggingface_hub import HfApi  # late: not needed for a dry run
+
+        api = HfApi(token=token)
+        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=staged,
+            repo_type="dataset",
+            revision=revision,
+            commit_message="Preference pairs",
+        )
+    return staged
+
+
+def load(source: str | Path, *, revision: str | None = None) -> Dataset:
+    """Pairs as a `datasets.Dataset`: from a pairs folder, a downloaded or staged repository, or the hub by its name.
+
+    Raises:
+        ValueError: the folder holds no pairs.
+    """
+    import datasets  # late: takes a second
+
+    path = Path(source)
+    if is_dataset(path):
+        return datasets.load_from_disk(str(path))
+    if (path / PAIRS_FILE).is_file():
+        return datasets.Dataset.from_parquet(str(path / PAIRS_FILE))
+    if path.is_dir():
+        raise ValueError(f"{path} holds neither a pairs dataset nor {PAIRS_FILE}.")
+    return datasets.load_dataset(str(source), "pairs", split="train", revision=revision)
+
+
+def download(repo_id: str, folder: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
+    """Bring a shared dataset here, clips included. Returns its pairs folder, which `dpo.prepare` and the report take.
+
+    Raises:
+        ValueError: the repository holds no pairs.
+        huggingface_hub.errors.HfHubHTTPError: the hub refuses.
+    """
+    from huggingface_hub import HfApi
+
+    folder = Path(folder)
+    HfApi(token=token).snapshot_download(repo_id, repo_type="dataset", revision=revision, local_dir=folder)
+    if not (folder / PAIRS_FILE).is_file():
+        raise ValueError(f"{repo_id} has no {PAIRS_FILE}, so it was not shared by pipeline.hub. Load it with datasets.")
+    table = pq.read_table(folder / PAIRS_FILE)
+    pairs = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get)
+    report = folder / "data" / "ranking.json"
+    write_pairs(pairs, folder / "pairs", json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {})
+    return folder / "pairs"
+
+
+def stage(folder: Path, repo_id: str, *, media: Media = "none", licence: str | None = None) -> Path:
+    """Make the folder that is pushed, `<folder>_hub`, in place of an earlier one, and return it.
+
+    Raises:
+        ValueError: there is no pairs dataset, or a clip is missing or lies outside of the run.
+    """
+    if media not in get_args(Media):
+        raise ValueError(f"media is {media!r}, but must be one of {', '.join(get_args(Media))}.")
+    origin, run = read_provenance(folder), folder.parent
+    files = _media_files(origin.pairs, folder, media)
+    staged = run / f"{folder.name}_hub"
+    shutil.rmtree(staged, ignore_errors=True)
+    configs = {"pairs": PAIRS_FILE}
+    (staged / "data").mkdir(parents=True)
+    pq.write_table(origin.pairs, staged / PAIRS_FILE)
+    for name in ("ranking.json", "attrition.parquet"):
+        if (folder / name).is_file():
+            shutil.copy2(folder / name, staged / "data" / name)
+    for name in ("candidates", "scores"):
+        if (run / TABLES[name]).is_file():
+            configs[name] = TABLES[name]
+            (staged / name).mkdir()
+            pq.write_table(_without_machine_paths(pq.read_table(run / TABLES[name])), staged / TABLES[name])
+    for path in files:
+        _link(run / path, staged / path)
+    card = dataset_card(origin, repo_id, configs, licence, _MEDIA_SENTENCES[media])
+    atomic_write_text(staged / "README.md", card)
+    return staged
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: exit status 0, or 2 on a mistake in the input or a refusal of the hub."""
+    config = parse_config(HubConfig, argv, about=ABOUT)
+    from huggingface_hub.errors import HTTPError  # of the HTTP package that it uses; the hub's own refusals too
+
+    try:
+        echo(_run(config))
+    except HTTPError as error:
+        sys.stderr.write(
+            f"error: the hub cannot be reached, or refuses: {error}\nSet HF_TOKEN, or log in with `hf auth login`, and "
+            "look at the name. The folder to push stays, and the same command goes on.\n"
+        )
+        return 2
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _run(config: HubConfig) -> str:
+    if config.download is not None:
+        folder = download(config.repo_id, config.download, revision=config.revision)
+        return f"hub: {len(read_dataset(folder))} pairs of {config.repo_id} in {folder}"
+    assert config.pairs is not None, "the configuration has pairs or download"
+    staged = push_to_hub(
+        config.pairs,
+        config.repo_id,
+        private=config.private,
+        media=config.media,
+        licence=config.licence,
+        revision=config.revision,
+        dry_run=config.dry_run,
+    )
+    files = [path for path in staged.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    done = "would be pushed (dry run)" if config.dry_run else f"pushed to {config.repo_id}"
+    return f"hub: {len(files)} files, {size / 1e6:.1f} MB, {done}; card: {staged / 'README.md'}"
+
+
+def _media_files(pairs: pa.Table, folder: Path, media: Media) -> list[str]:
+    """Files of the pairs, relative to the run."""
+    run = os.path.abspath(folder.parent)
+    names = [name for side in SIDES for name in (f"{side}_{column}" for column in _MEDIA_COLUMNS[media])]
+    paths = {path for name in names if name in pairs.column_names for path in pairs[name].unique().to_pylist() if path}
+    places = {path: os.path.normpath(os.path.join(os.path.abspath(folder), path)) for path in paths}
+    for path, place in sorted(places.items()):
+        if not place.startswith(run + os.sep):
+            raise ValueError(
+                f"{path} of the pairs in {folder} lies outside of {run}, so it cannot be shared by its path."
+            )
+        if not os.path.isfile(place):
+            raise ValueError(
+                f"{place} of the pairs in {folder} does not exist. Share with --media none, or sample again."
+            )
+    return sorted(os.path.relpath(place, run) for place in places.values())
+
+
+def _without_machine_paths(table: pa.Table) -> pa.Table:
+    """Where this machine keeps the rewards' weights is nobody's business; their identity stays."""
+    metadata = dict(table.schema.metadata or {})
+    if b"avdpo.rewards" in metadata:
+        rewards = json.loads(metadata[b"avdpo.rewards"])
+        kept = {name: {key: value for key, value in told.items() if key != "path"} for name, told in rewards.items()}
+        metadata[b"avdpo.rewards"] = json.dumps(kept).encode()
+    return table.replace_schema_metadata(metadata)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copy2(source, target)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
