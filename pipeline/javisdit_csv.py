@@ -16,9 +16,9 @@ import pyarrow as pa
 from media.atomic import atomic_path
 from media.tables import read_table
 from pipeline.naming import GROUND_TRUTH_INDEX, candidate_id, stem
-from pipeline.pairs_folder import keyed_pairs_schema, pair_ids
+from pipeline.pairs_folder import pair_ids
 from pipeline.ranking import RANKED_METRICS
-from pipeline.schema import CANDIDATES, validate
+from pipeline.schema import CANDIDATES, keyed_pairs_schema, validate
 from rewards.metrics import METRIC_COLUMNS
 
 PAIRS_HEADER = (

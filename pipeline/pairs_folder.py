@@ -13,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 
 from media.atomic import TEMPORARY_PREFIX
-from pipeline.schema import pairs_schema
 from rewards.metrics import MODALITY_METRICS
 
 SIDES = ("chosen", "rejected")
@@ -87,12 +86,6 @@ def write_pairs(pairs: pd.DataFrame, folder: Path, report: dict[str, Any]) -> No
 def pair_ids(pairs: pd.DataFrame) -> pd.Series[str]:
     """As ranking makes them: the winner's candidate_id, ">", the loser's."""
     return pairs["chosen_candidate_id"] + ">" + pairs["rejected_candidate_id"]
-
-
-def keyed_pairs_schema(metrics: Iterable[str]) -> pa.Schema:
-    """The schema of pairs with pair_id as its key: a prompt may give several pairs."""
-    schema = pairs_schema(metrics)
-    return pa.schema([pa.field("pair_id", pa.string(), nullable=False), *schema], metadata=schema.metadata)
 
 
 def moved_paths(pairs: pd.DataFrame, old: Path, new: Path) -> pd.DataFrame:

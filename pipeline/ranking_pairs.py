@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.ranking_input import Candidates
 from pipeline.ranking_rules import MODALITIES
-from pipeline.schema import pairs_schema, validate
+from pipeline.schema import keyed_pairs_schema, validate
 from rewards.metrics import MODALITY_METRICS
 
 SIDE_COLUMNS = ("candidate_id", "video_path", "audio_path", "latents_path", "is_ground_truth", "seed")
@@ -65,20 +65,13 @@ def write_dataset(pairs: pd.DataFrame, metrics: Sequence[str], folder: Path, nam
     """
     import datasets  # late: takes a second
 
-    table = validate(pa.Table.from_pandas(pairs, preserve_index=False), _keyed_schema(metrics), name)
+    table = validate(pa.Table.from_pandas(pairs, preserve_index=False), keyed_pairs_schema(metrics), name)
     datasets.disable_progress_bars()
     if not table.num_rows:  # datasets wants a batch, and a shard, even where there is nothing to hold
         table = pa.Table.from_batches([pa.RecordBatch.from_pylist([], table.schema)])
     # Without a fingerprint, datasets would pickle and hash the whole table.
     dataset = datasets.Dataset(table, fingerprint=secrets.token_hex(8))
     dataset.save_to_disk(str(folder), num_shards=1 if not table.num_rows else None)
-
-
-def _keyed_schema(metrics: Sequence[str]) -> pa.Schema:
-    """The schema of pairs with pair_id first, which is their key: a prompt may give several."""
-    schema = pairs_schema(metrics)
-    others = [item for item in schema if item.name != "pair_id"]
-    return pa.schema([pa.field("pair_id", pa.string(), nullable=False), *others], metadata=schema.metadata)
 
 
 def _side(

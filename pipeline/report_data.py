@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.naming import fingerprint
-from pipeline.pairs_folder import is_dataset, keyed_pairs_schema, read_dataset
-from pipeline.schema import PAIRS, validate
+from pipeline.pairs_folder import is_dataset, read_dataset
+from pipeline.schema import PAIRS, keyed_pairs_schema, validate
 from rewards.metrics import HIGHER_IS_BETTER, METRIC_COLUMNS, MODALITY_METRICS
 
 SIDES = ("chosen", "rejected")

@@ -95,6 +95,12 @@ def pairs_schema(metrics: Iterable[str]) -> pa.Schema:
     return _schema("pairs", {"prompt_id": pa.string(), "prompt": pa.string()}, sides | margins | geometry)
 
 
+def keyed_pairs_schema(metrics: Iterable[str]) -> pa.Schema:
+    """The schema of pairs with pair_id first, which is their key: a prompt may give several."""
+    schema = pairs_schema(metrics)
+    return pa.schema([pa.field("pair_id", pa.string(), nullable=False), *schema], metadata=schema.metadata)
+
+
 GEOMETRY_COLUMNS = ("num_frames", "height", "width", "fps", "sample_rate", "duration_s")
 PAIRS = pairs_schema(())
 

@@ -14,7 +14,7 @@ from synthetic.train_rewards import TASKS
 
 NUM_SCENES = 40
 LEAST_AREA = 0.9
-LESS = {"ib_av": 0.8}  # 0.89 on 200 scenes, so on these few it may fall below 0.9
+LESS = {"ib_av": 0.85}  # 0.92 on 200 scenes: on these few it may come out below 0.9
 
 
 @pytest.mark.parametrize("name", TASKS)
