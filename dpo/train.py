@@ -109,7 +109,7 @@ def parse(argv: Sequence[str]) -> "TrainConfig":
 def plan(config: "TrainConfig", dataset: "PairDataset", network: "JointDiT") -> str:
     """What a run would do, after every check that does not need a step."""
     from model.batches import BucketBatchSampler
-    from model.lora import attach_adapter
+    from model.lora import attach_adapter, lora_config
 
     model = attach_adapter(network, lora_config(config), config.seed)
     trainable, total = model.get_nb_trainable_parameters()
@@ -126,19 +126,6 @@ def plan(config: "TrainConfig", dataset: "PairDataset", network: "JointDiT") -> 
     )
 
 
-def lora_config(config: "TrainConfig") -> Any:
-    """The adapter of the settings; it names the model it belongs to."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=config.lora_target_modules,
-        base_model_name_or_path=config.model,
-    )
-
-
 def _load(config: "TrainConfig") -> tuple["PairDataset", "JointDiT"]:
     from dpo.data import PairDataset
     from model.locate import load_transformer
@@ -152,6 +139,7 @@ def _load(config: "TrainConfig") -> tuple["PairDataset", "JointDiT"]:
 def _fit(config: "TrainConfig", dataset: "PairDataset", network: "JointDiT") -> tuple[int, int]:
     """Trains and saves the adapter; returns the number of steps, and how many of them a checkpoint gave."""
     from dpo.trainer import AVDPOTrainer
+    from model.lora import lora_config
     from model.run_state import checkpoint_step, checkpoint_to_resume
 
     trainer = AVDPOTrainer(network, config, dataset, peft_config=lora_config(config))

@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 
 TABLE_FILES = ".csv, .jsonl or .parquet file"
 
+# Headers of the release's CSV files -> ours; their other columns pass through.
+PUBLISHED_HEADERS = {"id": "prompt_id", "text": "prompt", "audio_text": "audio_prompt", "path": "video_path"}
+
 _NO_FIT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)  # what pa.array raises over a value
 
 

@@ -7,7 +7,7 @@ missing, and says nothing about those that fit nowhere.
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,29 @@ _UNSUPPORTED: tuple[str, ...] = (
     *("use_rslora", "use_dora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern"),
     *("modules_to_save", "layers_to_transform", "target_parameters", "exclude_modules"),
 )
+
+
+class AdapterSettings(Protocol):
+    """What a training's settings say of its adapter; published: 64, 16, 0.05 and every attention and feed-forward."""
+
+    lora_r: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_target_modules: list[str]
+    model: str
+
+
+def lora_config(settings: AdapterSettings) -> "LoraConfig":
+    """The adapter of the settings; it names the model it belongs to."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=settings.lora_target_modules,
+        base_model_name_or_path=settings.model,
+    )
 
 
 def attach_adapter(model: nn.Module, config: "LoraConfig", seed: int) -> "PeftModel":

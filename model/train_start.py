@@ -9,14 +9,14 @@ from model.checkpoints import load_wan, published_config
 from model.config import SIZES, JointDiTConfig
 from model.latent_schema import MODALITIES
 from model.locate import load_transformer
-from model.lora import attach_adapter
+from model.lora import attach_adapter, lora_config
 from model.stages import freeze_for_audio_stage
 from model.train_config import TrainConfig
 from model.training_data import LatentDataset, TrainingClips
 from model.transformer import JointDiT
 
 if TYPE_CHECKING:
-    from peft import LoraConfig, PeftModel
+    from peft import PeftModel
 
 
 def starting_network(config: TrainConfig) -> JointDiT:
@@ -59,19 +59,6 @@ def choose_trainable(network: JointDiT, config: TrainConfig) -> "JointDiT | Peft
     else:
         network.requires_grad_(True)
     return network.train()
-
-
-def lora_config(config: TrainConfig) -> "LoraConfig":
-    """The adapter of the settings; it names the model it belongs to."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=config.lora_target_modules,
-        base_model_name_or_path=config.model,
-    )
 
 
 def trained_modalities(network: JointDiT, config: TrainConfig) -> tuple[str, ...]:

@@ -19,10 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from media.cli import echo, parse_config
-from media.tables import read_table
+from media.tables import PUBLISHED_HEADERS, read_table
 from pipeline.inspect_columns import ColumnFacts, column_facts
 from pipeline.pairs_folder import REPORT_NAME, is_dataset, read_dataset
-from pipeline.prompts import PUBLISHED_HEADERS
 from pipeline.schema import PROMPTS
 
 ABOUT = "Show what is in tables: metadata, columns, empty cells, values and histograms."

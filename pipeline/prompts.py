@@ -7,11 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from media.tables import TABLE_FILES, read_table
+from media.tables import PUBLISHED_HEADERS, TABLE_FILES, read_table
 from pipeline.schema import PROMPTS, validate
-
-# Headers of the published CSV files -> ours. Their other columns pass through.
-PUBLISHED_HEADERS = {"id": "prompt_id", "text": "prompt", "audio_text": "audio_prompt", "path": "video_path"}
 
 
 def read_prompts(path: str | Path) -> pa.Table:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Protocol = Literal["correct", "javisbench"]  # how to score: as it should be, or as the release does, defects included
 
+JAVISBENCH_LENGTH_S = 4.0  # what the benchmark's documented commands look at and listen to, however long a clip is
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from media.tables import TABLE_FILES, read_table
+from media.tables import PUBLISHED_HEADERS, TABLE_FILES, read_table
 from rewards.base import Prompt
 from rewards.decode import ClipFile
 
@@ -15,8 +15,6 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 _COLUMNS = ("candidate_id", "prompt_id", "prompt", "audio_prompt", "video_path")
-# Headers of the published CSV files -> ours.
-_PUBLISHED_HEADERS = {"id": "prompt_id", "text": "prompt", "audio_text": "audio_prompt", "path": "video_path"}
 _NAMED = 5  # clips named in a message
 
 
@@ -97,12 +95,12 @@ def _read_table(path: Path) -> list[dict[str, str]]:
     """The rows under our headers, with the columns that are read here: cells as text, empty ones as ""."""
     table = read_table(
         path,
-        {*_COLUMNS, *_PUBLISHED_HEADERS},
+        {*_COLUMNS, *PUBLISHED_HEADERS},
         "prompts table",
         f"give --prompts texts, or a {TABLE_FILES}",
         lenient=True,
     )
-    renamed = {old: new for old, new in _PUBLISHED_HEADERS.items() if new not in table.column_names}
+    renamed = {old: new for old, new in PUBLISHED_HEADERS.items() if new not in table.column_names}
     names = [renamed.get(name, name) for name in table.column_names]
     if "prompt" not in names:
         raise ValueError(f"{path} has no column 'prompt' (it has: {', '.join(table.column_names)}). Add or rename it.")

@@ -12,10 +12,11 @@ from torch import Tensor
 from torchaudio.functional import resample
 from torchaudio.transforms import Resample
 
+from rewards.base import JAVISBENCH_LENGTH_S
+
 SAMPLE_RATE = 16_000
 WINDOW_S = 10.0  # also the hop
 WINDOW_SAMPLES = round(WINDOW_S * SAMPLE_RATE)
-JAVISBENCH_LENGTH_S = 4.0  # of its documented command
 MIN_FILL = 0.75  # of a batch's longest window, so that little is spent on padding
 
 

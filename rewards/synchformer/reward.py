@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from rewards.base import Prompt, Protocol, Reward
+from rewards.base import JAVISBENCH_LENGTH_S, Prompt, Protocol, Reward
 from rewards.weights import find_weights, float_dtype
 
 if TYPE_CHECKING:
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from media.clip import AVClip
     from rewards.synchformer.network import Synchformer
-
-JAVISBENCH_LENGTH_S = 4.0  # what the benchmark's documented command looks at, however long the clip is
 
 
 class SynchformerReward(Reward):

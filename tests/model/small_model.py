@@ -4,8 +4,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from model.config import JointDiTConfig
+from model.lora import lora_config
 from model.train_config import TrainConfig
-from model.train_start import lora_config
 from model.transformer import JointDiT
 
 SMALL = JointDiTConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=24, text_len=6)

@@ -1,27 +1,18 @@
 """The report in a real browser, opened from file://: players load, filter and sort agree with the table."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pandas as pd
 import pytest
-from report_browser import NEEDS_CHROMIUM, Opened, opener
+from report_browser import NEEDS_CHROMIUM, Opened
 from report_helpers import HOSTILE_TEXTS, MODALITIES, pairs_table, write_run
-
-from benchmarks.report import running_chromium
 
 pytestmark = NEEDS_CHROMIUM
 
 CARDS_PER_PAGE = 20
 NUM_PAIRS = 45
 RANKING = {"num_prompts": 60, "attrition": {"no winner in every modality": 15}}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with running_chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +23,6 @@ def pairs() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory, pairs) -> Path:
     return write_run(tmp_path_factory.mktemp("run #1 50%"), pairs, ranking=RANKING)
-
-
-@pytest.fixture
-def open_report(browser) -> Iterator[Callable[..., Opened]]:
-    with opener(browser) as open_page:
-        yield open_page
 
 
 def load_players(opened: Opened) -> int:

@@ -2,16 +2,14 @@
 
 import csv
 import itertools
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
 import pytest
-from report_browser import NEEDS_CHROMIUM, Opened, open_tab, opener
+from report_browser import NEEDS_CHROMIUM, open_tab
 from report_helpers import HOSTILE_TEXTS, MODALITIES, SIDES, pairs_table, write_run
 
-from benchmarks.report import running_chromium
 from pipeline.labels import read_labels
 from pipeline.report import build_report
 from rewards.agreement_tables import read_preferences
@@ -25,12 +23,6 @@ COLUMNS = ["pair_id", "modality", "winner", "a", "b", "annotator", "time"]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with running_chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def pairs() -> pd.DataFrame:
     return pairs_table(len(HOSTILE_TEXTS), first_texts=HOSTILE_TEXTS)
 
@@ -38,12 +30,6 @@ def pairs() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory, pairs) -> Path:
     return write_run(tmp_path_factory.mktemp("labels"), pairs, clips=False)
-
-
-@pytest.fixture
-def open_report(browser) -> Iterator[Callable[..., Opened]]:
-    with opener(browser) as open_page:
-        yield open_page
 
 
 @pytest.fixture

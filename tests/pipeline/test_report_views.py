@@ -1,15 +1,14 @@
 """Finding one's way through many pairs in a real browser: conditions, gallery, pages, keys; and how fast that is."""
 
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_browser import NEEDS_CHROMIUM, Opened, opener
+from report_browser import NEEDS_CHROMIUM, Opened
 from report_helpers import pairs_table, write_run, write_scored_candidates
 
-from benchmarks.report import ACTIONS, MEMORY, describe, measure, running_chromium, write_pairs
+from benchmarks.report import ACTIONS, MEMORY, describe, measure, write_pairs
 from pipeline.rank import RankConfig, rank
 from pipeline.report import build_report
 from pipeline.report_data import read_pairs
@@ -22,12 +21,6 @@ OPEN_MS, FILTER_MS = 3000, 200
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with running_chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def pairs() -> pd.DataFrame:
     table = pairs_table(NUM_PAIRS)
     table.loc[5, "chosen_candidate_id"] = "{0}/1+{0}/gt".format(table["prompt_id"][5])  # ranked by "inconsistent"
@@ -37,12 +30,6 @@ def pairs() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory, pairs) -> Path:
     return write_run(tmp_path_factory.mktemp("views"), pairs)
-
-
-@pytest.fixture
-def open_report(browser) -> Iterator[Callable[..., Opened]]:
-    with opener(browser) as open_page:
-        yield open_page
 
 
 @pytest.fixture
