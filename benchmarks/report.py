@@ -118,9 +118,9 @@ def write_pairs(run: Path, num_pairs: int) -> None:
     ids = [f"prompt-{number:06d}" for number in rng.permutation(num_pairs)]
     prompts = [" ".join(words) for words in rng.choice(WORDS, (num_pairs, 24))]
     columns: dict[str, Any] = {"prompt_id": ids, "prompt": prompts}
+    folders = [f"../candidates/media/{stem(prompt_id)}" for prompt_id in ids]
     for side, names in (("chosen", ("gt", "0", "1")), ("rejected", ("2", "gt", "3"))):
         kinds = [names[number] for number in rng.integers(3, size=num_pairs)]
-        folders = [f"../candidates/media/{stem(prompt_id)}" for prompt_id in ids]
         columns[f"{side}_candidate_id"] = [f"{prompt_id}/{kind}" for prompt_id, kind in zip(ids, kinds, strict=True)]
         for column, suffix in (("video_path", "mp4"), ("audio_path", "wav")):
             columns[f"{side}_{column}"] = [f"{folders[row]}/{kind}.{suffix}" for row, kind in enumerate(kinds)]
@@ -150,8 +150,10 @@ def measure(browser: Any, page_path: Path) -> dict[str, list[float]]:
     Args:
         browser: playwright's, of its synchronous interface.
     """
-    figures = {"open": [_open(browser, page_path)[1] for _ in range(2)]}
-    page, _ = _open(browser, page_path)
+    first, milliseconds = _open(browser, page_path)
+    first.close()
+    page, again = _open(browser, page_path)
+    figures = {"open": [milliseconds, again]}
     for name, control, value, former in ACTIONS:
         figures[name] = []
         for _ in range(REPEATS):

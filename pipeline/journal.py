@@ -44,11 +44,12 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def append(self, rows: Iterable[Row]) -> None:
-        """Record finished rows."""
-        rows = [_plain(row) for row in rows]
-        self._write(rows)
-        self.rows.extend(rows)
+    def append(self, rows: Iterable[Row]) -> list[Row]:
+        """Record finished rows. Returns them as `rows` holds them: kept by the caller too, they take no more memory."""
+        added = [_plain(row) for row in rows]
+        self._write(added)
+        self.rows.extend(added)
+        return added
 
     def _write(self, rows: list[Row]) -> None:
         self._file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))

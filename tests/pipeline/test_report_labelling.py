@@ -232,20 +232,17 @@ def test_a_later_answer_is_not_overwritten_by_an_earlier_file(page, tmp_path):
     assert pd.read_csv(export(page, tmp_path))["winner"].tolist() == ["a"]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
+def test_a_file_that_holds_no_labels_says_why(page, tmp_path):
+    for text, said in (
         ("pair_id,winner\nx,a\n", "no column a, b"),
         ("a,b,winner,modality\nx/1,x/0,c,video\n", 'Row 1: the winner is "c", but must be a, b or tie'),
         ("a,b,winner,modality\nx/1,x/0,a,smell\n", 'Row 1: the modality is "smell", but must be one of video'),
         ('a,b,winner\n"x/1,x/0,a\n', "a quote is out of place in row 2"),
         ("a,b,winner,annotator\nx/1,x/0,a,Bob\nx/1,x/0,a,Eve\n", "By somebody else (Bob, Eve): 2;"),
-    ],
-)
-def test_a_file_that_holds_no_labels_says_why(page, tmp_path, text, said):
-    (tmp_path / "labels.csv").write_text(text)
-    assert said in import_file(page, tmp_path / "labels.csv")
-    assert count(page).startswith("0 of")
+    ):
+        (tmp_path / "labels.csv").write_text(text)
+        assert said in import_file(page, tmp_path / "labels.csv")
+        assert count(page).startswith("0 of")
 
 
 def test_only_what_is_asked_for_counts(page, pairs, tmp_path):
@@ -349,3 +346,4 @@ def test_two_runs_keep_their_labels_apart(open_report, run_dir, tmp_path):
     page = open_tab(opened.page.context, build_report(other)).page
     page.keyboard.press("l")
     assert page.locator(".question [aria-pressed=true]").count() == 0
+    page.close()
