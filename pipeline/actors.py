@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.naming import GROUND_TRUTH_INDEX, candidate_id, candidate_seed, file_stem
+from pipeline.stops import is_full_disk
 
 if TYPE_CHECKING:
     from media.clip import AVClip
@@ -74,7 +75,10 @@ class SampleActor:
         _limit_threads(settings["num_threads"])
 
     def run(self, job: Job) -> Result:
-        """The rows of one prompt. What fails is named in `failures` and costs neither other rows nor the worker."""
+        """The rows of one prompt. What fails is named in `failures` and costs neither other rows nor the worker.
+
+        A full disk is no failure of a row: it is told as `no_space`, and ends the stage.
+        """
         result: Result = {"key": job["key"], "rows": [], "failures": [], "retry": False}
         _remove_leftovers(self._folder / job["media"])
         steps = [(job["indices"], self._candidates), ([GROUND_TRUTH_INDEX] * job["ground_truth"], self._ground_truth)]
@@ -85,6 +89,8 @@ class SampleActor:
                 result["rows"] += step(job)
             # Boundary to models and files that are not ours: an exception costs these rows and becomes their reason.
             except Exception as error:  # noqa: BLE001
+                if is_full_disk(error):
+                    return result | {"retry": False, "no_space": str(error)}
                 reason = f"{type(error).__name__}: {error}"
                 result["failures"] += [{"index": index, "error": reason} for index in indices]
                 result["retry"] |= not isinstance(error, ValueError)  # the input's fault would only repeat

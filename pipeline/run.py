@@ -20,7 +20,7 @@ from pipeline.reward_settings import RewardConfig, choose_rewards
 from pipeline.sample import SampleConfig
 from pipeline.score import ScoreConfig
 from pipeline.stage import exit_status, setting
-from pipeline.workers import WorkerStartError
+from pipeline.stops import StageStoppedError
 
 STAGES = ("sample", "score", "rank", "report")
 
@@ -66,11 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse_config(RunConfig, argv)
     echo(config_to_yaml(config))
     try:
-        if config.dry_run:
-            _plan(config)
+        if config.dry_run or config.estimate:
+            (_plan if config.dry_run else _estimate)(config)
             return 0
         return run(config)
-    except (ValueError, WorkerStartError) as error:
+    except (ValueError, StageStoppedError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
 
@@ -110,6 +110,16 @@ def _plan(config: RunConfig) -> None:
     if "rank" in config.stages:
         ready = (config.output_dir / "scores" / "scores.parquet").is_file()
         echo(rank.plan(config.of(RankConfig)) if ready else "rank: everything to do, after score")
+
+
+def _estimate(config: RunConfig) -> None:
+    """What sampling and scoring will take; ranking takes seconds."""
+    _check(config)
+    if "sample" in config.stages:
+        echo(sample.estimate(config.of(SampleConfig)))
+    if "score" in config.stages:
+        ready = (config.output_dir / "candidates" / "candidates.parquet").is_file()
+        echo(score.estimate(config.of(ScoreConfig)) if ready else "score: can be estimated once sample has run")
 
 
 if __name__ == "__main__":

@@ -20,16 +20,18 @@ import pyarrow as pa
 
 from media.cli import StageSummary
 from pipeline.actors import SampleActor
+from pipeline.estimate import describe_pace, describe_space, measure, warm_up_jobs, warm_up_pool
 from pipeline.journal import Journal, Row
 from pipeline.model_identity import model_identity
 from pipeline.naming import GROUND_TRUTH_INDEX, candidate_id, fingerprint, stem
 from pipeline.prompts import read_prompts
 from pipeline.schema import CANDIDATES, PROMPTS, table_from_rows, with_metadata, write_table
-from pipeline.stage import WorkerConfig, finish, plan_line, progress_bar, run_command, setting
+from pipeline.stage import WorkerConfig, finish, hold, plan_line, progress_bar, run_command, setting
 from pipeline.workers import Job, Result, map_jobs
 from rewards.metrics import METRIC_COLUMNS
 
 Failure = dict[str, Any]  # a row of the failures table
+SIZED_CANDIDATES = 100  # whose files are looked at to tell the size of one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,37 +74,56 @@ def sample(config: SampleConfig) -> StageSummary:
     """Run the stage: make what is missing, then write candidates.parquet, failures.parquet and summary.json.
 
     Raises:
-        ValueError: the prompts table is not one, the model is not there, or the folder holds results of other settings.
+        ValueError: the prompts table is not one, the model is not there, the folder holds results of other settings, or
+            another run is at work in it.
+        StageStoppedError: the model cannot be loaded, or the disk is full.
     """
     started = time.perf_counter()
-    work = _Work(config)
-    skipped = len(work.done)
-    with work.journal, progress_bar("sample", len(work.wanted), skipped) as bar:
-        for result in map_jobs(work.jobs, SampleActor, work.actor_settings(), config.pool):
-            bar.update(work.take(result))
-            bar.set_postfix(failed=len(work.failures), refresh=False)
-    write_table(work.table(), CANDIDATES, config.folder / "candidates.parquet")
-    return finish(
-        "sample",
-        config.folder,
-        config,
-        started=started,
-        wanted=len(work.wanted),
-        done=len(work.done),
-        skipped=skipped,
-        failures=[work.failures[key] for key in work.wanted if key in work.failures],
-        versions={"model": work.settings["model"]},
-    )
+    with hold(config.folder):
+        work = _Work(config)
+        skipped = len(work.done)
+        with work.journal, progress_bar("sample", len(work.wanted), skipped) as bar:
+            for result in map_jobs(work.jobs, SampleActor, work.actor_settings(), config.pool):
+                bar.update(work.take(result))
+                bar.set_postfix(failed=len(work.failures), refresh=False)
+        write_table(work.table(), CANDIDATES, config.folder / "candidates.parquet")
+        return finish(
+            "sample",
+            config.folder,
+            config,
+            started=started,
+            wanted=len(work.wanted),
+            done=len(work.done),
+            skipped=skipped,
+            failures=[work.failures[key] for key in work.wanted if key in work.failures],
+            versions={"model": work.settings["model"]},
+        )
 
 
 def plan(config: SampleConfig) -> str:
-    """What a run would do, as one line."""
+    """What a run would do, as one line, and the disk it will need, told by what there is."""
     work = _Work(config)
-    return plan_line("sample", len(work.wanted), len(work.done), config.folder)
+    line = plan_line("sample", len(work.wanted), len(work.done), config.folder)
+    return f"{line}; {work.describe_space()}" if work.done and work.jobs else line
+
+
+def estimate(config: SampleConfig) -> str:
+    """Sample a few prompts, whose rows are kept, and tell what the rest will take, as one line. Raises as `sample`."""
+    with hold(config.folder):
+        work = _Work(config)
+        if not work.jobs:
+            return "sample: nothing is left to do"
+        pool = warm_up_pool(config.pool)
+        few = warm_up_jobs(work.jobs, pool)
+        with work.journal:
+            pace = measure(map_jobs(few, SampleActor, work.actor_settings(), pool), work.take, pool)
+        left = len(work.wanted) - len(work.done)
+        parts = [f"sample: {left} candidates left", describe_pace(pace, len(work.jobs) - len(few), config.pool)]
+        return "; ".join([*parts, work.describe_space()] if work.done else parts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(SampleConfig, plan, sample, argv)
+    return run_command(SampleConfig, plan, estimate, sample, argv)
 
 
 class _Work:
@@ -144,8 +165,7 @@ class _Work:
         """Journal what a job has made, note what failed, and return how many candidates that settles."""
         prompt_id, before = result["key"], len(self.done) + len(self.failures)
         rows = [row | {"input": self._input(prompt_id, row["index"])} for row in result.get("rows", ())]
-        self.journal.append(rows)
-        self._record(rows)
+        self._record(self.journal.append(rows))
         if "lost" in result:
             errors = dict.fromkeys(self._indices(prompt_id), result["lost"])
         else:
@@ -159,6 +179,12 @@ class _Work:
                     "tries": result["tries"],
                 }
         return len(self.done) + len(self.failures) - before
+
+    def describe_space(self) -> str:
+        """The disk that the candidates which are left will need, told by some of those that are done."""
+        some = list(self.done.values())[:: max(1, len(self.done) // SIZED_CANDIDATES)]
+        sizes = [path.stat().st_size for row in some for path in self._files(row)]
+        return describe_space(sum(sizes) / len(some), len(self.wanted) - len(self.done), self._config.folder)
 
     def table(self) -> pa.Table:
         """The candidates table, in the order of the prompts table, with the prompts' further columns."""
@@ -206,8 +232,11 @@ class _Work:
                 self.done[key] = row
 
     def _has_files(self, row: Row) -> bool:
+        return all(path.is_file() for path in self._files(row))
+
+    def _files(self, row: Row) -> list[Path]:
         paths = (row["video_path"], row["audio_path"], row["latents_path"])
-        return all((self._config.folder / path).is_file() for path in paths if path)
+        return [self._config.folder / path for path in paths if path]
 
     def _error_row(self, key: str) -> Row:
         prompt_id, index = self.wanted[key]

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import pyarrow as pa
 
 from media.cli import StageSummary
 from pipeline.actors import ScoreActor
+from pipeline.estimate import describe_pace, measure, warm_up_jobs, warm_up_pool
 from pipeline.journal import Journal, Row
 from pipeline.naming import fingerprint
 from pipeline.reward_settings import ChosenReward, RewardConfig, choose_rewards
 from pipeline.schema import CANDIDATES, SCORES, read_table, table_from_rows, write_table
-from pipeline.stage import finish, plan_line, progress_bar, run_command, setting
+from pipeline.stage import finish, hold, plan_line, progress_bar, run_command, setting
 from pipeline.workers import Job, Result, map_jobs
 from rewards import Reward, get_reward
 
@@ -47,28 +49,31 @@ def score(config: ScoreConfig) -> StageSummary:
     """Run the stage: compute missing scores, then write scores.parquet, failures.parquet and summary.json.
 
     Raises:
-        ValueError: there is no candidates table, a reward or its weights are not found, or two yield the same column.
+        ValueError: there is no candidates table, a reward or its weights are not found, two yield the same column, or
+            another run is at work in the folder.
+        StageStoppedError: a reward cannot be loaded, or the disk is full.
     """
     started = time.perf_counter()
-    work = _Work(config)
-    skipped = len(work.wanted) - len(work.left)
-    with work.journal, progress_bar("score", len(work.wanted), skipped) as bar:
-        for names, jobs in work.batches():
-            for result in map_jobs(jobs, ScoreActor, work.actor_settings(names), config.pool):
-                bar.update(work.take(result, names))
-                bar.set_postfix(failed=len(work.failures), refresh=False)
-    write_table(work.table(), SCORES, config.folder / "scores.parquet")
-    return finish(
-        "score",
-        config.folder,
-        config,
-        started=started,
-        wanted=len(work.wanted),
-        done=len(work.wanted) - len(work.failures),
-        skipped=skipped,
-        failures=[work.failures[key] for key in work.wanted if key in work.failures],
-        versions={f"reward {spec}": chosen.version for spec, chosen in work.rewards.items()},
-    )
+    with hold(config.folder):
+        work = _Work(config)
+        skipped = len(work.wanted) - len(work.left)
+        with work.journal, progress_bar("score", len(work.wanted), skipped) as bar:
+            for names, jobs in work.batches():
+                for result in map_jobs(jobs, ScoreActor, work.actor_settings(names), config.pool):
+                    bar.update(work.take(result, names))
+                    bar.set_postfix(failed=len(work.failures), refresh=False)
+        write_table(work.table(), SCORES, config.folder / "scores.parquet")
+        return finish(
+            "score",
+            config.folder,
+            config,
+            started=started,
+            wanted=len(work.wanted),
+            done=len(work.wanted) - len(work.failures),
+            skipped=skipped,
+            failures=[work.failures[key] for key in work.wanted if key in work.failures],
+            versions={f"reward {spec}": chosen.version for spec, chosen in work.rewards.items()},
+        )
 
 
 def plan(config: ScoreConfig) -> str:
@@ -77,8 +82,28 @@ def plan(config: ScoreConfig) -> str:
     return plan_line("score", len(work.wanted), len(work.wanted) - len(work.left), config.folder)
 
 
+def estimate(config: ScoreConfig) -> str:
+    """Score a few prompts, whose scores are kept, and tell what the rest will take: a line per pool. Raises as `score`.
+
+    The disk is not told: what scoring writes is some hundred bytes per candidate and reward.
+    """
+    with hold(config.folder):
+        work = _Work(config)
+        pool = warm_up_pool(config.pool)
+        lines = []
+        with work.journal:
+            for names, jobs in work.batches():
+                few = warm_up_jobs(jobs, pool)
+                results = map_jobs(few, ScoreActor, work.actor_settings(names), pool)
+                pace = measure(results, partial(work.take, names=names), pool)
+                left = sum(len(job["candidates"]) for job in jobs[len(few) :])
+                what = f"score with {', '.join(names)}: {left} candidates left"
+                lines.append(f"{what}; {describe_pace(pace, len(jobs) - len(few), config.pool)}")
+        return "\n".join(lines) or "score: nothing is left to do"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(ScoreConfig, plan, score, argv)
+    return run_command(ScoreConfig, plan, estimate, score, argv)
 
 
 class _Work:
@@ -133,8 +158,7 @@ class _Work:
         """Journal the scores of a job, note what failed, and return how many candidates that settles."""
         rows = result.get("rows") or self._lost_rows(result, names)
         entries = [entry for row in rows for entry in self._entries(row)]
-        self.journal.append(entries)
-        self._record(entries)
+        self._record(self.journal.append(entries))
         for row in rows:
             self._open[row["candidate_id"]] -= set(names)
             if row["error"] is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +13,10 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
+from pipeline.lock import lock_folder
 from pipeline.schema import FAILURES, table_from_rows, write_table
-from pipeline.workers import Pool, WorkerStartError
+from pipeline.stops import NoSpaceError, StageStoppedError, is_full_disk
+from pipeline.workers import Pool
 
 
 def setting(default: Any, help_text: str) -> Any:
@@ -25,12 +28,18 @@ class WorkerConfig:
     """How a stage uses the machine. None of it changes what the rows hold."""
 
     num_actors: int = setting(1, "Worker processes; each loads the models once.")
+    max_actors: int | None = setting(
+        None, "Add workers up to this many while all are busy and the cluster has room; by default num_actors stays."
+    )
     num_cpus: float = setting(1.0, "CPU cores, and threads, per worker.")
     num_gpus: float = setting(0.0, "GPUs per worker; 0.5 lets two workers share one.")
     batch_size: int = setting(1, "Prompts per task: what a crash costs, and what a finished row waits for.")
     device: str | None = setting(None, "Torch device; by default cuda when num_gpus > 0, else cpu.")
     max_tries: int = setting(3, "How often a prompt that kills its worker is tried.")
     max_failures: int = setting(0, "Failed rows with which the command still exits with 0.")
+    estimate: bool = setting(
+        False, "Do a few prompts, keep their rows, and print how long the rest will take and how much disk it needs."
+    )
     dry_run: bool = setting(False, "Print the configuration and what is left to do; write and start nothing.")
 
     def __post_init__(self) -> None:
@@ -43,12 +52,17 @@ class WorkerConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {least}.")
+        if self.max_actors is not None and self.max_actors < self.num_actors:
+            raise ValueError(
+                f"max_actors is {self.max_actors}, but num_actors, which the pool starts with, is {self.num_actors}."
+            )
         if self.num_cpus <= 0:
             raise ValueError(f"num_cpus is {self.num_cpus}, but a worker needs some CPU: give a number above 0.")
 
     @property
     def pool(self) -> Pool:
-        return Pool(self.num_actors, self.num_cpus, self.num_gpus, self.batch_size, self.max_tries)
+        most = self.num_actors if self.max_actors is None else self.max_actors
+        return Pool(self.num_actors, most, self.num_cpus, self.num_gpus, self.batch_size, self.max_tries)
 
     @property
     def worker_settings(self) -> dict[str, Any]:
@@ -65,20 +79,41 @@ Config = TypeVar("Config", bound=WorkerConfig)
 def run_command(
     config_class: type[Config],
     plan: Callable[[Config], str],
+    estimate: Callable[[Config], str],
     stage: Callable[[Config], StageSummary],
     argv: Sequence[str] | None,
 ) -> int:
-    """Run a stage as a command and return its exit status: 0, 1 with too many failed rows, 2 on a mistaken input."""
+    """Run a stage as a command and return its exit status.
+
+    0, 1 with too many failed rows, 2 where it could not be done: a mistaken input, or a stop that its message explains.
+    """
     config = parse_config(config_class, argv)
     echo(config_to_yaml(config))
     try:
-        if config.dry_run:
-            echo(plan(config))
+        if config.dry_run or config.estimate:
+            echo((plan if config.dry_run else estimate)(config))
             return 0
         return exit_status(stage(config), config)
-    except (ValueError, WorkerStartError) as error:
+    except (ValueError, StageStoppedError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a stage's folder, and stop with one clear message when the disk under it is full.
+
+    Raises:
+        ValueError: another run is at work in the folder.
+        NoSpaceError: for any write that failed for want of space in the block.
+    """
+    try:
+        with lock_folder(folder):
+            yield
+    except OSError as error:
+        if is_full_disk(error):
+            raise NoSpaceError(folder, str(error)) from error
+        raise
 
 
 def exit_status(summary: StageSummary, config: WorkerConfig) -> int:

@@ -15,7 +15,10 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from pipeline.stops import NoSpaceError, WorkerStartError
 
 Job = dict[str, Any]
 Result = dict[str, Any]
@@ -27,15 +30,12 @@ _DIED_ON_IT = "the worker process died on it each time (crash, out of memory, or
 _DIED_BEFORE_IT = "the worker processes died before they began it (out of memory, or lost nodes)"
 
 
-class WorkerStartError(RuntimeError):
-    """An actor could not be set up (for example, its model could not be loaded), so no job can run."""
-
-
 @dataclass(frozen=True)
 class Pool:
     """How many actors, what each one reserves, and how much it is given at a time."""
 
-    num_actors: int
+    num_actors: int  # at the start, and at least
+    max_actors: int  # while there is work for more, and room
     num_cpus: float  # per actor
     num_gpus: float  # per actor, fractions allowed
     batch_size: int  # jobs per task: what a dying worker loses, and what a result waits for
@@ -54,8 +54,11 @@ def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: P
     then comes as it is, the second as {"key": ..., "lost": reason}; both, as every result, with "tries". Jobs that were
     only waiting for a worker that died are run again at no charge.
 
+    A result with "no_space" (the message of the write that failed) is the last: the rows that it may have come first.
+
     Raises:
         WorkerStartError: an actor could not be set up.
+        NoSpaceError: a worker found the disk full, on which it is writing into `settings["folder"]`.
     """
     left = {job["key"]: job for job in jobs}
     assert len(left) == len(jobs), "job keys are unique"
@@ -67,18 +70,21 @@ def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: P
         again: set[str] = set()
         num_left = len(left)
         # Several workers may leave several jobs unfinished, and one alone tells which of them it died on.
-        crew = dataclasses.replace(pool, num_actors=1, batch_size=1) if suspects else pool
+        crew = dataclasses.replace(pool, num_actors=1, max_actors=1, batch_size=1) if suspects else pool
         chosen = [job for key, job in left.items() if key in suspects or not suspects]
         for result in _one_pass(chosen, actor, settings, crew, ledger):
             key = result["key"]
             tries[key] += 1
+            if no_space := result.pop("no_space", None):
+                yield result | {"tries": tries[key]}
+                raise NoSpaceError(Path(settings["folder"]), no_space)
             if result.pop("retry", False) and tries[key] < pool.max_tries:
                 again.add(key)
             else:
                 del left[key]
                 yield result | {"tries": tries[key]}
         unfinished = _take_running(ledger) & left.keys() - again
-        for key in unfinished if crew.num_actors == 1 else ():
+        for key in unfinished if crew.max_actors == 1 else ():
             tries[key] += 1
             if tries[key] == pool.max_tries:
                 del left[key]
@@ -149,7 +155,10 @@ class _BlockRunner:
         results = self._actor.run_all(jobs) if hasattr(self._actor, "run_all") else map(self._actor.run, jobs)
         for job in jobs:
             ray.get(self._ledger.start.remote(self._name, job["key"]))
-            yield next(results)
+            result = next(results)
+            yield result
+            if "no_space" in result:  # nor would there be for the rest
+                return
 
 
 class _Ledger:
@@ -198,15 +207,17 @@ def _one_pass(jobs: list[Job], actor: type, settings: dict[str, Any], pool: Pool
     from ray.data import ActorPoolStrategy
 
     num_blocks = math.ceil(len(jobs) / pool.batch_size)
-    num_actors = min(pool.num_actors, num_blocks)
-    _quiet_ray_data(max_errored_blocks=num_actors - 1)
+    num_actors, max_actors = min(pool.num_actors, num_blocks), min(pool.max_actors, num_blocks)
+    # A dead worker costs its block, not the stage; but with none left Ray Data would wait for ever. It counts dead
+    # actors among the pool's, so that a pool that can grow may consist of them too, down to its least size.
+    _set_up_ray_data(max_errored_blocks=num_actors - 1)
     # One block is one task: left to itself, Ray would put everything into one block, for one actor.
     blocks = ray.data.from_items([{"job": json.dumps(job)} for job in jobs], override_num_blocks=num_blocks)
     dataset = blocks.map_batches(
         _BlockRunner,
         fn_constructor_args=(actor, settings, ledger, max(1, int(pool.num_cpus))),
         batch_size=None,
-        compute=ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=1),
+        compute=ActorPoolStrategy(min_size=num_actors, max_size=max_actors, max_tasks_in_flight_per_actor=1),
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus or None,
         # `map_jobs` decides what is tried again. Ray 2.60 does not replace a dead actor; when it restarts one in place,
@@ -232,13 +243,13 @@ def _no_ray_retries() -> dict[str, Any]:
     return {"max_restarts": 0, "max_task_retries": 0}
 
 
-def _quiet_ray_data(max_errored_blocks: int) -> None:
+def _set_up_ray_data(max_errored_blocks: int) -> None:
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False  # the stage shows its own
-    # A dead worker costs its block, not the stage; but with none left Ray Data would wait for ever.
     context.max_errored_blocks = max_errored_blocks
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # all are busy: by default, more than can be
     context.execution_options.preserve_order = False  # a slow prompt must not hold back the rows of finished ones
     warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
 

@@ -1,6 +1,8 @@
 """A generator and rewards that need no weights, used by dotted path, as a user's own would be."""
 
+import errno
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +69,31 @@ class SlowGenerator(FakeGenerator):
         return super()._sample(prompt, seed)
 
 
+class KilledOnceGenerator(FakeGenerator):
+    """Killed from outside at a prompt `KILL <file>`, the first time only."""
+
+    def _sample(self, prompt: str, seed: int) -> tuple[AVClip, FakeLatents]:
+        word, _, name = prompt.partition(" ")
+        if word == "KILL" and not Path(name).exists():
+            Path(name).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._sample(prompt, seed)
+
+
+class FullDiskLatents(FakeLatents):
+    def save(self, path: str | Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+class FullDiskGenerator(FakeGenerator):
+    """What it makes for a prompt `FULL <file>` finds no space while that file exists."""
+
+    def _sample(self, prompt: str, seed: int) -> tuple[AVClip, FakeLatents]:
+        clip, latents = super()._sample(prompt, seed)
+        word, _, name = prompt.partition(" ")
+        return clip, FullDiskLatents(b"") if word == "FULL" and Path(name).exists() else latents
+
+
 class BrokenGenerator:
     def __init__(self, device: str, dtype: str) -> None:
         raise RuntimeError("the weights are gone")
@@ -129,14 +156,18 @@ class LoudnessReward(Reward):
 
 
 class CrashingReward(FakeReward):
-    """Takes its worker down with a clip of one prompt."""
+    """Takes its worker down with a clip of one prompt, and gives others scores that are no numbers."""
 
     name = "crashing"
 
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Any]:
         if any("POISON" in prompt.prompt for prompt in prompts):
             os._exit(1)
-        return super().score(clips, prompts)
+        scores = super().score(clips, prompts)
+        for index, prompt in enumerate(prompts):
+            if prompt.prompt in ("nan", "inf"):
+                scores["ib_av"][index] = float(prompt.prompt)
+        return scores
 
 
 class CrashingActor:
@@ -149,3 +180,14 @@ class CrashingActor:
         if job["key"].isupper():
             os._exit(1)
         return {"key": job["key"]}
+
+
+class SleepyActor:
+    """Tells which process it is."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        pass
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.5)
+        return {"key": job["key"], "process": os.getpid()}

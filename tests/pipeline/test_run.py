@@ -137,7 +137,9 @@ def test_mistakes_end_with_status_2_and_one_line(flags: list[str], words: list[s
 def test_killed_at_random_moments_and_continued_it_gives_the_tables_of_an_undisturbed_run(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    arguments = command(write_prompts(tmp_path), tmp_path / "run", model=kill_test_model())
+    # With other workers and batches than the reference, which decide nothing about what is made.
+    pool = ["--num_actors", "1", "--batch_size", "3"]
+    arguments = command(write_prompts(tmp_path), tmp_path / "run", *pool, model=kill_test_model())
     generator = random.Random(time.time_ns())
     for _ in range(NUM_KILLS):
         kill_after_progress(arguments, tmp_path / "run", generator)

@@ -16,7 +16,7 @@ from pipeline.sample import SampleConfig, sample
 from pipeline.schema import CANDIDATES, PAIRS
 from pipeline.score import ScoreConfig, score
 from pipeline.stage import exit_status
-from pipeline.workers import WorkerStartError
+from pipeline.stops import WorkerStartError
 from tests.pipeline.fakes import FPS, HOSTILE, NUM_FRAMES, SAMPLE_RATE, SIZE, FakeReward
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -210,18 +210,25 @@ def test_rows_that_crash_or_raise_end_as_failures_and_the_rest_is_done(tmp_path:
     assert report["attrition"]["fewer than two candidates with all scores"] == 2
 
 
-def test_scoring_survives_a_clip_that_kills_the_worker_and_a_truncated_one(tmp_path: Path) -> None:
-    rows = [{"prompt_id": name, "prompt": name} for name in ("good", "POISON", "cut")]
+def test_scoring_survives_a_clip_that_kills_the_worker_a_truncated_one_and_scores_that_are_no_numbers(
+    tmp_path: Path,
+) -> None:
+    rows = [{"prompt_id": name, "prompt": name} for name in ("good", "POISON", "cut", "nan", "inf")]
     config = sample_config(write_prompts(tmp_path, rows), tmp_path / "run")
     sample(config)
     cut = config.folder / "media" / stem("cut") / "0.mp4"
     cut.write_bytes(cut.read_bytes()[:100])
     summary = score(score_config(tmp_path / "run", "CrashingReward", max_tries=2))
-    assert (summary.wanted, summary.done, summary.failed) == (6, 3, 3)
+    assert (summary.wanted, summary.done, summary.failed) == (10, 5, 5)
     scores = pd.read_parquet(tmp_path / "run" / "scores" / "scores.parquet").set_index("candidate_id")
-    assert scores.index[scores["error"].isna()].tolist() == ["good/0", "good/1", "cut/1"]
-    assert scores["ib_av"].isna().tolist() == scores["error"].notna().tolist()
+    assert scores.index[scores["error"].isna()].tolist() == ["good/0", "good/1", "cut/1", "nan/0", "nan/1"]
+    assert scores.index[scores["ib_av"].notna()].tolist() == ["good/0", "good/1", "cut/1"]
     assert "0.mp4" in scores.loc["cut/0", "error"]
+    assert "infinite ib_av for 'inf/0'" in scores.loc["inf/0", "error"]
+    assert scores.loc["nan/1", "reasons"].startswith("ib_av: not defined")  # the contract for undefined, not an error
+    assert scores.loc["nan/1", "ib_ta"] == scores.loc["nan/1", "ib_ta"]  # its other scores stay
+    failures = pd.read_parquet(tmp_path / "run" / "scores" / "failures.parquet")
+    assert failures["candidate_id"].tolist() == scores.index[scores["error"].notna()].tolist()
 
 
 def test_scores_are_added_by_reward_and_version(tmp_path: Path) -> None:

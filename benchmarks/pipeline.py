@@ -1,0 +1,129 @@
+"""What the pipeline itself costs: `python -m benchmarks.pipeline --num_candidates 1000 5000 20000`.
+
+Sampling and scoring run as ever, on Ray, with a model and a reward that do nothing.  Left out, as theirs and not the
+pipeline's: encoding and decoding; a clip is an empty file, made under its final name, and is scored without being read.
+Included: jobs and results through Ray, the ledger, both journals, the checks of what is done, both tables.
+
+What a task costs is shared by the prompts of its batch, which the default here makes 16: for models that take less time
+than a task does, that is the setting to raise.  Slower models do not notice it.
+
+Each size runs in a process of its own, on a Ray of its own with two cores.  Ray's start, and that of the workers (their
+imports and models: "start", measured by a run over one prompt per worker), are outside of the rate.  "CPU" is the
+driver's processor time per candidate, which, unlike the rate, does not change with what else the machine does; "peak"
+is the most memory the driver ever held.
+"""
+
+import argparse
+import io
+import json
+import os
+import resource
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from media import AVClip
+from media.clip import empty_audio
+from pipeline.sample import SampleConfig, sample
+from pipeline.score import ScoreConfig, score
+from pipeline.workers import start_local_ray
+from rewards import Reward
+
+CANDIDATES_PER_PROMPT = 4
+HEADER = "| candidates | sample (s) | score (s) | start (s) | candidates/s | CPU (ms) | peak (MiB) |"
+
+
+class NoOpGenerator:
+    """One black pixel per candidate, written as an empty file."""
+
+    def __init__(self, device: str, dtype: str) -> None:
+        import media
+
+        media.write_clip = lambda clip, path: Path(path).touch()
+
+    def __call__(self, prompts: list[str], *, seeds: list[int], output: str, **options: Any) -> list[Any]:
+        return [(black_pixel(), None) for _ in prompts]
+
+
+class NoOpReward(Reward):
+    """The same score for every clip, none of which is read."""
+
+    name = "no_op"
+    version = "1"
+    columns = ("no_op",)
+    higher_is_better: ClassVar[dict[str, bool]] = {"no_op": True}
+    needs = frozenset({"video"})
+    licence = "none"
+
+    def __init__(self) -> None:
+        from rewards import decode
+
+        decode.decode = lambda file, needs: black_pixel()
+
+    def score(self, clips: list[AVClip], prompts: list[Any]) -> dict[str, Any]:
+        import torch
+
+        return {"no_op": torch.zeros(len(clips))}
+
+
+def black_pixel() -> AVClip:
+    return AVClip(np.zeros((1, 1, 1, 3), np.uint8), 16.0, empty_audio(), 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num_candidates", type=int, nargs="+", default=[1000, 5000, 20_000])
+    parser.add_argument("--num_actors", type=int, default=2)
+    parser.add_argument("--batch_size", type=int, default=16, help="prompts per task")
+    args = parser.parse_args()
+    print(f"{HEADER}\n{'|---' * 7}|", flush=True)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
+        for num_candidates in args.num_candidates:
+            row = processes.submit(measure, num_candidates, args.num_actors, args.batch_size).result()
+            print(row, flush=True)
+
+
+def measure(num_candidates: int, num_actors: int, batch_size: int) -> str:
+    """A row of the table."""
+    root = str(Path(__file__).parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))  # for the workers
+    start_local_ray(num_cpus=2)
+    settings = {"num_actors": num_actors, "batch_size": batch_size}
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # of what the stages say
+        start = sum(run(Path(folder) / "start", num_actors, settings | {"batch_size": 1}))
+        cpu = time.process_time()
+        seconds = run(Path(folder) / "run", num_candidates // CANDIDATES_PER_PROMPT, settings)
+        cpu = time.process_time() - cpu
+    rate = num_candidates / (sum(seconds) - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    times = " | ".join(f"{value:.1f}" for value in (*seconds, start))
+    return f"| {num_candidates:,} | {times} | {rate:.0f} | {1000 * cpu / num_candidates:.2f} | {peak:.0f} |"
+
+
+def run(folder: Path, num_prompts: int, settings: dict[str, Any]) -> tuple[float, float]:
+    """Seconds of sampling and of scoring."""
+    folder.mkdir()
+    text = "A small brown dog runs along the beach and barks at the waves, take "
+    rows = ({"prompt_id": f"p{number:08}", "prompt": f"{text}{number}"} for number in range(num_prompts))
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    times = [time.perf_counter()]
+    model, reward = (f"benchmarks.pipeline:{name}" for name in ("NoOpGenerator", "NoOpReward"))
+    sampled = sample(
+        SampleConfig(prompts=prompts, output_dir=folder, model=model, num_candidates=CANDIDATES_PER_PROMPT, **settings)
+    )
+    times.append(time.perf_counter())
+    scored = score(ScoreConfig(output_dir=folder, rewards=[reward], **settings))
+    times.append(time.perf_counter())
+    assert sampled.done == scored.done == num_prompts * CANDIDATES_PER_PROMPT
+    return times[1] - times[0], times[2] - times[1]
+
+
+if __name__ == "__main__":
+    main()

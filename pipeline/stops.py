@@ -1,0 +1,33 @@
+"""Why a stage cannot go on. What it has finished stays, and the same command continues once the reason is gone."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_IN_RUST = re.compile(rf"\(os error ({'|'.join(map(str, _FULL))})\)")  # safetensors' errors have no errno
+
+
+class StageStoppedError(RuntimeError):
+    """The stage ended before its time."""
+
+
+class WorkerStartError(StageStoppedError):
+    """An actor could not be set up (for example, its model could not be loaded), so no job can run."""
+
+
+class NoSpaceError(StageStoppedError):
+    """The disk, or the quota on it, is full: whatever else is made could not be kept."""
+
+    def __init__(self, folder: Path, error: str) -> None:
+        super().__init__(
+            f"no space is left for {folder} ({error}). What was finished is kept, and nothing was counted as failed. "
+            "Free some space, then give the same command again."
+        )
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a write failed for want of space, as Python, PyAV, Arrow and safetensors tell it."""
+    return getattr(error, "errno", None) in _FULL or _FULL_IN_RUST.search(str(error)) is not None
