@@ -33,6 +33,8 @@ from pipeline.ranking_rules import check_rules
 from pipeline.ranking_scores import read_statistics
 from pipeline.ranking_text import describe, yield_line
 from pipeline.schema import CANDIDATES, SCORES, read_table
+from pipeline.stage import hold
+from pipeline.stops import StageStoppedError
 
 __all__ = [
     "GroundTruthPolicy",
@@ -89,8 +91,14 @@ def rank(config: RankConfig) -> StageSummary:
     Nothing is done when pairs/ was made from the same tables with the same settings.
 
     Raises:
-        ValueError: a table is missing or damaged, or lacks a metric.
+        ValueError: a table is missing or damaged, or lacks a metric, or another run is ranking into the folder.
+        NoSpaceError: the disk is full.
     """
+    with hold(config.folder):
+        return _rank(config)
+
+
+def _rank(config: RankConfig) -> StageSummary:
     started = time.perf_counter()
     inputs = _inputs(config)
     earlier = _finished(config, inputs)
@@ -124,7 +132,7 @@ def plan(config: RankConfig) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, or 2 on a mistake in the input."""
+    """The command: exit status 0, or 2 on a mistake in the input or a full disk."""
     config = parse_config(RankConfig, argv)
     echo(config_to_yaml(config))
     try:
@@ -132,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             echo(plan(config))
         else:
             rank(config)
-    except ValueError as error:
+    except (ValueError, StageStoppedError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    from report_browser import running_chromium  # late: skips the module that imports it where playwright is missing
+    from benchmarks.report import running_chromium  # late: needs playwright, which not every test of the pipeline does
 
     with running_chromium() as running:
         yield running

@@ -1,6 +1,7 @@
 """`pipeline.rank` from tables on disk to a dataset on disk; needs neither Ray nor clips."""
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from datasets import load_from_disk
 from PIL import Image
 
+from pipeline.lock import lock_folder
 from pipeline.rank import RankConfig, main, rank
 from pipeline.ranking import RANKED_METRICS
 from pipeline.schema import CANDIDATES, SCORES, pairs_schema, write_table
@@ -209,3 +211,12 @@ def test_scores_in_another_order_are_joined_by_id(tmp_path: Path) -> None:
     assert (
         json.loads((tmp_path / "pairs" / "ranking.json").read_text())["candidates"]["left_out_for_missing_scores"] == 1
     )
+
+
+def test_a_second_ranking_into_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tables(tmp_path, random_table())
+    with lock_folder(tmp_path / "pairs"):
+        assert main(["--output_dir", str(tmp_path)]) == 2
+    assert f"in use by another run: process {os.getpid()}" in capsys.readouterr().err
+    assert not (tmp_path / "pairs").exists()
+    assert main(["--output_dir", str(tmp_path)]) == 0
