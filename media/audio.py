@@ -9,6 +9,7 @@ import numpy as np
 
 from media.atomic import atomic_path
 from media.clip import MediaError
+from media.storage import storage_path
 
 SampleFormat = Literal["uint8", "int16", "int24", "int32", "float32"]
 
@@ -25,9 +26,9 @@ def read_wav(path: str | Path) -> tuple[np.ndarray, int]:
     Raises MediaError for a missing, truncated, empty or unsupported file.
     """
     try:
-        content = Path(path).read_bytes()
+        content = storage_path(path).read_bytes()
     except OSError as error:
-        raise MediaError(path, f"cannot be read: {error.strerror}") from error
+        raise MediaError(path, f"cannot be read: {error.strerror or error}") from error
     fmt, data = _riff_chunks(path, content)
     if len(fmt) < 16:
         raise MediaError(path, f"has a format chunk of {len(fmt)} bytes where a wav file has at least 16")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from media.atomic import atomic_write_text
+from media.storage import StoragePath, is_uri, storage_path
 
 __all__ = [
     "StageSummary",
@@ -38,9 +39,10 @@ def parse_config(
 ) -> Config:
     """Build a dataclass from `--config file.yaml` and flags: command line over YAML over the field's default.
 
-    Fields may be str, int, float, bool, Path, Literal, dict, list[...] of these, or any of them `| None`, with
-    `metadata={"help": ...}`. `--key value`, `--key=value` and dashes for underscores are accepted, `--dry_run` alone
-    means true, a dict is written as YAML (`--overrides '{a: 1}'`) and replaces the whole dict.
+    Fields may be str, int, float, bool, Path, StoragePath (which takes URIs too), Literal, dict, list[...] of these, or
+    any of them `| None`, with `metadata={"help": ...}`. `--key value`, `--key=value` and dashes for underscores are
+    accepted, `--dry_run` alone means true, a dict is written as YAML (`--overrides '{a: 1}'`) and replaces the whole
+    dict.
     A mistake (unknown key or flag, wrong type, ValueError from `__post_init__`) ends the program with status 2 and one
     line on stderr, as argparse does. `positional` names a list field that also takes what stands before the first flag;
     `about` is shown by --help.
@@ -52,11 +54,14 @@ def parse_config(
     parser = TrlParser([config_class], allow_abbrev=False, usage=usage, description=about)  # type: ignore[list-item]
     parser.add_argument("--config", type=Path, help="YAML file with any of these fields; flags win over it")
     actions = {field.name: _action(parser, field.name) for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
-    hints = get_type_hints(config_class)
+    hints = get_type_hints(config_class, include_extras=True)
     for name, action in actions.items():
         action.help = action.help.replace("%", "%%") if action.help else "default: %(default)s"
-        if dict in {get_origin(hint) or hint for hint in (hints[name], *get_args(hints[name]))}:
+        kinds = (hints[name], *get_args(hints[name]))
+        if dict in {get_origin(kind) or kind for kind in kinds}:
             action.type = _yaml_mapping
+        elif action.type is Path:
+            action.type = _storage_path if StoragePath in kinds else _local_path
 
     argv = list(sys.argv[1:] if argv is None else argv)
     if positional and argv and not argv[0].startswith("-"):
@@ -188,6 +193,21 @@ def _yaml_mapping(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is not a YAML mapping such as '{{key: value}}'")
     return value
+
+
+def _storage_path(text: str) -> Path:
+    try:
+        return storage_path(text)
+    except ValueError as error:  # argparse would show nothing of it
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _local_path(text: str) -> Path:
+    if is_uri(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is a URI, but must be a local path here. Copy it first, for example `aws s3 sync {text} DIR`"
+        )
+    return Path(text)
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:

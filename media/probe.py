@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +13,7 @@ from av.stream import Disposition
 
 from media.audio import read_wav
 from media.clip import MediaError, MediaInfo
+from media.storage import local_copy
 from media.write import SIZE_COMMENT
 
 NOT_CLIPS = ("tty", "image2", "_pipe")  # what FFmpeg takes a text file or a single picture for
@@ -43,14 +44,15 @@ class Scan:
 
 def probe(path: str | Path) -> MediaInfo:
     """Duration, frame rate, size and sound of a media file. Raises MediaError for what is not a complete media file."""
-    scan = scan_file(path)
-    with open_media(path) as container:
-        height = width = rate = channels = 0
-        if scan.video_index is not None:
-            height, width = _displayed_size(path, container, scan.video_index)
-        if scan.audio_index is not None:
-            context = container.streams[scan.audio_index].codec_context
-            rate, channels = context.sample_rate, context.channels
+    with local_clip(path) as (file, _):
+        scan = scan_file(file)
+        with open_media(file) as container:
+            height = width = rate = channels = 0
+            if scan.video_index is not None:
+                height, width = _displayed_size(file, container, scan.video_index)
+            if scan.audio_index is not None:
+                context = container.streams[scan.audio_index].codec_context
+                rate, channels = context.sample_rate, context.channels
     audio_duration = scan.audio_end_s - scan.audio_start_s
     video = scan.video
     return MediaInfo(
@@ -64,6 +66,24 @@ def probe(path: str | Path) -> MediaInfo:
         num_channels=channels,
         audio_duration_s=audio_duration,
     )
+
+
+@contextmanager
+def local_clip(path: str | Path, audio_path: str | Path | None = None) -> Iterator[tuple[Path, Path | None]]:
+    """Local files of a clip and of its sound: temporary copies where these are in an object store.
+
+    A MediaError in the block is raised on as one about what was given; one about a clip in memory, as one about `path`.
+    """
+    with ExitStack() as stack:
+        files = [None if name is None else _enter_copy(stack, name) for name in (path, audio_path)]
+        names = dict(zip(map(str, files), (path, audio_path), strict=True))
+        picture, sound = files
+        assert picture is not None
+        try:
+            yield picture, sound
+        except MediaError as error:
+            name = names.get(str(error.path)) or path
+            raise error if str(name) == str(error.path) else MediaError(name, error.reason) from error
 
 
 @contextmanager
@@ -115,6 +135,13 @@ def original_size(container: Any, height: int, width: int) -> tuple[int, int]:
             if comment == SIZE_COMMENT.format(height=odd_height, width=odd_width):
                 return odd_height, odd_width
     return height, width
+
+
+def _enter_copy(stack: ExitStack, name: str | Path) -> Path:
+    try:
+        return stack.enter_context(local_copy(name))
+    except FileNotFoundError as error:
+        raise MediaError(name, f"cannot be read: {error.strerror or error}") from error
 
 
 def _packet_spans(container: Any, used: list[Any]) -> dict[int, list[tuple[float, float]]]:

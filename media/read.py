@@ -10,7 +10,7 @@ import numpy as np
 from media.audio import fit_length, pcm_to_float, read_wav
 from media.clip import AVClip, MediaError, empty_audio
 from media.convert import TIMESTAMP_TOLERANCE_S, at_rate, check_positive, convert_audio, fit_num_frames, resize_frame
-from media.probe import Scan, VideoTiming, open_media, original_size, probe, scan_file
+from media.probe import Scan, VideoTiming, local_clip, open_media, original_size, probe, scan_file
 from media.write import ACCURATE
 
 __all__ = ["probe", "read_clip", "read_sound", "read_sound_file", "read_video_sound", "to_rgb"]
@@ -41,24 +41,23 @@ def read_clip(
     `audio_path` (usually a wav) starts at time 0. Sample aspect ratios are not applied. With `sound` false none is
     decoded, and the clip has none. Of the picture `frames` may choose some: the others stay black, and cost neither
     the conversion to RGB nor, as long as nobody writes to them, memory.
+    URIs (`media.storage`) are read too, by way of a temporary copy.
     Raises MediaError for a missing, empty, truncated or damaged file, one without video, or one that is too short.
     """
     check_positive(
         fps=fps, height=height, width=width, num_frames=num_frames, sample_rate=sample_rate, num_channels=num_channels
     )
-    try:
-        scan = scan_file(path)
+    with local_clip(path, audio_path if sound else None) as (file, sound_file):
+        scan = scan_file(file)
         if scan.video is None:
-            raise MediaError(path, "has no video stream")
-        video = _read_video(path, scan, scan.video, fps, height, width, num_frames, frames)
+            raise MediaError(file, "has no video stream")
+        video = _read_video(file, scan, scan.video, fps, height, width, num_frames, frames)
         new_fps = float(fps or scan.video.fps)
         length_s = None if num_frames is None else num_frames / new_fps
-        audio, rate = _read_sound(path, scan, audio_path, length_s) if sound else (empty_audio(), 0)
+        audio, rate = _read_sound(file, scan, sound_file, length_s) if sound else (empty_audio(), 0)
         audio, rate = convert_audio(audio, rate, sample_rate, num_channels)
         if length_s is not None and rate:
             audio = fit_length(audio, round(length_s * rate))
-    except MediaError as error:
-        raise error if error.path is not None else MediaError(path, error.reason) from error
     return AVClip(video, new_fps, audio, rate)
 
 
@@ -67,13 +66,14 @@ def read_sound(path: str | Path, *, audio_path: str | Path | None = None) -> AVC
 
     In the picture's place stands one black pixel that is shown for the whole length, so `duration_s` holds.
     """
-    scan = scan_file(path)
-    if scan.video is None and audio_path is None:
-        audio, rate = read_sound_file(path, None)
-    else:
-        audio, rate = _read_sound(path, scan, audio_path, None)
-    if scan.video is None and not rate:
-        raise MediaError(path, "has neither a video stream nor any sound")
+    with local_clip(path, audio_path) as (file, sound_file):
+        scan = scan_file(file)
+        if scan.video is None and sound_file is None:
+            audio, rate = read_sound_file(file, None)
+        else:
+            audio, rate = _read_sound(file, scan, sound_file, None)
+        if scan.video is None and not rate:
+            raise MediaError(file, "has neither a video stream nor any sound")
     duration_s = scan.video.num_frames / scan.video.fps if scan.video else audio.shape[1] / rate
     return AVClip(np.zeros((1, 1, 1, 3), dtype=np.uint8), 1 / duration_s, audio, rate)
 

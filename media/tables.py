@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from media.storage import local_copy, storage_path
+
 TABLE_FILES = ".csv, .jsonl or .parquet file"
 
 # Headers of the release's CSV files -> ours; their other columns pass through.
@@ -33,19 +35,20 @@ def read_table(
     Raises:
         ValueError: no such file, not one of these formats, or not readable as its format.
     """
-    path = Path(path)
+    path = storage_path(path)
     suffix = path.suffix.lower()
-    readers: dict[str, Callable[[], pa.Table]] = {
-        ".csv": lambda: _read_csv(path, text_columns),
-        ".jsonl": lambda: _read_jsonl(path, text_columns, lenient),
-        ".parquet": lambda: pq.read_table(path),
+    readers: dict[str, Callable[[Path], pa.Table]] = {
+        ".csv": lambda file: _read_csv(file, text_columns),
+        ".jsonl": lambda file: _read_jsonl(path, file.read_text(encoding="utf-8"), text_columns, lenient),
+        ".parquet": pq.read_table,
     }
     if suffix not in readers:
         raise ValueError(f"{path} is no {kind} (suffix: {path.suffix or 'none'}): {advice}.")
     if not path.is_file():
         raise ValueError(f"{path} does not exist: {advice}.")
     try:
-        return readers[suffix]()
+        with local_copy(path) as file:
+            return readers[suffix](file)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as {suffix}: {error}. Correct the file.") from error
 
@@ -58,11 +61,11 @@ def _read_csv(path: Path, text_columns: Collection[str]) -> pa.Table:
     )
 
 
-def _read_jsonl(path: Path, text_columns: Collection[str], lenient: bool) -> pa.Table:
+def _read_jsonl(path: Path, text: str, text_columns: Collection[str], lenient: bool) -> pa.Table:
     rows = [
         _json_row(path, number, line)
         # Not splitlines: a caption may hold U+2028, which JSON leaves as it is.
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1)
+        for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
     columns: dict[str, pa.Array] = {}

@@ -11,6 +11,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from media.atomic import atomic_path
 from media.audio import resample_audio, write_wav
 from media.clip import AVClip
+from media.storage import storage_path
 
 # Measured on 81 frames of 480p: veryfast takes 0.8 s at 39.5 dB, medium 1.9 s at 40.8 dB; on 64x64x33 both take about
 # 20 ms. One thread, because the number of threads changes the bytes; no macroblock tree, because at 64x64 its lookahead
@@ -34,7 +35,7 @@ def write_clip(clip: AVClip, path: str | Path, *, wav: bool = True) -> None:
     row or column of edge pixels, and the original size is kept in the file's comment, so `read_clip` returns it.
     A clip without sound gives an mp4 without audio track, and no wav.
     """
-    path = Path(path)
+    path = storage_path(path)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"write_clip was given {path}, but writes mp4 only: let the name end in .mp4.")
     if clip.num_channels > 2:

@@ -1,0 +1,190 @@
+"""Where tables and media lie: local paths, or URIs of an object store such as s3://bucket/runs/first.
+
+A local place is a `pathlib.Path`, and nothing about it changes. A remote one is a `UPath` of `universal-pathlib`, which
+has the same methods and is typed as `Path`, but is no `Path` and no `os.PathLike`: code that needs a local file fails
+on it at once, and takes `local_copy`. Credentials and endpoint come from the environment (AWS_ACCESS_KEY_ID,
+AWS_ENDPOINT_URL, ...), so they are the same on the driver and in its workers.
+"""
+
+import os
+import posixpath
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+# A field of a command's configuration with this type takes URIs too; one that is a plain `Path` refuses them.
+StoragePath = Annotated[Path, "or a URI"]
+
+TEMPORARY_FOLDER_PREFIX = "avdpo-"  # in TMPDIR: what is on its way to or from an object store
+
+_URI = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}  # protocol -> extra of this package
+# Of libraries that are only there with their extra: what they raise besides OSError.
+_CLIENT_ERRORS = (("botocore.exceptions", "BotoCoreError"), ("google.auth.exceptions", "GoogleAuthError"))
+
+
+def is_uri(text: str) -> bool:
+    return _URI.match(text) is not None
+
+
+def storage_path(path: str | Path) -> Path:
+    """The place that a text names; what is a path already stays as it is.
+
+    The bucket of a URI is looked up once per process.
+
+    Raises:
+        ValueError: the package for this kind of URI is not installed, the bucket does not exist, or it cannot be
+            reached with the credentials in the environment.
+    """
+    if not isinstance(path, str):
+        return path
+    protocol = _URI.match(path)
+    if protocol is None:
+        return Path(path)
+    if protocol[1] == "file":
+        return Path(path.removeprefix(protocol[0]))
+    remote = _remote_path(path, protocol[1])
+    if protocol[1] in _EXTRAS:
+        _check_bucket(protocol[0] + remote.path.partition("/")[0])
+    return remote
+
+
+def is_local(path: Path) -> bool:
+    return isinstance(path, Path)
+
+
+def resolve_in(folder: Path, path: str) -> Path:
+    """The file that a table in `folder` names: a path relative to it, an absolute path, or a URI."""
+    if is_uri(path):
+        return storage_path(path)
+    if is_local(folder) or os.path.isabs(path):
+        return Path(folder, path) if is_local(folder) else Path(path)
+    return (folder / path).resolve()  # an object store knows no ".."
+
+
+def relative_to_folder(path: str, old: Path, new: Path) -> str:
+    """How a table in `new` names the file that one in `old` calls `path`: relatively, where both lie in one store."""
+    if is_uri(path) or os.path.isabs(path):
+        return path
+    if is_local(old) and is_local(new):
+        return os.path.normpath(os.path.join(os.path.relpath(os.path.abspath(old), os.path.abspath(new)), path))
+    target = str(resolve_in(old, path))
+    if is_local(old):
+        return os.path.abspath(target)
+    (root, inside), (new_root, new_inside) = _split(target), _split(str(new))
+    return posixpath.relpath(inside, new_inside) if root == new_root else target
+
+
+@contextmanager
+def local_copy(path: str | Path) -> Iterator[Path]:
+    """A local file with the content of `path`: itself, or for the length of the block a copy under its own name.
+
+    Raises:
+        FileNotFoundError: there is no such object. For a local path nothing is checked.
+    """
+    source: Any = storage_path(path)
+    if is_local(source):
+        yield source
+        return
+    with temporary_folder() as folder:
+        copy = folder / source.name
+        source.fs.get_file(source.path, str(copy))
+        yield copy
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_FOLDER_PREFIX) as folder:
+        yield Path(folder)
+
+
+def upload(file: Path, path: Path) -> None:
+    """Put a local file under a remote name: readers see the old object or the whole new one."""
+    remote: Any = path
+    remote.fs.put_file(str(file), remote.path)
+
+
+def create_exclusively(path: Path, content: bytes) -> None:
+    """Make a remote object that does not exist yet, by a conditional write. Raises FileExistsError where it does."""
+    remote: Any = path
+    remote.fs.pipe_file(remote.path, content, mode="create")
+
+
+def list_files(folder: Path) -> dict[str, int]:
+    """Names, relative to the remote folder, and sizes in bytes of all objects in it, at any depth."""
+    remote: Any = folder
+    found = remote.fs.find(remote.path, detail=True)
+    return {posixpath.relpath(name, remote.path): int(facts["size"]) for name, facts in found.items()}
+
+
+def file_sizes(folder: Path) -> Callable[[str], int | None]:
+    """Tells the size in bytes of the file that is named relative to `folder`, and None where there is none.
+
+    A local folder is asked about each file. A remote one is listed now, a thousand names per request, since a request
+    for each would take hours for a large run.
+    """
+    if not is_local(folder):
+        return list_files(folder).get
+
+    def size(name: str) -> int | None:
+        try:
+            return (folder / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    return size
+
+
+def storage_errors() -> tuple[type[BaseException], ...]:
+    """What reading and writing raises when a store cannot be reached or refuses the credentials."""
+    loaded = [(sys.modules[module], name) for module, name in _CLIENT_ERRORS if module in sys.modules]
+    return (OSError, *(getattr(module, name) for module, name in loaded))
+
+
+def _remote_path(uri: str, protocol: str) -> Any:
+    extra = _EXTRAS.get(protocol)
+    advice = f"Install it with `pip install 'avdpo[{extra}]'`." if extra else "Give s3://, gs:// or a local path."
+    try:
+        from upath import UPath  # late: local paths do without
+
+        # Workers and the driver write side by side, so a kept listing is wrong as soon as it is made.
+        options: dict[str, Any] = {"use_listings_cache": False} if extra else {}
+        path = UPath(uri, **options).resolve()
+        assert path.fs is not None  # imports what it needs
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{uri} needs support for {protocol}:// ({error}). {advice}") from error
+    return path
+
+
+@cache  # an error is not cached
+def _check_bucket(root: str) -> None:
+    bucket = _remote_path(root, root.partition(":")[0])
+    try:
+        bucket.fs.info(bucket.path)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{root} does not exist. Create the bucket, or correct the URI or the endpoint in the environment."
+        ) from error
+    except PermissionError as error:
+        raise ValueError(
+            f"{root} cannot be used: access is denied ({error}). Give credentials in the environment that may list, "
+            "read, write and delete there."
+        ) from error
+    except storage_errors() as error:
+        raise ValueError(
+            f"{root} cannot be reached ({type(error).__name__}: {error}). Set credentials and endpoint in the "
+            "environment (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and AWS_ENDPOINT_URL "
+            "for a server of your own)."
+        ) from error
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Protocol and bucket, and the absolute path in it."""
+    protocol, _, rest = uri.partition("://")
+    bucket, _, inside = rest.partition("/")
+    return f"{protocol}://{bucket}", f"/{inside}"
