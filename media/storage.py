@@ -67,17 +67,19 @@ def resolve_in(folder: Path, path: str) -> Path:
     return (folder / path).resolve()  # an object store knows no ".."
 
 
-def relative_to_folder(path: str, old: Path, new: Path) -> str:
-    """How a table in `new` names the file that one in `old` calls `path`: relatively, where both lie in one store."""
-    if is_uri(path) or os.path.isabs(path):
-        return path
+def relocation(old: Path, new: Path) -> Callable[[str], str]:
+    """How a table in `new` names the files that one in `old` names: relatively, where both lie in the same store."""
     if is_local(old) and is_local(new):
-        return os.path.normpath(os.path.join(os.path.relpath(os.path.abspath(old), os.path.abspath(new)), path))
-    target = str(resolve_in(old, path))
-    if is_local(old):
-        return os.path.abspath(target)
-    (root, inside), (new_root, new_inside) = _split(target), _split(str(new))
-    return posixpath.relpath(inside, new_inside) if root == new_root else target
+        prefix = os.path.relpath(os.path.abspath(old), os.path.abspath(new))
+    elif is_local(old) or is_local(new) or _split(old)[0] != _split(new)[0]:
+        return lambda path: str(resolve_in(old.absolute(), path))
+    else:
+        prefix = posixpath.relpath(_split(old)[1], _split(new)[1])
+
+    def move(path: str) -> str:
+        return path if prefix == "." or is_uri(path) or os.path.isabs(path) else _joined(prefix, path)
+
+    return move
 
 
 @contextmanager
@@ -183,8 +185,12 @@ def _check_bucket(root: str) -> None:
         ) from error
 
 
-def _split(uri: str) -> tuple[str, str]:
+def _split(remote: Path) -> tuple[str, str]:
     """Protocol and bucket, and the absolute path in it."""
-    protocol, _, rest = uri.partition("://")
+    protocol, _, rest = str(remote).partition("://")
     bucket, _, inside = rest.partition("/")
     return f"{protocol}://{bucket}", f"/{inside}"
+
+
+def _joined(prefix: str, path: str) -> str:
+    return os.path.normpath(os.path.join(prefix, path))

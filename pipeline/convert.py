@@ -19,13 +19,14 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 
-from media.atomic import atomic_path
+from media.atomic import atomic_folder, atomic_path
 from media.cli import echo, parse_config
+from media.storage import StoragePath
 from pipeline.javisdit_csv import SOURCE_COLUMNS, read_javisdit_pairs, read_javisdit_rewards, write_javisdit_pairs
 from pipeline.label_agreement import agreement_table
 from pipeline.label_ranking import LabelledPairs, pairs_from_labels, rank_by_labels
 from pipeline.labels import Labels, read_labels
-from pipeline.pairs_folder import is_dataset, moved, moved_paths, read_pairs, read_report, write_pairs
+from pipeline.pairs_folder import STATE_NAME, is_dataset, moved, moved_paths, read_pairs, read_report, write_pairs
 from pipeline.schema import CANDIDATES, SCORES, read_table, write_table
 from pipeline.trl_view import trl_view
 from rewards.agreement_tables import read_frame
@@ -57,10 +58,10 @@ Format = Literal["own", "trl"]
 class ConvertConfig:
     """Settings of `python -m pipeline.convert`."""
 
-    source: Path = field(
+    source: StoragePath = field(
         metadata={"help": "A CSV of the release, a pairs folder, or a run folder.", "aliases": ["--from"]}
     )
-    target: Path = field(
+    target: StoragePath = field(
         metadata={"help": "What to write; its suffix says the format, none means a folder.", "aliases": ["--to"]}
     )
     format: Format = field(
@@ -72,7 +73,7 @@ class ConvertConfig:
     keep_unlabelled: bool = field(
         default=False, metadata={"help": "Keep pairs that nobody labelled, with the ranking's winner."}
     )
-    media_root: Path = field(
+    media_root: StoragePath = field(
         default=Path(),
         metadata={
             "help": "Folder that paths in the release's CSV files are relative to, read or written; the release takes "
@@ -197,7 +198,7 @@ def _release_pairs(config: ConvertConfig) -> _Pairs:
 
 def _own_pairs(config: ConvertConfig) -> _Pairs:
     path = _candidates_path(config.source.parent)
-    candidates = pd.read_parquet(path) if path.is_file() else None
+    candidates = read_frame(path) if path.is_file() else None
     return _Pairs(read_pairs(config.source), config.source, read_report(config.source), candidates)
 
 
@@ -247,7 +248,8 @@ def _write_trl(pairs: _Pairs, target: Path) -> None:
         import datasets  # late: takes a second
 
         datasets.disable_progress_bars()
-        datasets.Dataset.from_pandas(view, preserve_index=False).save_to_disk(str(target))
+        with atomic_folder(target, last=STATE_NAME) as temporary_folder:
+            datasets.Dataset.from_pandas(view, preserve_index=False).save_to_disk(str(temporary_folder))
         return
     with atomic_path(target) as temporary:
         if target.suffix == ".jsonl":

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from media.cli import echo, parse_config
+from media.storage import StoragePath
 from media.tables import PUBLISHED_HEADERS, read_table
 from pipeline.inspect_columns import ColumnFacts, column_facts
 from pipeline.pairs_folder import REPORT_NAME, is_dataset, read_dataset
@@ -34,7 +35,7 @@ _LIST_LENGTH = 6
 class InspectConfig:
     """Settings of `python -m pipeline.inspect`."""
 
-    tables: list[Path] = field(
+    tables: list[StoragePath] = field(
         metadata={"help": "Parquet, CSV or JSONL files, dataset folders, or a run folder for all tables in it."}
     )
     rows: int = field(default=1, metadata={"help": "How many of the first rows to show."})
@@ -70,7 +71,7 @@ def open_table(path: Path) -> Table:
     if not path.is_file():
         raise ValueError(f"{path} does not exist.")
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path.open("rb"))  # of a remote table only what is looked at is fetched
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a readable Parquet file ({error}).") from error
     return Table(

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from media.atomic import atomic_path
+from media.storage import storage_path
 from media.tables import read_table
 from pipeline.naming import GROUND_TRUTH_INDEX, candidate_id, stem
 from pipeline.pairs_folder import pair_ids
@@ -75,7 +76,7 @@ def read_javisdit_rewards(path: str | Path) -> pd.DataFrame:
         ValueError: naming file, column and row, when it is no such CSV, a value has the wrong type, or two rows are the
             same candidate.
     """
-    path = Path(path)
+    path = storage_path(path)
     table = _read(path, {"id", "text", "path", "pred_video_path"}, "rewards table")
     if not any(_REWARDS.get(name) in RANKED_METRICS for name in table.column_names):
         raise ValueError(f"{path} has no scores such as visual_quality or desync_scores. Run the release's metrics.")
@@ -96,7 +97,7 @@ def read_javisdit_pairs(path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: naming file, column and row, when it is no such CSV or a value has the wrong type.
     """
-    path = Path(path)
+    path = storage_path(path)
     table = _read(path, {"id", "text", "path", "path_reject"}, "table of DPO pairs")
     frame = _renamed(table, _PAIRS)
     for side in ("chosen", "rejected"):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from media.storage import storage_path
 from rewards.agreement_tables import MODALITIES, OVERALL, read_frame, read_preferences
 
 _SIDES = {"chosen": 1, "rejected": -1, "tie": 0}
@@ -42,7 +43,7 @@ def read_labels(paths: str | Path | Sequence[str | Path]) -> Labels:
         ValueError: naming file, column and row, when a file cannot be read, a value is not known, or an annotator
             labels one pair twice in one respect.
     """
-    files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    files = [storage_path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not files:
         raise ValueError("No labels are given. Name at least one CSV or Parquet file.")
     labels = Labels(pd.concat([_read(path) for path in files], ignore_index=True), ", ".join(map(str, files)))

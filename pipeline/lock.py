@@ -3,21 +3,28 @@
 The lock is a file beside the folder, `.candidates.lock` for `candidates/`: what holds it, for people, and a lock of the
 kernel on it. The kernel drops that lock with the process, however it ends, so what a killed run leaves on this machine
 is taken over. Another machine cannot see whether the process lives, and must be told by deleting the file.
+
+In an object store the file is an object, made by a conditional write. The kernel's lock is then on a file of this
+machine that stands for it, so that what a killed run has left is told from a living one in the same way.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shlex
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from media.storage import create_exclusively, is_local
 
 Owner = dict[str, Any]  # host, pid, started, command
 
@@ -31,6 +38,17 @@ def lock_folder(folder: Path) -> Iterator[None]:
             host and has not released it.
     """
     path = lock_path(folder)
+    with _lock_file(path, folder) if is_local(folder) else _lock_object(path, folder):
+        yield
+
+
+def lock_path(folder: Path) -> Path:
+    """Beside the folder, not in it: a stage may put its folder in place as a whole."""
+    return folder.parent / f".{folder.name}.lock"
+
+
+@contextmanager
+def _lock_file(path: Path, folder: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _held(path, folder) as file:
         try:
@@ -43,9 +61,42 @@ def lock_folder(folder: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def lock_path(folder: Path) -> Path:
-    """Beside the folder, not in it: a stage may put its folder in place as a whole."""
-    return folder.parent / f".{folder.name}.lock"
+@contextmanager
+def _lock_object(path: Path, folder: Path) -> Iterator[None]:
+    """Holding the stand-in, an object of this host is nobody's: whoever made it is dead."""
+    with _lock_file(_stand_in(path), folder):
+        content = json.dumps(_ourselves()).encode()
+        _create(path, folder, content)
+        try:
+            yield
+        finally:
+            if _content(path) == content:
+                path.unlink()
+
+
+def _create(path: Path, folder: Path, content: bytes) -> None:
+    while True:
+        try:
+            create_exclusively(path, content)
+            return
+        except FileExistsError:
+            if (found := _content(path)) is None:  # released meanwhile
+                continue
+            _refuse_other_hosts(_parse(found.decode()), path, folder)
+            path.unlink()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _stand_in(path: Path) -> Path:
+    """A file of this machine, the same for all processes of a user that lock the same object."""
+    folder = Path(tempfile.gettempdir(), f"avdpo-locks-{os.getuid()}")
+    return folder / hashlib.blake2b(str(path).encode(), digest_size=16).hexdigest()
 
 
 def _held(path: Path, folder: Path) -> TextIO:
@@ -62,15 +113,19 @@ def _held(path: Path, folder: Path) -> TextIO:
 def _refuse_others(file: TextIO, is_free: bool, path: Path, folder: Path) -> None:
     file.seek(0)
     owner = _parse(file.read())
-    if owner is not None and owner["host"] != socket.gethostname():
-        raise ValueError(
-            f"{folder} is in use by another run: {_describe(owner)}. Wait until it ends. If it no longer runs (this "
-            f"host, {socket.gethostname()}, cannot see that), delete {path} and start again."
-        )
+    _refuse_other_hosts(owner, path, folder)
     if not is_free:
         raise ValueError(
             f"{folder} is in use by another run: {_describe(owner)}. Wait until it ends, stop it, or choose another "
             "output_dir."
+        )
+
+
+def _refuse_other_hosts(owner: Owner | None, path: Path, folder: Path) -> None:
+    if owner is not None and owner["host"] != socket.gethostname():
+        raise ValueError(
+            f"{folder} is in use by another run: {_describe(owner)}. Wait until it ends. If it no longer runs (this "
+            f"host, {socket.gethostname()}, cannot see that), delete {path} and start again."
         )
 
 

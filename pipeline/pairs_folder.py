@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,22 +10,24 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from media.atomic import TEMPORARY_PREFIX
+from media.atomic import atomic_folder
+from media.storage import is_local, relocation
 from rewards.metrics import MODALITY_METRICS
 
 SIDES = ("chosen", "rejected")
 PATH_COLUMNS = ("video_path", "audio_path", "latents_path")
 REPORT_NAME = "ranking.json"
+STATE_NAME = "state.json"  # without it `datasets` takes a folder for none
 _NEEDED = tuple(f"{side}_{name}" for side in SIDES for name in ("candidate_id", "video_path"))
 
 
 def is_dataset(folder: Path) -> bool:
     """Whether `datasets.load_from_disk` would take it."""
-    return (folder / "state.json").is_file()
+    return (folder / STATE_NAME).is_file()
 
 
 def read_dataset(folder: Path) -> pa.Table:
-    """All rows of a dataset folder, mapped into memory rather than read, and without the `datasets` package.
+    """All rows of a dataset folder, without the `datasets` package; on disk they are mapped into memory, not read.
 
     Raises:
         ValueError: the folder holds no dataset, or one of its files is missing or damaged.
@@ -38,9 +38,9 @@ def read_dataset(folder: Path) -> pa.Table:
             "datasets.save_to_disk."
         )
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
         files = [folder / entry["filename"] for entry in state["_data_files"]]
-        return pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in files])
+        return pa.concat_tables([pa.ipc.open_stream(_content(path)).read_all() for path in files])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{folder} is a damaged dataset ({error}). Make it again.") from error
 
@@ -71,16 +71,11 @@ def write_pairs(pairs: pd.DataFrame, folder: Path, report: dict[str, Any]) -> No
     """
     from pipeline.rank import write_dataset  # late: reading does without ranking
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, former = (folder.parent / f"{TEMPORARY_PREFIX}{name}-{os.getpid()}" for name in ("pairs", "former"))
     pairs = pairs if "pair_id" in pairs else pairs.assign(pair_id=pair_ids(pairs))
-    write_dataset(pairs, metrics_of(pairs.columns), temporary, name=folder)
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    (temporary / REPORT_NAME).write_text(text, encoding="utf-8")
-    if folder.exists():
-        folder.rename(former)
-    temporary.rename(folder)
-    shutil.rmtree(former, ignore_errors=True)
+    with atomic_folder(folder, last=STATE_NAME) as temporary:
+        write_dataset(pairs, metrics_of(pairs.columns), temporary, name=folder)
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (temporary / REPORT_NAME).write_text(text, encoding="utf-8")
 
 
 def pair_ids(pairs: pd.DataFrame) -> pd.Series[str]:
@@ -96,14 +91,11 @@ def moved_paths(pairs: pd.DataFrame, old: Path, new: Path) -> pd.DataFrame:
 
 def moved(paths: pd.Series[str], old: Path, new: Path) -> pd.Series[str]:
     """Paths relative to `old` as paths relative to `new`; missing ones stay missing."""
-    if Path(os.path.abspath(old)) == Path(os.path.abspath(new)):
-        return paths
-    prefix = os.path.relpath(os.path.abspath(old), os.path.abspath(new))
+    return paths.map(relocation(old, new), na_action="ignore")
 
-    def move(path: str) -> str:
-        return path if os.path.isabs(path) else os.path.normpath(os.path.join(prefix, path))
 
-    return paths.map(move, na_action="ignore")
+def _content(path: Path) -> pa.NativeFile:
+    return pa.memory_map(str(path)) if is_local(path) else pa.BufferReader(path.read_bytes())
 
 
 def metrics_of(columns: Iterable[Any]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from media.storage import storage_path
 from media.tables import PUBLISHED_HEADERS, TABLE_FILES, read_table
 from pipeline.schema import PROMPTS, validate
 
@@ -17,7 +18,7 @@ def read_prompts(path: str | Path) -> pa.Table:
     Raises:
         ValueError: naming file, column and row, when the table cannot be read or is not a prompts table.
     """
-    path = Path(path)
+    path = storage_path(path)
     text_columns = {*PROMPTS.names, *PUBLISHED_HEADERS}
     table = read_table(path, text_columns, "prompts table", f"set `prompts` to a {TABLE_FILES}")
     table = validate(_with_our_headers(table), PROMPTS, path)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -24,8 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from media.atomic import TEMPORARY_PREFIX
+from media.atomic import atomic_folder, remove_temporary_folders
 from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
+from media.storage import StoragePath
+from pipeline.pairs_folder import REPORT_NAME, STATE_NAME, is_dataset, read_report
 from pipeline.ranking import GroundTruthPolicy, PairRules, RankResult, Strategy, rank_pairs
 from pipeline.ranking_pairs import write_dataset
 from pipeline.ranking_plots import draw_plots
@@ -58,7 +58,7 @@ class RankSettings(PairRules):
 
     strategy: Strategy = field(default="modality_micro", metadata={"help": "How candidates are compared."})
     ground_truth: GroundTruthPolicy = field(default="any", metadata={"help": "Whether the real clip may be in a pair."})
-    statistics: Path | None = field(
+    statistics: StoragePath | None = field(
         default=None,
         metadata={
             "help": "ranking.json of an earlier run, whose means and deviations take the place of this table's own: "
@@ -75,7 +75,7 @@ class RankSettings(PairRules):
 class RankConfig(RankSettings):
     """Settings of `python -m pipeline.rank`."""
 
-    output_dir: Path = field(
+    output_dir: StoragePath = field(
         metadata={"help": "Folder of the run; candidates/ and scores/ are read, pairs/ is written."}
     )
     dry_run: bool = field(default=False, metadata={"help": "Print the configuration and what is left to do."})
@@ -170,14 +170,13 @@ def _inputs(config: RankConfig) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:24]
 
 
 def _finished(config: RankConfig, inputs: dict[str, str]) -> dict[str, Any] | None:
     """The report of an earlier run on the same inputs."""
-    path = config.folder / "ranking.json"
-    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    report = read_report(config.folder) if is_dataset(config.folder) else {}
     return report if report.get("inputs") == inputs else None
 
 
@@ -227,26 +226,16 @@ def _warn_of_mixed_durations(candidates: pa.Table) -> None:
 def _write(
     config: RankConfig, result: RankResult, metrics: list[str], report: dict[str, Any], summary: StageSummary
 ) -> None:
-    _remove_leftovers(config.output_dir)
-    temporary = config.output_dir / f"{TEMPORARY_PREFIX}pairs-{os.getpid()}"
-    write_dataset(result.pairs, metrics, temporary, name=config.folder)
-    (temporary / "ranking.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (temporary / "ranking.txt").write_text(describe(report), encoding="utf-8")
-    draw_plots(report, temporary / "plots")
-    pq.write_table(pa.Table.from_pandas(result.attrition, preserve_index=False), temporary / "attrition.parquet")
-    save_config(config, temporary / "config.yaml")
-    summary.write(temporary)
-    if config.folder.exists():
-        os.rename(config.folder, config.output_dir / f"{TEMPORARY_PREFIX}former-pairs-{os.getpid()}")
-    os.rename(temporary, config.folder)
-    _remove_leftovers(config.output_dir)
-
-
-def _remove_leftovers(output_dir: Path) -> None:
-    """Delete what this or a killed run has put aside."""
-    for pattern in ("pairs-*", "former-pairs-*"):
-        for path in output_dir.glob(f"{TEMPORARY_PREFIX}{pattern}"):
-            shutil.rmtree(path)
+    remove_temporary_folders(config.folder)
+    with atomic_folder(config.folder, last=STATE_NAME) as temporary:
+        write_dataset(result.pairs, metrics, temporary, name=config.folder)
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (temporary / REPORT_NAME).write_text(text, encoding="utf-8")
+        (temporary / "ranking.txt").write_text(describe(report), encoding="utf-8")
+        draw_plots(report, temporary / "plots")
+        pq.write_table(pa.Table.from_pandas(result.attrition, preserve_index=False), temporary / "attrition.parquet")
+        save_config(config, temporary / "config.yaml")
+        summary.write(temporary)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from media.atomic import atomic_path
+from media.storage import local_copy
 
 VERSION = 1
 
@@ -142,7 +143,7 @@ def read_table(path: Path, schema: pa.Schema, made_by: str) -> pa.Table:
     if not path.is_file():
         raise ValueError(f"{path} does not exist, and this stage reads it. Make it with `{made_by}`.")
     try:
-        table = pq.read_table(path)
+        table = _read_parquet(path)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a readable Parquet file ({error}). Delete it and run `{made_by}`.") from error
     return validate(table, schema, path)
@@ -152,7 +153,7 @@ def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
     """Validate and write atomically, for pandas too. A file that holds exactly this table already is left untouched."""
     table = validate(table, schema, path)
     table = with_metadata(table, {"pandas": _pandas_metadata(table.schema)})
-    if path.is_file() and pq.read_table(path).equals(table, check_metadata=True):
+    if path.is_file() and _read_parquet(path).equals(table, check_metadata=True):
         return
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)
@@ -166,6 +167,11 @@ def table_from_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 def with_metadata(table: pa.Table, extra: dict[str, str]) -> pa.Table:
     """The table with further entries in its Arrow metadata."""
     return table.replace_schema_metadata((table.schema.metadata or {}) | extra)
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    with local_copy(path) as file:
+        return pq.read_table(file)
 
 
 def _pandas_metadata(schema: pa.Schema) -> str:

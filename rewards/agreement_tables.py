@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from media.storage import local_copy
 from rewards.metrics import HIGHER_IS_BETTER, METRIC_COLUMNS, MODALITY_METRICS
 
 OVERALL = "overall"
@@ -154,10 +155,11 @@ def read_frame(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path} does not exist.")
     try:
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
-        ids = ("candidate_id", "prompt_id", "chosen_id", "rejected_id", "pair_id", "a", "b", "winner", "modality")
-        return pd.read_csv(path, dtype=dict.fromkeys(ids, str))
+        with local_copy(path) as file:
+            if path.suffix.lower() == ".parquet":
+                return pd.read_parquet(file)
+            ids = ("candidate_id", "prompt_id", "chosen_id", "rejected_id", "pair_id", "a", "b", "winner", "modality")
+            return pd.read_csv(file, dtype=dict.fromkeys(ids, str))
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}. Correct the file.") from error
 
