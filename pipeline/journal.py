@@ -2,12 +2,14 @@
 
 The first line holds the settings that decide what the rows look like: a folder never mixes rows of two settings.
 A killed driver may leave a torn last line: it is ignored, and cut off before the next line is written.
+
+Rows are not kept in memory, where days of work would fill it: whoever wants them reads them again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,18 +18,18 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """Rows of earlier runs in `rows`; new ones are added by `append` and are safe from a kill once it returns.
+    """Rows of earlier runs and of this one, numbered from 0; those given to `append` are safe from a kill.
 
     Opening only reads. The file is made, and a torn last line cut, on entering the `with` block.
 
     Raises:
-        ValueError: the file was written with other settings (the message names them), or is damaged before its end.
+        ValueError: the file was written with other settings (the message names them).
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self._settings = _plain(settings)
-        recorded, self.rows, self._valid_bytes = _read(path)
+        self._settings = json.loads(json.dumps(settings))  # as it reads back
+        recorded, self.num_rows, self._valid_bytes = _scan(path)
         if recorded is not None:
             _check_settings(path.parent, recorded, self._settings)
 
@@ -44,30 +46,45 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def append(self, rows: Iterable[Row]) -> list[Row]:
-        """Record finished rows. Returns them as `rows` holds them: kept by the caller too, they take no more memory."""
-        added = _plain(list(rows))
-        self._write(added)
-        self.rows.extend(added)
-        return added
+    def append(self, rows: Sequence[Row]) -> range:
+        """Record finished rows. Returns their numbers."""
+        self._write(rows)
+        numbers = range(self.num_rows, self.num_rows + len(rows))
+        self.num_rows = numbers.stop
+        return numbers
 
-    def _write(self, rows: list[Row]) -> None:
+    def rows(self) -> Iterator[Row]:
+        """Every row, in order, read from the file as they are asked for.
+
+        Raises:
+            ValueError: the file is damaged before its end.
+        """
+        if self.num_rows == 0:
+            return
+        with open(self.path, "rb") as file:
+            file.readline()  # the settings
+            for number in range(self.num_rows):
+                yield _parse(self.path, number + 2, file.readline())
+
+    def _write(self, rows: Sequence[Row]) -> None:
         self._file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
         self._file.flush()
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, list[Row], int]:
-    """Settings (None for a new journal), rows, and how many bytes of the file are whole lines."""
+def _scan(path: Path) -> tuple[dict[str, Any] | None, int, int]:
+    """Settings (None for a new journal), the number of rows, and how many bytes of the file are whole lines."""
     if not path.exists():
-        return None, [], 0
-    content = path.read_bytes()
-    valid_bytes = content.rfind(b"\n") + 1
-    lines = content[:valid_bytes].splitlines()
-    try:
-        rows = json.loads(b"[" + b",".join(lines) + b"]")  # at once, so that rows share the names of their columns
-    except ValueError:
-        rows = [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
-    return (rows[0]["settings"], rows[1:], valid_bytes) if rows else (None, [], 0)
+        return None, 0, 0
+    settings, num_lines, valid_bytes = None, 0, 0
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            if num_lines == 0:
+                settings = _parse(path, 1, line)["settings"]
+            num_lines += 1
+            valid_bytes += len(line)
+    return settings, max(0, num_lines - 1), valid_bytes
 
 
 def _parse(path: Path, number: int, line: bytes) -> Row:
@@ -91,8 +108,3 @@ def _check_settings(folder: Path, recorded: dict[str, Any], wanted: dict[str, An
             f"{folder} holds results made with other settings ({'; '.join(changed)}), and a folder must not mix them. "
             "Go back to the former settings, choose another output_dir, or delete this folder to start afresh."
         )
-
-
-def _plain(value: Any) -> Any:
-    """As it will read back from JSON, so that rows of this run and of an earlier one compare equal."""
-    return json.loads(json.dumps(value))

@@ -1,0 +1,49 @@
+"""The metric columns of the scores table, as rows of the journal fill them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.journal import Row
+from pipeline.reward_settings import ChosenReward
+
+
+class ScoreColumns:
+    """Scores and reasons by row of the table; a later row of the journal takes the place of a former one.
+
+    Attributes:
+        kept: reward name -> the reward whose scores are wanted.
+        values: metric -> (num_rows,) float64, NaN where there is no score.
+    """
+
+    def __init__(self, num_rows: int, rewards: Sequence[ChosenReward]) -> None:
+        self.kept = {chosen.reward.name: chosen for chosen in rewards}
+        self._num_rows = num_rows
+        self._directions = {
+            column: chosen.reward.higher_is_better[column] for chosen in rewards for column in chosen.reward.columns
+        }
+        self.values = {column: np.full(num_rows, math.nan) for column in self._directions}
+        self._reasons: dict[int, dict[str, list[str]]] = {}  # row -> reward name -> lines
+
+    def put(self, row: int, entry: Row) -> None:
+        """Take the scores of one reward for one candidate."""
+        for column, score in entry["scores"].items():
+            self.values[column][row] = math.nan if score is None else score
+        lines = [f"{column}: {reason}" for column, reason in entry["reasons"].items()]
+        if lines or row in self._reasons:
+            self._reasons.setdefault(row, {})[entry["reward"]] = lines
+
+    def reasons(self) -> list[str | None]:
+        """Per row, why scores are null, in the order of the rewards."""
+        by_row = (self._reasons.get(row, {}) for row in range(self._num_rows))
+        return ["\n".join(line for name in self.kept for line in lines.get(name, ())) or None for lines in by_row]
+
+    def fields(self) -> list[pa.Field]:
+        return [
+            pa.field(column, pa.float64(), metadata={"higher_is_better": str(direction).lower()})
+            for column, direction in self._directions.items()
+        ]
