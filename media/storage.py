@@ -130,13 +130,16 @@ def file_sizes(folder: Path) -> Callable[[str], int | None]:
     A local folder is asked about each file. A remote one is listed now, a thousand names per request, since a request
     for each would take hours for a large run.
     """
-    if not is_local(folder):
-        return list_files(folder).get
+    listed = {} if is_local(folder) else list_files(folder)
 
     def size(name: str) -> int | None:
+        if name in listed:
+            return listed[name]
+        if not is_local(folder) and not (is_uri(name) or name.startswith(("/", "../"))):
+            return None
         try:
-            return (folder / name).stat().st_size
-        except FileNotFoundError:
+            return resolve_in(folder, name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     return size

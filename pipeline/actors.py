@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from media.atomic import atomic_path
+from media.storage import is_local, resolve_in, storage_path
 from pipeline.naming import GROUND_TRUTH_INDEX, candidate_id, candidate_seed, file_stem
 from pipeline.stops import is_full_disk
 
@@ -70,7 +72,7 @@ class SampleActor:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
-        self._folder = Path(settings["folder"])
+        self._folder = storage_path(settings["folder"])
         self._generator = load_generator(settings["model"], settings["device"], settings["dtype"])
         _limit_threads(settings["num_threads"])
 
@@ -134,9 +136,9 @@ class SampleActor:
 
         video_path = f"{job['media']}/{file_stem(index)}.mp4"
         target = self._folder / video_path
-        target.parent.mkdir(parents=True, exist_ok=True)
         if latents is not None:
-            latents.save(target.with_suffix(".safetensors"))
+            with atomic_path(target.with_suffix(".safetensors")) as temporary:
+                latents.save(temporary)
         write_clip(clip, target)
         return {
             "candidate_id": candidate_id(job["key"], index),
@@ -179,7 +181,7 @@ class ScoreActor:
             batch_size=settings["clip_batch_size"],
             num_decoders=settings["num_decoders"],
         )
-        self._folder = Path(settings["folder"])
+        self._folder = storage_path(settings["folder"])
         _limit_threads(settings["num_threads"])
 
     def run_all(self, jobs: Sequence[Job]) -> Iterator[Result]:
@@ -196,8 +198,8 @@ class ScoreActor:
         files = [
             ClipFile(
                 candidate["candidate_id"],
-                self._folder / candidate["video_path"],
-                self._folder / candidate["audio_path"] if candidate["audio_path"] else None,
+                resolve_in(self._folder, candidate["video_path"]),
+                resolve_in(self._folder, candidate["audio_path"]) if candidate["audio_path"] else None,
                 Prompt(job["key"], candidate["prompt"], candidate["audio_prompt"]),
             )
             for candidate in job["candidates"]
@@ -225,5 +227,6 @@ def _limit_threads(num_threads: int) -> None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of a worker that was killed while it wrote: these, and no others, are hidden."""
-    for path in folder.glob(".*"):
-        path.unlink(missing_ok=True)
+    if is_local(folder):
+        for path in folder.glob(".*"):
+            path.unlink(missing_ok=True)

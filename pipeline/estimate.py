@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from media.storage import is_local
 from pipeline.workers import Job, Pool, Result
 
 JOBS_PER_ACTOR = 3  # the first loads what is loaded late, and is left out
@@ -60,12 +61,14 @@ def describe_pace(pace: Pace | None, num_jobs: int, pool: Pool) -> str:
 
 
 def describe_space(bytes_each: float, num_candidates: int, folder: Path) -> str:
-    """The space that so many candidates will take, and whether it is there."""
+    """The space that so many candidates will take, and whether it is there; of an object store that is not known."""
+    wanted, each = bytes_each * num_candidates, describe_bytes(bytes_each)
+    if not is_local(folder):
+        return f"about {describe_bytes(wanted)} in {folder} ({each} per candidate)"
     while not folder.exists():
         folder = folder.parent
-    wanted, free = bytes_each * num_candidates, shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free
     short = ", which is NOT ENOUGH" if wanted > free else ""
-    each = describe_bytes(bytes_each)
     return f"about {describe_bytes(wanted)} of disk ({each} per candidate; {describe_bytes(free)} are free{short})"
 
 

@@ -2,6 +2,7 @@
 
 The first line holds the settings that decide what the rows look like: a folder never mixes rows of two settings.
 A killed driver may leave a torn last line: it is ignored, and cut off before the next line is written.
+In an object store the journal is a folder of such files: see `pipeline.journal_segments`.
 
 Rows are not kept in memory, where days of work would fill it: whoever wants them reads them again.
 """
@@ -10,15 +11,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
+
+from media.storage import is_local
+from pipeline.journal_segments import SegmentedFile, read_lines
 
 Row = dict[str, Any]
 
 
 class Journal:
-    """Rows of earlier runs and of this one, numbered from 0; those given to `append` are safe from a kill.
+    """Rows of earlier runs and of this one, numbered from 0; on disk, those given to `append` are safe from a kill.
 
     Opening only reads. The file is made, and a torn last line cut, on entering the `with` block.
 
@@ -27,16 +32,20 @@ class Journal:
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
+        self.path = path if is_local(path) else path.with_suffix("")
         self._settings = json.loads(json.dumps(settings))  # as it reads back
-        recorded, self.num_rows, self._valid_bytes = _scan(path)
+        recorded, self.num_rows, self._valid_bytes = _scan(self.path)
+        self._file: BinaryIO | SegmentedFile | None = None
         if recorded is not None:
             _check_settings(path.parent, recorded, self._settings)
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab")
-        self._file.truncate(self._valid_bytes)
+        if is_local(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "ab")
+            self._file.truncate(self._valid_bytes)
+        else:
+            self._file = SegmentedFile(self.path)
         if self._valid_bytes == 0:
             self._write([{"settings": self._settings}])
         return self
@@ -44,6 +53,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        assert self._file is not None
         self._file.close()
 
     def append(self, rows: Sequence[Row]) -> range:
@@ -59,31 +69,36 @@ class Journal:
         Raises:
             ValueError: the file is damaged before its end.
         """
-        if self.num_rows == 0:
-            return
-        with open(self.path, "rb") as file:
-            file.readline()  # the settings
-            for number in range(self.num_rows):
-                yield _parse(self.path, number + 2, file.readline())
+        if isinstance(self._file, SegmentedFile):
+            self._file.sync()
+        lines = islice(_lines(self.path), 1, self.num_rows + 1)  # after the settings
+        for number, line in enumerate(lines, start=2):
+            yield _parse(self.path, number, line)
 
     def _write(self, rows: Sequence[Row]) -> None:
+        assert self._file is not None, "rows are added in the `with` block"
         self._file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
         self._file.flush()
 
 
+def _lines(path: Path) -> Iterator[bytes]:
+    if not is_local(path):
+        yield from read_lines(path)
+    elif path.exists():
+        with open(path, "rb") as file:
+            yield from file
+
+
 def _scan(path: Path) -> tuple[dict[str, Any] | None, int, int]:
     """Settings (None for a new journal), the number of rows, and how many bytes of the file are whole lines."""
-    if not path.exists():
-        return None, 0, 0
     settings, num_lines, valid_bytes = None, 0, 0
-    with open(path, "rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            if num_lines == 0:
-                settings = _parse(path, 1, line)["settings"]
-            num_lines += 1
-            valid_bytes += len(line)
+    for line in _lines(path):
+        if not line.endswith(b"\n"):
+            break
+        if num_lines == 0:
+            settings = _parse(path, 1, line)["settings"]
+        num_lines += 1
+        valid_bytes += len(line)
     return settings, max(0, num_lines - 1), valid_bytes
 
 

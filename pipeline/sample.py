@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from media.cli import StageSummary
+from media.storage import StoragePath
 from pipeline.actors import SampleActor
 from pipeline.estimate import describe_pace, measure, warm_up_jobs, warm_up_pool
 from pipeline.sample_work import SampleWork
@@ -28,10 +29,10 @@ from pipeline.workers import map_jobs
 class SampleConfig(WorkerConfig):
     """Settings of `python -m pipeline.sample`. None leaves a value to the model's own default."""
 
-    prompts: Path = field(
+    prompts: StoragePath = field(
         metadata={"help": "Prompts table: CSV, JSONL or Parquet; its paths are relative to its folder."}
     )
-    output_dir: Path = field(metadata={"help": "Folder of the run; candidates/ is written in it."})
+    output_dir: StoragePath = field(metadata={"help": "Folder of the run; candidates/ is written in it."})
     model: str = setting("tiny", "Preset name, model or adapter folder, or package.module:callable.")
     num_candidates: int = setting(3, "Candidates per prompt.")
     include_ground_truth: bool = setting(True, "Add each prompt's real clip (video_path), in the candidates' form.")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from media.storage import file_sizes, resolve_in
 from pipeline.estimate import describe_space
 from pipeline.journal import Journal, Row
 from pipeline.model_identity import model_identity
@@ -60,7 +60,12 @@ class SampleWork:
         }
         self.done: dict[str, int] = {}
         self.failures: dict[str, Failure] = {}
-        self._record((number, row) for number, row in enumerate(self.journal.rows()) if self._has_files(row))
+        size_of = file_sizes(config.folder)
+        self._record(
+            (number, row)
+            for number, row in enumerate(self.journal.rows())
+            if all(size_of(name) is not None for name in _files(row))
+        )
         self.jobs = [job for prompt_id in self._prompts if (job := self._job(prompt_id))]
 
     def actor_settings(self) -> dict[str, Any]:
@@ -96,7 +101,8 @@ class SampleWork:
         """The disk that the candidates which are left will need, told by some of those that are done."""
         every = max(1, len(self.done) // SIZED_CANDIDATES)
         some = list(islice(self._done_rows(), None, None, every))
-        sizes = [path.stat().st_size for row in some for path in self._files(row)]
+        size_of = file_sizes(self._config.folder)
+        sizes = [size_of(name) or 0 for row in some for name in _files(row)]
         return describe_space(sum(sizes) / len(some), len(self.wanted) - len(self.done), self._config.folder)
 
     def table(self) -> pa.Table:
@@ -130,8 +136,8 @@ class SampleWork:
             "media": f"media/{stem(prompt_id)}",
             "indices": [] if missing == [GROUND_TRUTH_INDEX] else list(range(self._config.num_candidates)),
             "ground_truth": GROUND_TRUTH_INDEX in missing,
-            "video_path": prompt["video_path"] and str(folder / prompt["video_path"]),
-            "audio_path": prompt["audio_path"] and str(folder / prompt["audio_path"]),
+            "video_path": prompt["video_path"] and str(resolve_in(folder, prompt["video_path"])),
+            "audio_path": prompt["audio_path"] and str(resolve_in(folder, prompt["audio_path"])),
         }
 
     def _input(self, prompt_id: str, index: int) -> str:
@@ -151,13 +157,6 @@ class SampleWork:
         rows = enumerate(self.journal.rows())
         return (row for number, row in rows if self.done.get(row["candidate_id"]) == number)
 
-    def _has_files(self, row: Row) -> bool:
-        return all(path.is_file() for path in self._files(row))
-
-    def _files(self, row: Row) -> list[Path]:
-        paths = (row["video_path"], row["audio_path"], row["latents_path"])
-        return [self._config.folder / path for path in paths if path]
-
     def _error_row(self, key: str) -> Row:
         prompt_id, index = self.wanted[key]
         prompt = self._prompts[prompt_id]
@@ -170,6 +169,11 @@ class SampleWork:
             "is_ground_truth": index == GROUND_TRUTH_INDEX,
             "error": self.failures[key]["error"],
         }
+
+
+def _files(row: Row) -> list[str]:
+    """The files of a candidate, relative to the folder of the table."""
+    return [name for name in (row["video_path"], row["audio_path"], row["latents_path"]) if name]
 
 
 class _Prompts(Mapping[str, Row]):

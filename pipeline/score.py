@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from media.cli import StageSummary
+from media.storage import StoragePath
 from pipeline.actors import ScoreActor
 from pipeline.estimate import describe_pace, measure, warm_up_jobs, warm_up_pool
 from pipeline.reward_settings import RewardConfig
@@ -29,7 +30,9 @@ from pipeline.workers import map_jobs
 class ScoreConfig(RewardConfig):
     """Settings of `python -m pipeline.score`."""
 
-    output_dir: Path = field(metadata={"help": "Folder of the run; candidates/ is read, scores/ is written in it."})
+    output_dir: StoragePath = field(
+        metadata={"help": "Folder of the run; candidates/ is read, scores/ is written in it."}
+    )
     dtype: str = setting("float32", "Type of the reward networks' weights, e.g. bfloat16.")
 
     @property

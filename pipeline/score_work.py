@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from media.storage import file_sizes
 from pipeline.journal import Journal, Row
 from pipeline.naming import fingerprint
 from pipeline.reward_settings import ChosenReward, choose_rewards
@@ -124,12 +125,9 @@ class ScoreWork:
 
     def _read_inputs(self) -> list[str]:
         """What changes when a candidate is made again as something else under the same id, for each."""
-        folder, inputs = self._config.output_dir / "candidates", []
+        size_of, inputs = file_sizes(self._config.output_dir / "candidates"), []
         for row in _rows(self._candidates, ("prompt", "audio_prompt", "seed", "video_path")):
-            path = folder / row["video_path"]
-            size = (
-                path.stat().st_size if path.exists() else 0
-            )  # a missing file is told by the reward suite, for its row
+            size = size_of(row["video_path"]) or 0  # a missing file is told by the reward suite, for its row
             inputs.append(fingerprint(json.dumps([row["prompt"], row["audio_prompt"], row["seed"], size])))
         return inputs
 

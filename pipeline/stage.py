@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
+from media.storage import is_local, storage_errors
 from pipeline.lock import lock_folder
 from pipeline.schema import FAILURES, table_from_rows, write_table
 from pipeline.stops import NoSpaceError, StageStoppedError, is_full_disk
@@ -101,18 +102,24 @@ def run_command(
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a stage's folder, and stop with one clear message when the disk under it is full.
+    """Keep other runs out of a stage's folder, and stop with one clear message when the disk is full or the store gone.
 
     Raises:
         ValueError: another run is at work in the folder.
         NoSpaceError: for any write that failed for want of space in the block.
+        StageStoppedError: the object store that the folder is in failed.
     """
     try:
         with lock_folder(folder):
             yield
-    except OSError as error:
+    except storage_errors() as error:
         if is_full_disk(error):
             raise NoSpaceError(folder, str(error)) from error
+        if not is_local(folder):
+            raise StageStoppedError(
+                f"{folder} cannot be read or written ({type(error).__name__}: {error}). What was finished is kept. "
+                "Give the same command again when the store can be reached."
+            ) from error
         raise
 
 

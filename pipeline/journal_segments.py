@@ -1,0 +1,67 @@
+"""A file of lines in an object store, which cannot append: numbered objects, of which the last is replaced.
+
+Every object ends with a whole line. Rows are written in groups, since a request for each would hold up the driver: a
+killed run loses what it was told less than `FLUSH_S` after a group was written, and that is made again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+SEGMENT_BYTES = 2**20  # then the next object is begun
+FLUSH_S = 10.0
+
+
+def read_lines(folder: Path) -> Iterator[bytes]:
+    """All lines, an object at a time. Raises ValueError where one is missing from their middle."""
+    for path in _segments(folder):
+        yield from path.read_bytes().splitlines(keepends=True)
+
+
+class SegmentedFile:
+    """Adds lines at the end. For one writer at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        paths = _segments(folder)
+        self._number = max(0, len(paths) - 1)
+        self._content = bytearray(paths[-1].read_bytes() if paths else b"")
+        self._is_written = True
+        self._due = 0.0  # on the monotonic clock: lines that come after long silence are written at once
+
+    def write(self, lines: bytes) -> None:
+        self._content += lines
+        self._is_written = False
+
+    def flush(self) -> None:
+        """Write when it is time to."""
+        if time.monotonic() >= self._due or len(self._content) >= SEGMENT_BYTES:
+            self.sync()
+
+    def sync(self) -> None:
+        """Write now."""
+        if self._is_written:
+            return
+        _segment(self._folder, self._number).write_bytes(bytes(self._content))
+        self._is_written = True
+        self._due = time.monotonic() + FLUSH_S
+        if len(self._content) >= SEGMENT_BYTES:
+            self._number += 1
+            self._content.clear()
+
+    def close(self) -> None:
+        self.sync()
+
+
+def _segment(folder: Path, number: int) -> Path:
+    return folder / f"{number:08d}.jsonl"
+
+
+def _segments(folder: Path) -> list[Path]:
+    found = sorted(path.name for path in folder.glob("*.jsonl"))
+    paths = [_segment(folder, number) for number in range(len(found))]
+    if missing := [path for path in paths if path.name not in found]:
+        raise ValueError(f"{missing[0]} is missing. Bring it back, or delete {folder}: all of it will be made again.")
+    return paths
