@@ -42,7 +42,7 @@ def atomic_write_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path, last: str) -> Iterator[Path]:
-    """Yield a temporary local folder, not made yet, put in place of `folder` on success.
+    """Yield a temporary local folder, not made yet, put in place of `folder` on success, removed on error.
 
     On disk it is renamed. An object store has no rename: there the file `last`, without which readers take the folder
     for none, goes first and comes last. Nothing of what the folder held before stays.
@@ -54,11 +54,14 @@ def atomic_folder(folder: Path, last: str) -> Iterator[Path]:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary, former = (folder.parent / f"{prefix}{os.getpid()}" for prefix in _temporary_prefixes(folder))
-    yield temporary
-    if folder.exists():
-        os.rename(folder, former)
-    os.rename(temporary, folder)
-    shutil.rmtree(former, ignore_errors=True)
+    try:
+        yield temporary
+        if folder.exists():
+            os.rename(folder, former)
+        os.rename(temporary, folder)
+        shutil.rmtree(former, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_temporary_folders(folder: Path) -> None:

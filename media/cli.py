@@ -9,11 +9,11 @@ import dataclasses
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -57,11 +57,10 @@ def parse_config(
     hints = get_type_hints(config_class, include_extras=True)
     for name, action in actions.items():
         action.help = action.help.replace("%", "%%") if action.help else "default: %(default)s"
-        kinds = (hints[name], *get_args(hints[name]))
-        if dict in {get_origin(kind) or kind for kind in kinds}:
+        if dict in {get_origin(hint) or hint for hint in (hints[name], *get_args(hints[name]))}:
             action.type = _yaml_mapping
-        elif action.type is Path:
-            action.type = _storage_path if StoragePath in kinds else _local_path
+        elif kinds := [kind for kind in _kinds(hints[name]) if kind in (Path, StoragePath)]:
+            action.type = _path_type(action.type, _storage_path if StoragePath in kinds else _local_path)
 
     argv = list(sys.argv[1:] if argv is None else argv)
     if positional and argv and not argv[0].startswith("-"):
@@ -193,6 +192,17 @@ def _yaml_mapping(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is not a YAML mapping such as '{{key: value}}'")
     return value
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """A type and all that it is made of: `list[Path] | None` holds Path."""
+    inner = () if get_origin(hint) is Annotated else get_args(hint)
+    return [hint, *(kind for one in inner for kind in _kinds(one))]
+
+
+def _path_type(parse: Any, to_path: Callable[[str], Path]) -> Callable[[str], Path | None]:
+    """`to_path`, but None for a text that the parser itself takes for it."""
+    return lambda text: None if parse(text) is None else to_path(text)
 
 
 def _storage_path(text: str) -> Path:

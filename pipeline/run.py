@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from media.cli import config_to_yaml, echo, parse_config
+from media.storage import is_local
 from pipeline import rank, sample, score
 from pipeline.rank import RankConfig, RankSettings
 from pipeline.reward_settings import RewardConfig, choose_rewards
@@ -91,6 +92,11 @@ def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:
     if name == "rank":
         rank.rank(config.of(RankConfig))
         results.append(f"pairs: {config.output_dir / 'pairs'}")
+    elif not is_local(config.output_dir):
+        results.append(
+            f"report: not made, because a page shows clips that lie beside it. Copy the run first: `aws s3 sync "
+            f"{config.output_dir} DIR --exclude '*.safetensors'`, then `python -m pipeline.report --output_dir DIR`."
+        )
     else:
         from pipeline.report import ReportConfig, run_report  # late: draws in a template engine
 

@@ -6,9 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from tests import object_store
+
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
+def s3_port() -> Iterator[int]:
+    """Where `bucket` has its server. Ray's workers must know it when Ray starts."""
+    with object_store.s3_environment() as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_port: int) -> Iterator[None]:
+    with object_store.s3_server(s3_port):
+        yield
+
+
+@pytest.fixture
+def bucket(s3_server: None) -> Path:
+    """An empty folder in a new bucket on a real S3 server; without one installed, tests that ask for it are skipped."""
+    return object_store.new_bucket()
+
+
+@pytest.fixture(scope="session")
+def ray_session(s3_port: int) -> Iterator[None]:
     """Ray on this machine with 2 CPUs, started once for all tests that need it. Stages find it running and use it."""
     import ray
 
