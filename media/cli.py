@@ -134,7 +134,7 @@ class StageSummary:
         """Write `summary.json` into `folder`, atomically."""
         content = dataclasses.asdict(self) | {"rate": round(self.rate, 4)}
         text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-        atomic_write_text(Path(folder) / "summary.json", text + "\n")
+        atomic_write_text(storage_path(folder) / "summary.json", text + "\n")
 
 
 def _action(parser: argparse.ArgumentParser, name: str) -> argparse.Action:

@@ -22,6 +22,7 @@ StoragePath = Annotated[Path, "or a URI"]
 
 TEMPORARY_FOLDER_PREFIX = "avdpo-"  # in TMPDIR: what is on its way to or from an object store
 
+_TOP_FOLDER = re.compile(r"(?:\.\./)*[^/]+/")
 _URI = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}  # protocol -> extra of this package
 # Of libraries that are only there with their extra: what they raise besides OSError.
@@ -111,6 +112,16 @@ def upload(file: Path, path: Path) -> None:
     remote.fs.put_file(str(file), remote.path)
 
 
+def read_object(path: Path) -> bytes:
+    """The content of a remote object by one request, so that one which is replaced meanwhile is read whole.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+    """
+    remote: Any = path
+    return remote.fs.cat_file(remote.path)
+
+
 def create_exclusively(path: Path, content: bytes) -> None:
     """Make a remote object that does not exist yet, by a conditional write. Raises FileExistsError where it does."""
     remote: Any = path
@@ -119,28 +130,26 @@ def create_exclusively(path: Path, content: bytes) -> None:
 
 def list_files(folder: Path) -> dict[str, int]:
     """Names, relative to the remote folder, and sizes in bytes of all objects in it, at any depth."""
-    remote: Any = folder
-    found = remote.fs.find(remote.path, detail=True)
-    return {posixpath.relpath(name, remote.path): int(facts["size"]) for name, facts in found.items()}
+    prefix = _split(folder)[1].strip("/")
+    prefix = f"{prefix}/" if prefix else ""
+    return {name.removeprefix(prefix): size for name, size in _objects(folder, prefix)}
 
 
 def file_sizes(folder: Path) -> Callable[[str], int | None]:
-    """Tells the size in bytes of the file that is named relative to `folder`, and None where there is none.
+    """Tells the size in bytes of the file that a table in `folder` names, and None where there is none.
 
-    A local folder is asked about each file. A remote one is listed now, a thousand names per request, since a request
-    for each would take hours for a large run.
+    On disk each file is asked for. Of an object store the folders that the names begin with (`media/`,
+    `../candidates/`) are listed, once each: a request per file would take hours for a large run.
     """
-    listed = {} if is_local(folder) else list_files(folder)
+    listed: dict[str, dict[str, int]] = {}
 
     def size(name: str) -> int | None:
-        if name in listed:
-            return listed[name]
-        if not is_local(folder) and not (is_uri(name) or name.startswith(("/", "../"))):
-            return None
-        try:
-            return resolve_in(folder, name).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        top = None if is_local(folder) or is_uri(name) else _TOP_FOLDER.match(name)
+        if top is None:
+            return _size(resolve_in(folder, name))
+        if top[0] not in listed:
+            listed[top[0]] = list_files(resolve_in(folder, top[0]))
+        return listed[top[0]].get(name[top.end() :])
 
     return size
 
@@ -186,6 +195,28 @@ def _check_bucket(root: str) -> None:
             "environment (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and AWS_ENDPOINT_URL "
             "for a server of your own)."
         ) from error
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _objects(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    """Names in the bucket and sizes. Of S3 a page at a time: `find` would hold a kilobyte for each of them."""
+    remote: Any = folder
+    bucket = remote.path.partition("/")[0]
+    if _EXTRAS.get(remote.protocol) != "s3":
+        found = remote.fs.find(remote.path, detail=True).items()
+        yield from ((name.removeprefix(f"{bucket}/"), int(facts["size"])) for name, facts in found)
+        return
+    page: dict[str, Any] = {}
+    while page.get("IsTruncated", True):
+        start = {"ContinuationToken": page["NextContinuationToken"]} if page else {}
+        page = remote.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **start)
+        yield from ((item["Key"], int(item["Size"])) for item in page.get("Contents", ()))
 
 
 def _split(remote: Path) -> tuple[str, str]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from media.cli import echo, parse_config
-from media.storage import StoragePath
+from media.storage import StoragePath, is_local
 from media.tables import PUBLISHED_HEADERS, read_table
 from pipeline.inspect_columns import ColumnFacts, column_facts
 from pipeline.pairs_folder import REPORT_NAME, is_dataset, read_dataset
@@ -71,7 +71,8 @@ def open_table(path: Path) -> Table:
     if not path.is_file():
         raise ValueError(f"{path} does not exist.")
     try:
-        file = pq.ParquetFile(path.open("rb"))  # of a remote table only what is looked at is fetched
+        # Of a remote table only what is looked at is fetched.
+        file = pq.ParquetFile(path if is_local(path) else path.open("rb"))
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a readable Parquet file ({error}).") from error
     return Table(

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from media.storage import read_object
+
 SEGMENT_BYTES = 2**20  # then the next object is begun
 FLUSH_S = 10.0
 
@@ -17,7 +19,7 @@ FLUSH_S = 10.0
 def read_lines(folder: Path) -> Iterator[bytes]:
     """All lines, an object at a time. Raises ValueError where one is missing from their middle."""
     for path in _segments(folder):
-        yield from path.read_bytes().splitlines(keepends=True)
+        yield from read_object(path).splitlines(keepends=True)
 
 
 class SegmentedFile:
@@ -27,7 +29,7 @@ class SegmentedFile:
         self._folder = folder
         paths = _segments(folder)
         self._number = max(0, len(paths) - 1)
-        self._content = bytearray(paths[-1].read_bytes() if paths else b"")
+        self._content = bytearray(read_object(paths[-1]) if paths else b"")
         self._is_written = True
         self._due = 0.0  # on the monotonic clock: lines that come after long silence are written at once
 

@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from media.storage import create_exclusively, is_local
+from media.storage import create_exclusively, is_local, read_object
 
 Owner = dict[str, Any]  # host, pid, started, command
 
@@ -88,7 +88,7 @@ def _create(path: Path, folder: Path, content: bytes) -> None:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_object(path)
     except FileNotFoundError:
         return None
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from media.atomic import atomic_folder
-from media.storage import is_local, relocation
+from media.storage import is_local, read_object, relocation
 from rewards.metrics import MODALITY_METRICS
 
 SIDES = ("chosen", "rejected")
@@ -95,7 +95,7 @@ def moved(paths: pd.Series[str], old: Path, new: Path) -> pd.Series[str]:
 
 
 def _content(path: Path) -> pa.NativeFile:
-    return pa.memory_map(str(path)) if is_local(path) else pa.BufferReader(path.read_bytes())
+    return pa.memory_map(str(path)) if is_local(path) else pa.BufferReader(read_object(path))
 
 
 def metrics_of(columns: Iterable[Any]) -> list[str]:

@@ -1,8 +1,11 @@
 """Paths and URIs: what a command takes, what is read and written, and what is said when a store cannot be used."""
 
+import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -182,14 +185,16 @@ def test_names_in_tables_follow_when_a_table_moves(bucket: Path, tmp_path: Path)
 
 def test_sizes_are_told_of_what_is_there(bucket: Path, tmp_path: Path) -> None:
     for root in (tmp_path / "run", bucket / "run"):
-        for name in ("media/a/0.mp4", "../outside.mp4"):
+        for name in ("media/a/0.mp4", "b.mp4", "../outside.mp4", "../clips/c.mp4"):
             path = resolve_in(root, name)
             if is_local(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"12345")
         size_of = file_sizes(root)
-        names = ("media/a/0.mp4", "../outside.mp4", "media/a/1.mp4", "media/a/0.mp4/x", "../none.mp4")
-        assert [size_of(name) for name in names] == [5, 5, None, None, None]
+        there = ["media/a/0.mp4", "b.mp4", "../outside.mp4", "../clips/c.mp4", str(resolve_in(root, "b.mp4"))]
+        assert [size_of(name) for name in there] == [5] * 5
+        missing = ["media/a/1.mp4", "media/a/0.mp4/x", "none", "../none.mp4", "../run-2/x", "/none/x"]
+        assert [size_of(name) for name in missing] == [None] * 6
     assert list_files(bucket / "none") == {}
 
 
@@ -232,14 +237,32 @@ def test_tables_are_read_and_their_mistakes_named(bucket: Path) -> None:
         read_table(bucket / "none.csv", {"id"}, "table", "give one")
 
 
+def test_a_long_list_is_read_to_its_end(bucket: Path) -> None:
+    run: Any = bucket / "run"
+    run.fs.pipe({f"{run.path}/{number:04d}": b"x" * (number % 3) for number in range(1001)})  # a page holds 1000
+    (bucket / "run-2").write_bytes(b"of another folder")
+    assert list_files(bucket / "run") == {f"{number:04d}": number % 3 for number in range(1001)}
+    assert len(list_files(bucket)) == 1002
+
+
+def test_missing_credentials_are_told(s3_port: int) -> None:
+    pytest.importorskip("s3fs")
+    hidden = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": "/nonexistent"}
+    code = "from media.storage import storage_path; storage_path('s3://private/x')"
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith("ValueError: s3://private cannot be reached (NoCredentialsError")
+    assert "AWS_ACCESS_KEY_ID" in message
+
+
 @pytest.mark.usefixtures("bucket")
 def test_a_store_that_cannot_be_used_is_told_at_the_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "s3://no-such-bucket does not exist. Create the bucket" in error_of(
-        capsys, "--output_dir", "s3://no-such-bucket/x"
-    )
-    assert "s3 or gs" not in error_of(capsys, "--output_dir", "ftpx://host/x")
+    told = error_of(capsys, "--output_dir", "s3://no-such-bucket/x")
+    assert "s3://no-such-bucket does not exist. Create the bucket" in told
+    assert "ftpx://host/x needs support for ftpx://" in error_of(capsys, "--output_dir", "ftpx://host/x")
     monkeypatch.setitem(sys.modules, "upath", None)
     assert "pip install 'avdpo[s3]'" in error_of(capsys, "--output_dir", "s3://other/x")
     assert "pip install 'avdpo[gs]'" in error_of(capsys, "--output_dir", "gs://other/x")
