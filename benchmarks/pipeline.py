@@ -9,8 +9,9 @@ than a task does, that is the setting to raise.  Slower models do not notice it.
 
 Each size runs in a process of its own, on a Ray of its own with two cores.  Ray's start, and that of the workers (their
 imports and models: "start", measured by a run over one prompt per worker), are outside of the rate.  "CPU" is the
-driver's processor time per candidate, which, unlike the rate, does not change with what else the machine does; "peak"
-is the most memory the driver ever held.
+driver's processor time per candidate, which, unlike the rate, does not change with what else the machine does;
+"growth" is what its memory grew by from the first result of a stage to the last, the more of the two stages; "peak" is
+the most it ever held, tables included, which are written when all is done.
 """
 
 import argparse
@@ -20,14 +21,19 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
+import psutil
 
+import pipeline.sample
+import pipeline.score
 from media import AVClip
 from media.clip import empty_audio
 from pipeline.sample import SampleConfig, sample
@@ -36,7 +42,7 @@ from pipeline.workers import start_local_ray
 from rewards import Reward
 
 CANDIDATES_PER_PROMPT = 4
-HEADER = "| candidates | sample (s) | score (s) | start (s) | candidates/s | CPU (ms) | peak (MiB) |"
+HEADER = "| candidates | sample (s) | score (s) | start (s) | candidates/s | CPU (ms) | growth (MiB) | peak (MiB) |"
 
 
 class NoOpGenerator:
@@ -82,7 +88,7 @@ def main() -> None:
     parser.add_argument("--num_actors", type=int, default=2)
     parser.add_argument("--batch_size", type=int, default=16, help="prompts per task")
     args = parser.parse_args()
-    print(f"{HEADER}\n{'|---' * 7}|", flush=True)
+    print(f"{HEADER}\n{'|---' * 8}|", flush=True)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
         for num_candidates in args.num_candidates:
             row = processes.submit(measure, num_candidates, args.num_actors, args.batch_size).result()
@@ -95,6 +101,7 @@ def measure(num_candidates: int, num_actors: int, batch_size: int) -> str:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))  # for the workers
     start_local_ray(num_cpus=2)
     settings = {"num_actors": num_actors, "batch_size": batch_size}
+    growth = [_watch_memory(stage) for stage in (pipeline.sample, pipeline.score)]
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # of what the stages say
         start = sum(run(Path(folder) / "start", num_actors, settings | {"batch_size": 1}))
         cpu = time.process_time()
@@ -103,7 +110,24 @@ def measure(num_candidates: int, num_actors: int, batch_size: int) -> str:
     rate = num_candidates / (sum(seconds) - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     times = " | ".join(f"{value:.1f}" for value in (*seconds, start))
-    return f"| {num_candidates:,} | {times} | {rate:.0f} | {1000 * cpu / num_candidates:.2f} | {peak:.0f} |"
+    grown = max(memory[-1] - memory[0] for memory in growth) / 2**20
+    return (
+        f"| {num_candidates:,} | {times} | {rate:.0f} | {1000 * cpu / num_candidates:.2f} | {grown:.1f} | {peak:.0f} |"
+    )
+
+
+def _watch_memory(stage: ModuleType) -> list[int]:
+    """Have a stage note its bytes of memory at each result; the list is of its last run."""
+    map_jobs, memory = vars(stage)["map_jobs"], []
+
+    def watched(*args: Any) -> Iterator[Any]:
+        memory.clear()
+        for result in map_jobs(*args):
+            yield result
+            memory.append(psutil.Process().memory_info().rss)
+
+    vars(stage)["map_jobs"] = watched
+    return memory
 
 
 def run(folder: Path, num_prompts: int, settings: dict[str, Any]) -> tuple[float, float]:
