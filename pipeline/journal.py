@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from media.storage import is_local
-from pipeline.journal_segments import SegmentedFile, read_lines
+from pipeline.journal_segments import SegmentedFile, check_form, read_lines
 
 Row = dict[str, Any]
 
@@ -28,10 +28,12 @@ class Journal:
     Opening only reads. The file is made, and a torn last line cut, on entering the `with` block.
 
     Raises:
-        ValueError: the file was written with other settings (the message names them).
+        ValueError: the file was written with other settings (the message names them), or copied from a store of the
+            other kind.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        check_form(path)
         self.path = path if is_local(path) else path.with_suffix("")
         self._settings = json.loads(json.dumps(settings))  # as it reads back
         recorded, self.num_rows, self._valid_bytes = _scan(self.path)

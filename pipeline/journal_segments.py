@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from media.storage import read_object
+from media.storage import is_local, read_object
 
 SEGMENT_BYTES = 2**20  # then the next object is begun
 FLUSH_S = 10.0
@@ -22,6 +22,24 @@ def read_lines(folder: Path) -> Iterator[bytes]:
         yield from read_object(path).splitlines(keepends=True)
 
 
+def check_form(path: Path) -> None:
+    """Refuse the journal of a run that was copied between disk and object store, which would be taken for none.
+
+    Raises:
+        ValueError: with the command that turns it into the other form.
+    """
+    folder = path.with_suffix("")
+    if is_local(path) and not path.exists() and folder.is_dir():
+        raise ValueError(
+            f"{folder} is the journal of a run in an object store. For a run on disk make it one file: "
+            f"`cat {folder}/*.jsonl > {path}`."
+        )
+    if not is_local(path) and path.is_file() and not _segments(folder):
+        raise ValueError(
+            f"{path} is the journal of a run on disk. For a run in an object store move it to {_segment(folder, 0)}."
+        )
+
+
 class SegmentedFile:
     """Adds lines at the end. For one writer at a time."""
 
@@ -30,6 +48,7 @@ class SegmentedFile:
         paths = _segments(folder)
         self._number = max(0, len(paths) - 1)
         self._content = bytearray(read_object(paths[-1]) if paths else b"")
+        self._begin_next_if_full()
         self._is_written = True
         self._due = 0.0  # on the monotonic clock: lines that come after long silence are written at once
 
@@ -49,12 +68,15 @@ class SegmentedFile:
         _segment(self._folder, self._number).write_bytes(bytes(self._content))
         self._is_written = True
         self._due = time.monotonic() + FLUSH_S
-        if len(self._content) >= SEGMENT_BYTES:
-            self._number += 1
-            self._content.clear()
+        self._begin_next_if_full()
 
     def close(self) -> None:
         self.sync()
+
+    def _begin_next_if_full(self) -> None:
+        if len(self._content) >= SEGMENT_BYTES:
+            self._number += 1
+            self._content.clear()
 
 
 def _segment(folder: Path, number: int) -> Path:

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from media.atomic import atomic_folder
-from media.storage import is_local, read_object, relocation
+from media.storage import local_copy, relocation
 from rewards.metrics import MODALITY_METRICS
 
 SIDES = ("chosen", "rejected")
@@ -27,7 +27,7 @@ def is_dataset(folder: Path) -> bool:
 
 
 def read_dataset(folder: Path) -> pa.Table:
-    """All rows of a dataset folder, without the `datasets` package; on disk they are mapped into memory, not read.
+    """All rows of a dataset folder, mapped into memory rather than read, and without the `datasets` package.
 
     Raises:
         ValueError: the folder holds no dataset, or one of its files is missing or damaged.
@@ -40,7 +40,7 @@ def read_dataset(folder: Path) -> pa.Table:
     try:
         state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
         files = [folder / entry["filename"] for entry in state["_data_files"]]
-        return pa.concat_tables([pa.ipc.open_stream(_content(path)).read_all() for path in files])
+        return pa.concat_tables([_read_stream(path) for path in files])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{folder} is a damaged dataset ({error}). Make it again.") from error
 
@@ -94,8 +94,9 @@ def moved(paths: pd.Series[str], old: Path, new: Path) -> pd.Series[str]:
     return paths.map(relocation(old, new), na_action="ignore")
 
 
-def _content(path: Path) -> pa.NativeFile:
-    return pa.memory_map(str(path)) if is_local(path) else pa.BufferReader(read_object(path))
+def _read_stream(path: Path) -> pa.Table:
+    with local_copy(path) as file:  # what is mapped stays when a temporary file goes
+        return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
 
 
 def metrics_of(columns: Iterable[Any]) -> list[str]:

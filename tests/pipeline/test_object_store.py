@@ -203,6 +203,25 @@ def test_a_journal_in_a_bucket_grows_over_runs_and_objects(bucket: Path, monkeyp
         read_journal(bucket)
 
 
+def test_a_copied_journal_is_refused_until_it_has_the_form_of_its_place(bucket: Path, tmp_path: Path) -> None:
+    rows = [{"id": 1}, {"id": 2}]
+    write_journal(bucket, rows[:1])
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "00000000.jsonl").write_bytes(read_object(bucket / "journal" / "00000000.jsonl"))
+    with pytest.raises(ValueError, match="For a run on disk make it one file: `cat ") as caught:
+        read_journal(tmp_path)
+    subprocess.run(str(caught.value).split("`")[1], shell=True, check=True)
+    write_journal(tmp_path, rows[1:])
+    assert read_journal(tmp_path) == rows
+
+    copied = (tmp_path / "journal.jsonl").read_bytes()
+    (bucket / "other" / "journal.jsonl").write_bytes(copied)
+    with pytest.raises(ValueError, match=r"move it to .*/other/journal/00000000\.jsonl"):
+        read_journal(bucket / "other")
+    (bucket / "other" / "journal" / "00000000.jsonl").write_bytes(copied)
+    assert read_journal(bucket / "other") == rows
+
+
 def test_rows_are_written_in_groups_and_all_of_them_at_the_end_or_on_an_error(
     bucket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
