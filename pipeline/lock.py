@@ -96,6 +96,9 @@ def _content(path: Path) -> bytes | None:
 def _stand_in(path: Path) -> Path:
     """A file of this machine, the same for all processes of a user that lock the same object."""
     folder = Path(tempfile.gettempdir(), f"avdpo-locks-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        raise ValueError(f"{folder} belongs to another user, but locks are kept in it. Set TMPDIR to another folder.")
     return folder / hashlib.blake2b(str(path).encode(), digest_size=16).hexdigest()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import media.atomic
 from media import AVClip, MediaError, probe, read_clip, read_sound, write_clip
 from media.atomic import atomic_folder, atomic_path, atomic_write_text
 from media.cli import config_to_dict, parse_config, save_config
@@ -144,8 +145,6 @@ def test_a_folder_is_put_in_place_as_a_whole(place: str, tmp_path: Path, request
 def test_a_folder_that_could_not_be_put_in_place_whole_is_none_to_readers(
     bucket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import media.atomic
-
     folder = bucket / "pairs"
     (folder / "state.json").write_text("old")
     upload = media.atomic.upload
@@ -210,6 +209,20 @@ def test_clips_are_the_same_from_a_bucket_as_from_disk(bucket: Path, tmp_path: P
         np.testing.assert_array_equal(theirs.audio, mine.audio)
     assert probe(there["path"]).num_frames == clip.num_frames
     assert probe(there["path"]).path == f"{bucket}/a.mp4"
+
+
+def test_a_clip_is_uploaded_after_its_sound(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = media.atomic.upload
+
+    def fail_at_the_clip(file: Path, path: Path) -> None:
+        if path.suffix == ".mp4":
+            raise ConnectionError("gone")
+        upload(file, path)
+
+    monkeypatch.setattr(media.atomic, "upload", fail_at_the_clip)
+    with pytest.raises(ConnectionError):
+        write_clip(small_clip(), bucket / "a.mp4")
+    assert set(contents(bucket)) == {"a.wav"}
 
 
 def test_a_damaged_clip_is_named_by_its_uri(bucket: Path) -> None:

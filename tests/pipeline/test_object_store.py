@@ -21,6 +21,7 @@ from pipeline.inspect import main as inspect
 from pipeline.journal import Journal
 from pipeline.lock import lock_folder, lock_path
 from pipeline.rank import RankConfig, rank
+from pipeline.report import main as report
 from pipeline.run import RunConfig, run
 from pipeline.sample import SampleConfig, plan, sample
 from pipeline.score import ScoreConfig, score
@@ -279,6 +280,13 @@ def test_a_lock_of_another_host_stands_until_its_object_is_deleted(bucket: Path)
     assert json.loads(lock_path(bucket / "candidates").read_text()) == owner
     lock_path(bucket / "candidates").unlink()
     take(bucket / "candidates")
+
+
+def test_a_command_for_runs_on_disk_tells_how_to_copy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        report(["--output_dir", "s3://bucket/runs/first"])
+    assert caught.value.code == 2
+    assert "aws s3 sync s3://bucket/runs/first DIR" in capsys.readouterr().err
 
 
 def test_what_a_bucket_needs_is_told_without_asking_what_is_free(bucket: Path) -> None:
