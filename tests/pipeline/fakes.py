@@ -191,3 +191,17 @@ class SleepyActor:
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.5)
         return {"key": job["key"], "process": os.getpid()}
+
+
+class NodeActor:
+    """Tells which node it runs on, in a result of a given size."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        import ray
+
+        self._node = ray.get_runtime_context().get_node_id()
+        self._content = "x" * settings["num_bytes"]
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.1)
+        return {"key": job["key"], "node": self._node, "content": self._content}
