@@ -15,7 +15,7 @@ from tqdm import tqdm
 from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
 from pipeline.lock import lock_folder
 from pipeline.schema import FAILURES, table_from_rows, write_table
-from pipeline.stops import NoSpaceError, StageStoppedError, is_full_disk
+from pipeline.stops import NoSpaceError, StageStoppedError, check_lasts, is_full_disk
 from pipeline.workers import Pool
 
 
@@ -104,9 +104,10 @@ def hold(folder: Path) -> Iterator[None]:
     """Keep other runs out of a stage's folder, and stop with one clear message when the disk under it is full.
 
     Raises:
-        ValueError: another run is at work in the folder.
+        ValueError: another run is at work in the folder, or it would be deleted with the job.
         NoSpaceError: for any write that failed for want of space in the block.
     """
+    check_lasts(folder)
     try:
         with lock_folder(folder):
             yield
