@@ -80,6 +80,7 @@ class Crew:
         self._workers: list[_Worker] = []  # the one heard from last stands last
         self._has_started = False
         self._failed_starts = 0
+        self._num_lost_nodes = _num_lost_nodes()
         self._start_after = 0.0
         self._last_at_work = time.monotonic()
         self._patience_s = PATIENCE_S
@@ -154,10 +155,10 @@ class Crew:
             self._has_started, self._failed_starts = True, 0
 
     def _note_failed_start(self, error: Any) -> None:
-        """Try again after a pause, on another node perhaps, as long as others work; else give up."""
-        now = time.monotonic()
+        """Try again after a pause, on another node perhaps, as long as others work or nodes are lost; else give up."""
+        now, lost_before, self._num_lost_nodes = time.monotonic(), self._num_lost_nodes, _num_lost_nodes()
         if now >= self._start_after:  # those that fail together have one cause
-            self._failed_starts += 1
+            self._failed_starts += self._num_lost_nodes == lost_before
             self._start_after = now + min(MAX_PAUSE_S, 2.0 ** (self._failed_starts - 1))
         is_mistaken = getattr(error, "actor_init_failed", False) and not self._has_started
         if is_mistaken or (not self._workers and self._failed_starts >= MAX_FAILED_STARTS):
@@ -249,6 +250,12 @@ def live_nodes() -> set[str]:
     import ray
 
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _num_lost_nodes() -> int:
+    import ray
+
+    return sum(not node["Alive"] for node in ray.nodes())
 
 
 def _last_line(error: Exception) -> str:
