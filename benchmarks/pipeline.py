@@ -64,7 +64,7 @@ class NoOpReward(Reward):
     def __init__(self) -> None:
         from rewards import decode
 
-        decode.decode = lambda file, needs: black_pixel()
+        decode.decode = lambda file, needs, frames=None: black_pixel()
 
     def score(self, clips: list[AVClip], prompts: list[Any]) -> dict[str, Any]:
         import torch
