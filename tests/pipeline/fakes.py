@@ -205,3 +205,15 @@ class NodeActor:
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.1)
         return {"key": job["key"], "node": self._node, "content": self._content}
+
+
+class RaisingActor:
+    """Breaks its promise not to raise, for one job."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        pass
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        if job["key"] == "b":
+            raise RuntimeError("the driver of the GPU is gone")
+        return {"key": job["key"]}
