@@ -2,7 +2,7 @@
 
 Sampling and scoring run as ever, on Ray, with a model and a reward that do nothing.  Left out, as theirs and not the
 pipeline's: encoding and decoding; a clip is an empty file, made under its final name, and is scored without being read.
-Included: jobs and results through Ray, the ledger, both journals, the checks of what is done, both tables.
+Included: jobs and results through Ray, both journals, the checks of what is done, both tables.
 
 What a task costs is shared by the prompts of its batch, which the default here makes 16: for models that take less time
 than a task does, that is the setting to raise.  Slower models do not notice it.

@@ -16,7 +16,7 @@ from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, packag
 from media.storage import is_local, storage_errors
 from pipeline.lock import lock_folder
 from pipeline.schema import FAILURES, table_from_rows, write_table
-from pipeline.stops import NoSpaceError, StageStoppedError, is_full_disk
+from pipeline.stops import NoSpaceError, StageStoppedError, check_lasts, is_full_disk
 from pipeline.workers import Pool
 
 
@@ -34,7 +34,7 @@ class WorkerConfig:
     )
     num_cpus: float = setting(1.0, "CPU cores, and threads, per worker.")
     num_gpus: float = setting(0.0, "GPUs per worker; 0.5 lets two workers share one.")
-    batch_size: int = setting(1, "Prompts per task: what a crash costs, and what a finished row waits for.")
+    batch_size: int = setting(1, "Prompts that a worker is given at a time; each row comes as soon as it is made.")
     device: str | None = setting(None, "Torch device; by default cuda when num_gpus > 0, else cpu.")
     max_tries: int = setting(3, "How often a prompt that kills its worker is tried.")
     max_failures: int = setting(0, "Failed rows with which the command still exits with 0.")
@@ -105,10 +105,11 @@ def hold(folder: Path) -> Iterator[None]:
     """Keep other runs out of a stage's folder, and stop with one clear message when the disk is full or the store gone.
 
     Raises:
-        ValueError: another run is at work in the folder.
+        ValueError: another run is at work in the folder, or it would be deleted with the job.
         NoSpaceError: for any write that failed for want of space in the block.
         StageStoppedError: the object store that the folder is in failed.
     """
+    check_lasts(folder)
     try:
         with lock_folder(folder):
             yield

@@ -31,3 +31,16 @@ class NoSpaceError(StageStoppedError):
 def is_full_disk(error: BaseException) -> bool:
     """Whether a write failed for want of space, as Python, PyAV, Arrow and safetensors tell it."""
     return getattr(error, "errno", None) in _FULL or _FULL_IN_RUST.search(str(error)) is not None
+
+
+def check_lasts(folder: Path) -> None:
+    """Refuse a folder whose files would not outlive the Ray job that writes them.
+
+    Raises:
+        ValueError: it lies in the copy of the working directory (`ray job submit --working-dir`) that Ray deletes.
+    """
+    if any(part.startswith("_ray_pkg_") for part in folder.resolve().parts):
+        raise ValueError(
+            f"{folder} lies in the copy of the working directory that Ray made for this job and deletes after it, so "
+            "the results would be lost. Give an absolute output_dir, on storage that every node mounts."
+        )

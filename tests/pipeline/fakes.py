@@ -191,3 +191,29 @@ class SleepyActor:
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.5)
         return {"key": job["key"], "process": os.getpid()}
+
+
+class NodeActor:
+    """Tells which node it runs on, in a result of a given size."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        import ray
+
+        self._node = ray.get_runtime_context().get_node_id()
+        self._content = "x" * settings["num_bytes"]
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.1)
+        return {"key": job["key"], "node": self._node, "content": self._content}
+
+
+class RaisingActor:
+    """Breaks its promise not to raise, for one job."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        pass
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        if job["key"] == "b":
+            raise RuntimeError("the driver of the GPU is gone")
+        return {"key": job["key"]}

@@ -182,14 +182,6 @@ def kill_after_progress(arguments: list[str], output_dir: Path, generator: rando
     process.wait()
 
 
-def test_cluster_file_is_one_that_ray_accepts() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
-    validate_config(prepare_config(config))
-    assert config["available_node_types"]["gpu_worker"]["max_workers"] > 0
-
-
 @pytest.mark.parametrize("recipe", ["pipeline", "evaluate"])
 def test_recipes_are_configurations_of_the_command(recipe: str, tmp_path: Path) -> None:
     from media.cli import parse_config

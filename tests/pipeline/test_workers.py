@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.workers import Pool, map_jobs
-from tests.pipeline.fakes import CrashingActor, SleepyActor
+from tests.pipeline.fakes import CrashingActor, RaisingActor, SleepyActor
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -24,3 +24,11 @@ def test_a_pool_grows_while_its_workers_are_busy() -> None:
     results = [*map_jobs([{"key": str(number)} for number in range(20)], SleepyActor, {}, pool)]
     assert len(results) == 20
     assert len({result["process"] for result in results}) == 2
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_a_worker_raises_is_the_reason_of_the_job_alone() -> None:
+    pool = Pool(1, 1, num_cpus=1, num_gpus=0, batch_size=3, max_tries=1)
+    results = {result["key"]: result for result in map_jobs([{"key": key} for key in "abc"], RaisingActor, {}, pool)}
+    assert "the driver of the GPU is gone" in results.pop("b")["lost"]
+    assert results == {key: {"key": key, "tries": 1} for key in "ac"}
