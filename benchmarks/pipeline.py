@@ -4,9 +4,6 @@ Sampling and scoring run as ever, on Ray, with a model and a reward that do noth
 pipeline's: encoding and decoding; a clip is an empty file, made under its final name, and is scored without being read.
 Included: jobs and results through Ray, both journals, the checks of what is done, both tables.
 
-What a task costs is shared by the prompts of its batch, which the default here makes 16: for models that take less time
-than a task does, that is the setting to raise.  Slower models do not notice it.
-
 Each size runs in a process of its own, on a Ray of its own with two cores.  Ray's start, and that of the workers (their
 imports and models: "start", measured by a run over one prompt per worker), are outside of the rate.  "CPU" is the
 driver's processor time per candidate, which, unlike the rate, does not change with what else the machine does;
@@ -51,7 +48,7 @@ class NoOpGenerator:
     def __init__(self, device: str, dtype: str) -> None:
         import media
 
-        media.write_clip = lambda clip, path: Path(path).touch()
+        media.write_clip = write_empty_file
 
     def __call__(self, prompts: list[str], *, seeds: list[int], output: str, **options: Any) -> list[Any]:
         return [(black_pixel(), None) for _ in prompts]
@@ -78,6 +75,11 @@ class NoOpReward(Reward):
         return {"no_op": torch.zeros(len(clips))}
 
 
+def write_empty_file(clip: AVClip, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
 def black_pixel() -> AVClip:
     return AVClip(np.zeros((1, 1, 1, 3), np.uint8), 16.0, empty_audio(), 0)
 
@@ -86,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_candidates", type=int, nargs="+", default=[1000, 5000, 20_000])
     parser.add_argument("--num_actors", type=int, default=2)
-    parser.add_argument("--batch_size", type=int, default=16, help="prompts per task")
+    parser.add_argument("--batch_size", type=int, default=1, help="prompts per task")
     args = parser.parse_args()
     print(f"{HEADER}\n{'|---' * 8}|", flush=True)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
