@@ -5,7 +5,7 @@ Learning rate, warm-up, optimiser, seed and loss weights default to the publishe
 
 from dataclasses import dataclass, field
 
-from dpo.loss import LossType
+from dpo.objectives import LossType
 from dpo.schema import MODALITIES
 from model.run_state import NEUTRAL_SETTINGS as RUN_NEUTRAL_SETTINGS
 from model.stages import LORA_TARGET_MODULES
