@@ -200,6 +200,9 @@ class PairCollator:
             "text_mask": mask,
             "text_dropped": dropped,
             "num_frames": pairs[0].num_frames,
+            "weight": torch.ones(len(pairs)),
+            "epoch": [pair.epoch for pair in pairs],
+            "pair_id": [pair.prompt_id for pair in pairs],
             "prompt_id": [pair.prompt_id for pair in pairs],
         }
 

@@ -1,12 +1,40 @@
-"""The adapter that learns, and the reference that it leaves in place: the same network with the adapter off."""
+"""The adapter that learns, and the reference that it leaves in place: the same network with the adapter off.
+
+Where a fine-tuned adapter is trained on, the reference is that adapter as it was, frozen beside the one that learns.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+
+from model.transformer import JointDiT
+
+REFERENCE_ADAPTER = "reference"
+
+
+def continue_adapter(network: JointDiT, folder: str | Path, dropout: float) -> PeftModel:
+    """The adapter in `folder` on its base, to be trained on, and a frozen copy of it for the reference.
+
+    Rank, scale and layers are the folder's, as in the release's third stage.
+
+    Raises:
+        ValueError: the folder's adapter is no plain LoRA.
+    """
+    config = LoraConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"{folder} holds a {type(config).__name__}, and only LoRA adapters can be trained on.")
+    config.lora_dropout, config.inference_mode = dropout, False
+    base = config.base_model_name_or_path
+    vars(network)["name_or_path"] = base  # peft copies it back into the config
+    model = PeftModel.from_pretrained(network, str(folder), config=config, is_trainable=True)
+    model.load_adapter(str(folder), REFERENCE_ADAPTER, is_trainable=False)
+    model.set_adapter("default")
+    return model
 
 
 def share_dropout(model: PeftModel) -> PeftModel:
@@ -15,24 +43,39 @@ def share_dropout(model: PeftModel) -> PeftModel:
     With independent masks two identical clips would have different errors, and their pair a preference.  Even a shared
     mask makes the policy differ from the reference, which has none: use dropout 0 for an exact start at log 2.
     """
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            for name, dropout in module.lora_dropout.items():
-                if isinstance(dropout, nn.Dropout):
-                    module.lora_dropout[name] = PairedDropout(dropout.p)
+    for module in lora_layers(model):
+        for name, dropout in module.lora_dropout.items():
+            if isinstance(dropout, nn.Dropout):
+                module.lora_dropout[name] = PairedDropout(dropout.p)
     return model
 
 
 @contextmanager
 def reference_model(model: PeftModel) -> Iterator[None]:
-    """While open, `model` is the reference: adapter off, no dropout, no gradient."""
-    was_training = model.training
+    """While open, `model` is the reference: its adapter off or the frozen one on, no dropout, no gradient.
+
+    peft's own switches also turn off `requires_grad` of the adapter, and FSDP2 keeps what it finds at the first forward
+    pass, so that no gradient would ever come: these leave it alone.
+    """
+    was_training, layers = model.training, list(lora_layers(model))
+    frozen = REFERENCE_ADAPTER in model.peft_config
     model.eval()
     try:
-        with torch.no_grad(), model.disable_adapter():
+        for layer in layers:
+            if frozen:
+                layer._active_adapter = [REFERENCE_ADAPTER]
+            else:
+                layer._disable_adapters = True
+        with torch.no_grad():
             yield
     finally:
+        for layer in layers:
+            layer._active_adapter, layer._disable_adapters = ["default"], False
         model.train(was_training)
+
+
+def lora_layers(model: PeftModel) -> Iterator[LoraLayer]:
+    return (module for module in model.modules() if isinstance(module, LoraLayer))
 
 
 class PairedDropout(nn.Dropout):

@@ -11,16 +11,16 @@ from peft import PeftModel
 from torch import Tensor
 
 from media.atomic import atomic_write_text
+from model.joint_trainer import JointTrainer, save_adapter
 from model.locate import PIPELINE_CONFIG_NAME, base_folder
 from model.pipeline import read_defaults
 from model.presets import PRESETS
-from model.trainer import FlowMatchingTrainer
 
 EMA_FOLDER = "ema"
 _WRAPPER = "network."
 
 
-def export_model(trainer: FlowMatchingTrainer, base: str) -> None:
+def export_model(trainer: JointTrainer, base: str) -> None:
     """Writes the trained weights into the run's folder and their average, where one is kept, into `ema/`.
 
     A LoRA run gives adapter folders; any other gives pipeline folders that hold the network and take codecs and text
@@ -37,10 +37,10 @@ def export_model(trainer: FlowMatchingTrainer, base: str) -> None:
                 _write(trainer, state, target, base)
 
 
-def _write(trainer: FlowMatchingTrainer, state: dict[str, Tensor], folder: Path, base: str) -> None:
+def _write(trainer: JointTrainer, state: dict[str, Tensor], folder: Path, base: str) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):
-        model.save_pretrained(str(folder), state_dict=state, save_embedding_layers=False)
+        save_adapter(model, folder, state)
         return
     own = {name.removeprefix(_WRAPPER): tensor for name, tensor in state.items()}
     trainer.network.save_pretrained(folder / "transformer", state=own)

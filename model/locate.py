@@ -61,6 +61,11 @@ def base_folder(name_or_path: str | Path) -> Path:
     return folder
 
 
+def adapter_base(name_or_path: str | Path) -> str | None:
+    """The model that an adapter folder belongs to; None for any other."""
+    return _adapter_base(_resolve(name_or_path))
+
+
 def component_path(folder: Path, name: str) -> Path:
     """Where the part `name` of the pipeline in `folder` lies: under its own name unless `pipeline.json` says else.
 

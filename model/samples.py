@@ -12,13 +12,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from media.audio import write_wav
 from media.clip import AVClip
 from media.write import write_clip
+from model.joint_trainer import reshard
 from model.latents import AVLatents
 from model.pipeline import JointAVPipeline
-from model.trainer import reshard
 from model.transformer import JointDiT, JointOutput
 
 if TYPE_CHECKING:
-    from model.trainer import FlowMatchingTrainer
+    from model.joint_trainer import JointTrainer
 
 NUM_TRACKED_FRAMES = 6  # of a clip, side by side in TensorBoard, whose videos need another package
 
@@ -29,7 +29,7 @@ class NetworkInTraining:
     It stays where it is, and is called from the outermost module, which is what makes sharded weights whole.
     """
 
-    def __init__(self, trainer: "FlowMatchingTrainer") -> None:
+    def __init__(self, trainer: "JointTrainer") -> None:
         self.trainer = trainer
         self.config = trainer.network.config
 
@@ -58,7 +58,7 @@ class SampleWriter(TrainerCallback):
 
     def __init__(
         self,
-        trainer: "FlowMatchingTrainer",
+        trainer: "JointTrainer",
         model: str,
         prompts: Sequence[str],
         modalities: Sequence[str],

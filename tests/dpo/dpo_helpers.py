@@ -3,10 +3,11 @@
 from datasets import Dataset, Features
 from peft import LoraConfig
 
-from dpo.config import LORA_TARGET_MODULES, AVDPOConfig
+from dpo.config import AVDPOConfig
 from dpo.data import PairDataset
 from dpo.prepare import dataset_features
 from dpo.trainer import AVDPOTrainer
+from model.stages import LORA_TARGET_MODULES
 from tests.small_latents import TRAINING, VIDEO_SHAPE, encoded_rows, negative_text, small_network
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -119,7 +120,10 @@ def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "beta_video: 3000.0" in out
     assert "4 pairs in 1 shape(s), 2 steps an epoch, 3 steps" in out
-    assert "parameters train" in out
+    assert "2 pairs of 40 tokens = 80 tokens per batch" in out
+    assert re.search(r"trains 7,\d+ of \d+,\d+ parameters \(lora\); reference: the network without its adapter", out)
+    assert "memory per device without sharding" in out
+    assert re.search(r"TFLOP a step .* on this CPU \S+ s a step", out)
     assert not (tmp_path / "out").exists()
 
 
@@ -167,7 +171,17 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
         ({"label_smoothing": 0.1, "loss_type": "hinge"}, "has no meaning"),
         ({"text_dropout": 1.0}, "no chance"),
         ({"shift_scale": 0.0}, "positive one"),
-        ({"eval_strategy": "steps", "eval_steps": 5}, "evaluation.compare"),
+        ({"eval_strategy": "steps", "eval_steps": 5}, "give sample_prompts"),
+        ({"sample_prompts": ["a"]}, "set eval_strategy to 'steps'"),
+        ({"eval_strategy": "steps", "eval_steps": 5, "sample_prompts": ["a"], "stop_on_decline": 0.5}, "two prompts"),
+        ({"trainable": "full", "adapter": "continue"}, "choose one"),
+        ({"sync_ref_model": True}, "use trainable: full"),
+        ({"trainable": "full", "sync_ref_model": True, "precompute_ref_errors": True}, "turn one off"),
+        ({"trainable": "full", "sync_ref_model": True, "ref_model_mixup_alpha": 0.0}, r"in \(0, 1\]"),
+        ({"trainable": "full", "dtype": "bfloat16"}, "lose small updates"),
+        ({"winner_preserving_mu": 0.0, "loss_type": "ipo"}, "itself raises"),
+        ({"dataset": ""}, "set --dataset"),
+        ({"ema_decay": 1.0}, "published is 0.99"),
         ({"lora_r": 0}, "rank >= 1"),
     ],
 )
