@@ -1,12 +1,17 @@
 """Pairs small enough for a step in milliseconds, and a trainer of them."""
 
+import json
+
 from datasets import Dataset, Features
 from peft import LoraConfig
+from safetensors.torch import save_file
 
 from dpo.config import AVDPOConfig
 from dpo.data import PairDataset
 from dpo.prepare import dataset_features
+from dpo.schema import NEGATIVE_TEXT_NAME
 from dpo.trainer import AVDPOTrainer
+from model.presets import preset_path
 from model.stages import LORA_TARGET_MODULES
 from tests.small_latents import TRAINING, VIDEO_SHAPE, encoded_rows, negative_text, small_network
 
@@ -41,3 +46,19 @@ def make_trainer(folder, rows=None, model=None, peft_config=None, **settings):
         make_dataset(rows),
         peft_config=lora() if peft_config is None else peft_config or None,
     )
+
+
+def save_rows(folder, rows):
+    """A training dataset as `dpo.prepare` leaves it."""
+    folder.mkdir(parents=True)
+    Dataset.from_list(rows, features=Features(dataset_features())).save_to_disk(str(folder))
+    save_file({"embeds": negative_text(rows[0]["text_dim"])}, folder / NEGATIVE_TEXT_NAME)
+    return folder
+
+
+def save_model(folder, network):
+    """A model folder with the codecs and the text encoder of the tiny preset, which training does not look at."""
+    network.save_pretrained(folder / "transformer")
+    parts = {name: str(preset_path("tiny") / name) for name in ("video_codec", "audio_codec", "text_encoder")}
+    (folder / "pipeline.json").write_text(json.dumps({"components": parts, "defaults": {"num_inference_steps": 2}}))
+    return folder
