@@ -62,7 +62,7 @@ class TrainingAlarms(TrainerCallback):
             key = f"error/chosen/{name}"
             if key in logs:
                 self._watch_winner(name, state.global_step, logs[key] / logs[f"ref_{key}"] - 1)
-            if f"grad_share/{name}" in logs and getattr(args, f"{name}_weight", 1.0):
+            if logs.get(f"grad_share/{name}"):  # 0: its weight is
                 self._watch_share(name, state.global_step, logs[f"grad_share/{name}"])
 
     def _watch_winner(self, name: str, step: int, rise: float) -> None:

@@ -76,7 +76,7 @@ def _time_line(
     config: TrainConfig, network: JointDiTConfig, parameters: int, tokens: int, steps: Steps, seconds: float | None
 ) -> str:
     """Arithmetic of the largest batch, and where the weights are there a pass of one clip measured on this CPU."""
-    checkpointing = config.activation_checkpointing or config.gradient_checkpointing
+    checkpointing = bool(config.activation_checkpointing or config.gradient_checkpointing)
     passes = POLICY_PASSES + REFERENCE_PASSES + checkpointing
     # Each token meets the parameters of its own modality alone: about all but the other one's experts.
     per_token = 2 * active_parameters(network, parameters) + 4 * network.num_layers * network.dim * tokens

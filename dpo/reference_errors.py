@@ -46,14 +46,15 @@ class ReferenceErrors:
         return all(key in self._values for key in zip(pair_ids, epochs, strict=True))
 
     def add(self, pair_ids: Sequence[str], epochs: Sequence[int], errors: dict[str, Tensor]) -> None:
-        """Writes the errors (2B,) of a batch, winners first."""
+        """Writes those errors (2B,) of a batch, winners first, that are not known yet."""
         columns = [half for name in MODALITIES for half in errors[name].float().cpu().chunk(2)]
         rows = torch.stack(columns, dim=1).tolist()  # (B, 4); float32 survives the text exactly
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.own_path.open("a", encoding="utf-8") as file:
             for pair_id, epoch, row in zip(pair_ids, epochs, rows, strict=True):
-                self._values[pair_id, epoch] = row
-                file.write(json.dumps({"pair_id": pair_id, "epoch": epoch, "errors": row}) + "\n")
+                if (pair_id, epoch) not in self._values:
+                    self._values[pair_id, epoch] = row
+                    file.write(json.dumps({"pair_id": pair_id, "epoch": epoch, "errors": row}) + "\n")
 
     def errors(self, pair_ids: Sequence[str], epochs: Sequence[int], device: Any) -> dict[str, Tensor]:
         """Modality -> (2B,) errors of a batch, winners first.

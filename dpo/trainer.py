@@ -169,7 +169,7 @@ class AVDPOTrainer(JointTrainer):
             with self.compute_loss_context_manager():
                 predicted = self._start_velocities(noisy)
             errors = {name: velocity_error(predicted[name], target[name]) for name in MODALITIES}
-            known.add(inputs["pair_id"], inputs["epoch"], errors)
+            known.add(batch["pair_id"], batch["epoch"], errors)
         return count
 
     def _start_velocities(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:

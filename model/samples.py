@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 NUM_TRACKED_FRAMES = 6  # of a clip, side by side in TensorBoard, whose videos need another package
 
 
+def samples_folder(args: TrainingArguments, step: int) -> Path:
+    """Where the samples of a step lie."""
+    return Path(str(args.output_dir)) / "samples" / f"step-{step:07d}"
+
+
 class NetworkInTraining:
     """The network that a trainer trains, as a part of a pipeline.
 
@@ -54,7 +59,7 @@ class NetworkInTraining:
 
 
 class SampleWriter(TrainerCallback):
-    """Writes `<output_dir>/samples/step-<step>/<i>.mp4` and `.wav`, and shows them in the trackers of `report_to`."""
+    """Writes `<i>.mp4` and `.wav` into `samples_folder`, and shows them in the trackers of `report_to`."""
 
     def __init__(
         self,
@@ -86,9 +91,7 @@ class SampleWriter(TrainerCallback):
             latents = self.pipeline(self.prompts, seeds=self.seeds, modalities=self.modalities, output="latents")
         network.train(was_training)
         if state.is_world_process_zero:
-            self._write(
-                Path(str(args.output_dir)) / "samples" / f"step-{state.global_step:07d}", latents, state.global_step
-            )
+            self._write(samples_folder(args, state.global_step), latents, state.global_step)
 
     def _write(self, folder: Path, latents: list[AVLatents], step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
