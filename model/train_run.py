@@ -105,8 +105,8 @@ def all_settings(config: Any) -> Settings:
 
 def _fit(trainer: "JointTrainer", config: Any, checkpoint: Path | None) -> tuple[int, int]:
     """Trains and saves; returns the number of steps, and how many of them a checkpoint gave."""
-    from model.export import export_model
     from model.run_state import checkpoint_step
+    from model.trained_folder import export_model
 
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     export_model(trainer, config.model)

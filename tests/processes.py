@@ -18,7 +18,7 @@ def in_processes(module, argv, world_size=2, sharded=False, **environment):
     """Runs the command in forks of a process that has imported what it needs; exit codes, and what each one said."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["model.train", "model.trainer", "model.train_start", "model.export", "dpo.start", "tests.processes"]
+        ["model.train", "model.trainer", "model.train_start", "model.trained_folder", "dpo.start", "tests.processes"]
     )
     together = {"WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} | environment
     folder = Path(argv[argv.index("--output_dir") + 1])
