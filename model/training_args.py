@@ -26,7 +26,7 @@ class JointTrainingArguments(TrainingArguments):
 
     tokens_per_batch: int | None = field(
         default=None,
-        metadata={"help": "as many clips (or pairs) of one shape as fit; else per_device_train_batch_size"},
+        metadata={"help": "as many clips or pairs of one shape as fit; else per_device_train_batch_size"},
     )
 
     output_dir: str | None = field(default=None, metadata={"help": "folder for the model, checkpoints and logs"})
