@@ -39,7 +39,8 @@ class RoundsConfig:
     model: str = setting("tiny", "Model that the first round begins with: preset name, model or adapter folder.")
     seed: int = setting(
         0,
-        "Of the prompts of each round; round k samples with the run seed seed + k - 1, and trains with training's + k - 1.",
+        "Of the prompts of each round; round k samples with the run seed seed + k - 1, and trains with the seed of "
+        "training + k - 1.",
     )
     prompts_per_round: int | None = setting(
         None, "Prompts of a round, the next ones of one shuffled order; by default all, with new candidates."
