@@ -35,6 +35,9 @@ class AVDPOConfig(JointTrainingArguments):
         default=None,
         metadata={"help": "0 to 1: push the loser only as far as the winner's error does not rise; off"},
     )
+    margin_weighting: bool = field(
+        default=False, metadata={"help": "weigh each pair by the margin of its ranking, with mean 1"}
+    )
     precompute_ref_errors: bool = field(
         default=False,
         metadata={"help": "compute the reference's errors before the first step: no second network"},

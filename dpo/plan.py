@@ -1,6 +1,5 @@
 """What a run of preference training would do and need, told before it starts."""
 
-import math
 import time
 from typing import Any
 
@@ -10,15 +9,17 @@ from dpo.config import TrainConfig
 from dpo.data import PairDataset
 from dpo.reference import velocities
 from dpo.start import planned_network
-from model.batches import BucketBatchSampler, Steps
+from model.batches import Steps
 from model.config import SIZES, JointDiTConfig
 from model.lora import attach_adapter, lora_config
 from model.train_plan import batch_lines, disk_line, estimate_memory, label_name
+from model.training_data import batch_sampler
 from model.transformer import JointDiT
 
 # Forward passes that a step costs: one of the reference, one of the policy, and a backward pass that costs two.
 POLICY_PASSES, REFERENCE_PASSES = 3, 1
 H100_FLOPS, ASSUMED_SHARE = 989e12, 0.4  # dense bfloat16, as its maker says; what a well-fed transformer gets of it
+TIMED_FLOPS = 2e11  # of a clip's pass at most, to be timed on this CPU: a few seconds
 
 
 def plan(config: TrainConfig) -> str:
@@ -30,38 +31,31 @@ def plan(config: TrainConfig) -> str:
     dataset, network = PairDataset.load(config.dataset), planned_network(config)
     dataset.check_network(network)
     dataset.check_finite()
-    sampler = BucketBatchSampler(
-        dataset.labels, lambda label: config.train_batch_size, config.seed, config.dataloader_drop_last
-    )
+    sampler = batch_sampler(dataset, config, network.config)
     steps = Steps.of(len(sampler), config.num_workers or config.world_size, config)
     batches = {
-        label_name(label): (2 * num_tokens(label, network.config), sampler.rows_in_batch(label))
-        for label in dict.fromkeys(dataset.labels(0))
+        label: (dataset.num_tokens(label, network.config), sampler.rows_in_batch(label))
+        for label in dict.fromkeys(dataset.shapes)
     }
+    largest, (tokens, pairs) = max(batches.items(), key=lambda item: item[1][0] * item[1][1])
+    time_line = _time_line(config, network, largest, tokens // 2, 2 * pairs, steps)
     is_lora = config.trainable == "lora"
-    seconds = None if config.model in SIZES else _forward_seconds(network, network.config, dataset.shapes[0])
     model = attach_adapter(network, lora_config(config), config.seed) if is_lora else network.requires_grad_(True)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
-    largest = max(tokens * pairs for tokens, pairs in batches.values())
     copies = int(not is_lora and not config.precompute_ref_errors)
+    memory = estimate_memory(model, network.config, config, tokens * pairs, reference_copies=copies)
     return "\n".join(
         [
-            f"{len(dataset)} pairs in {len(set(dataset.shapes))} shape(s), {steps.per_epoch} steps an epoch, "
-            f"{steps.total} steps",
-            *batch_lines(batches, "pairs"),
+            f"{len(dataset)} pairs in {len(batches)} shape(s), {steps.per_epoch} steps an epoch, {steps.total} steps",
+            *batch_lines({label_name(label): batch for label, batch in batches.items()}, "pairs"),
             f"trains {trained:,} of {total:,} parameters ({config.trainable}); reference: {_reference(config)}",
-            estimate_memory(model, network.config, config, largest, reference_copies=copies).line(),
-            _time_line(config, network.config, total, largest, steps, seconds),
+            memory.line(),
+            time_line,
             disk_line(model, trained, config),
             f"dry run: nothing written; output {config.output_dir}",
         ]
     )
-
-
-def num_tokens(label: Any, network: JointDiTConfig) -> int:
-    """Tokens of one clip of a pair with this label."""
-    return network.num_tokens({"video": label[1:4], "audio": label[5:7]})
 
 
 def _reference(config: TrainConfig) -> str:
@@ -73,36 +67,38 @@ def _reference(config: TrainConfig) -> str:
 
 
 def _time_line(
-    config: TrainConfig, network: JointDiTConfig, parameters: int, tokens: int, steps: Steps, seconds: float | None
+    config: TrainConfig, network: JointDiT, label: tuple[int, ...], tokens: int, clips: int, steps: Steps
 ) -> str:
-    """Arithmetic of the largest batch, and where the weights are there a pass of one clip measured on this CPU."""
+    """Arithmetic of the largest batch; where it is small and the weights are there, a clip's pass timed on this CPU."""
     checkpointing = bool(config.activation_checkpointing or config.gradient_checkpointing)
     passes = POLICY_PASSES + REFERENCE_PASSES + checkpointing
-    # Each token meets the parameters of its own modality alone: about all but the other one's experts.
-    per_token = 2 * active_parameters(network, parameters) + 4 * network.num_layers * network.dim * tokens
-    batches = config.gradient_accumulation_steps
-    work = passes * batches * tokens * per_token
+    pass_flops = clip_flops(network, tokens)
+    count = passes * config.gradient_accumulation_steps * clips
+    work = count * pass_flops
     hours = steps.total * work / (H100_FLOPS * ASSUMED_SHARE) / 3600
     line = (
         f"time, about: {work / 1e12:.3g} TFLOP a step and device, so {hours:.3g} h for {steps.total} steps at "
         f"{ASSUMED_SHARE:.0%} of an H100's bfloat16 rate"
     )
-    if seconds is None:
+    if config.model in SIZES or pass_flops > TIMED_FLOPS:
         return line
-    here = seconds * passes * batches * 2 * config.train_batch_size
-    return f"{line}; on this CPU {here:.2g} s a step, {steps.total * here / 60:.2g} min (one clip's pass was timed)"
+    seconds = count * _forward_seconds(network, network.config, label)
+    return f"{line}; on this CPU {seconds:.2g} s a step, {steps.total * seconds / 60:.2g} min (one clip's pass timed)"
 
 
-def active_parameters(network: JointDiTConfig, parameters: int) -> int:
-    """Parameters that one token meets, where each modality has its own feed-forward."""
-    per_expert = network.num_layers * 2 * network.dim * network.ffn_dim
-    return parameters - (len(network.experts) - 1) * per_expert
+def clip_flops(network: JointDiT, tokens: int) -> float:
+    """Of a forward pass of one clip: each token meets the parameters but the other modalities' feed-forward, and all
+    tokens of its clip."""
+    config = network.config
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    experts = (len(config.experts) - 1) * config.num_layers * 2 * config.dim * config.ffn_dim
+    return tokens * (2 * (parameters - experts) + 4 * config.num_layers * config.dim * tokens)
 
 
 @torch.no_grad()
 def _forward_seconds(network: JointDiT, config: JointDiTConfig, label: tuple[int, ...]) -> float:
-    """Time of one clip's pass, the better of two."""
-    arguments = {
+    """Time of one clip's pass, the best of three."""
+    arguments: dict[str, Any] = {
         "video": torch.zeros(1, *label[:4], dtype=network.dtype),
         "audio": torch.zeros(1, *label[4:7], dtype=network.dtype),
         "timestep": torch.full((1,), 500.0),
@@ -110,9 +106,9 @@ def _forward_seconds(network: JointDiT, config: JointDiTConfig, label: tuple[int
         "text_mask": torch.ones(1, config.text_len, dtype=torch.bool),
         "num_frames": label[-3],
     }
-    best = math.inf
-    for _ in range(2):
+    times = []
+    for _ in range(3):
         started = time.perf_counter()
         velocities(network, arguments)
-        best = min(best, time.perf_counter() - started)
-    return best
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dpo.config import TrainConfig
     from dpo.trainer import AVDPOTrainer
 
-ABOUT = "Trains a joint audio-video model on preference pairs: a LoRA adapter, or the whole network."
+ABOUT = "Trains a joint audio-video model on preference pairs, by LoRA or in full."
 
 
 def main(argv: Sequence[str] | None = None) -> int:

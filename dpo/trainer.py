@@ -20,11 +20,12 @@ from dpo.metrics import GradientShares, PreferenceMeter
 from dpo.reference import REFERENCE_NAME, FrozenCopy, adapter_reference, velocities
 from dpo.reference_errors import FOLDER_NAME, ReferenceErrors
 from dpo.schema import MODALITIES
-from model.batches import BucketBatchSampler, Steps
+from model.batches import Steps
 from model.ema import load_weights, save_weights
 from model.flow import NUM_TRAIN_TIMESTEPS, add_noise, velocity_target
 from model.joint_trainer import JointTrainer, network_of
 from model.lora import attach_adapter
+from model.training_data import batch_sampler
 from model.transformer import JointDiT
 
 
@@ -71,14 +72,13 @@ class AVDPOTrainer(JointTrainer):
         self.frozen_copy = FrozenCopy(network) if copied else None
         self.reference_errors: ReferenceErrors | None = None
         self.meter, self.shares = PreferenceMeter(), GradientShares()
+        mean_margin = train_dataset.mean_margin() if args.margin_weighting else None
         super().__init__(
             trained,
             args,
             train_dataset,
-            BucketBatchSampler(
-                train_dataset.labels, lambda label: args.train_batch_size, args.seed, args.dataloader_drop_last
-            ),
-            PairCollator(args.seed, train_dataset.negative_text, args.text_dropout, args.shift_scale),
+            batch_sampler(train_dataset, args, network.config),
+            PairCollator(args.seed, train_dataset.negative_text, args.text_dropout, args.shift_scale, mean_margin),
             postfix=_margins,
             callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
             eval_dataset=(),  # evaluation is the watchers', such as samples

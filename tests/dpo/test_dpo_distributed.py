@@ -71,7 +71,12 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def quick(*names):
+    """All kinds; those not named are tested in one process as well, and take their time here."""
+    return [pytest.param(kind, marks=[] if kind in names else pytest.mark.slow) for kind in KINDS]
+
+
+@pytest.mark.parametrize("kind", quick("lora", "precomputed"))
 def test_two_processes_make_the_steps_of_one_that_sums_two_batches(start, tmp_path, kind):
     status, notes = in_processes("dpo.train", flags(start, tmp_path / "two", **KINDS[kind]))
     assert status == [0, 0], notes
@@ -80,7 +85,7 @@ def test_two_processes_make_the_steps_of_one_that_sums_two_batches(start, tmp_pa
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["done"] == 3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick("lora", "moving"))
 def test_fsdp2_trains_as_one_process_and_resumes_bit_for_bit(start, tmp_path, kind):
     settings = {"save_strategy": "steps", "save_steps": 2, "use_cpu": False} | KINDS[kind]
     argv = flags(start, tmp_path / "two", **settings)
