@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -77,11 +77,10 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
     def load(cls, folder: str | Path) -> "PairDataset":
         """Opens the folder memory-mapped."""
         folder = Path(folder)
-        if not (folder / "state.json").is_file():
-            raise ValueError(f"{folder} holds no training dataset: make one with `python -m dpo.prepare`.")
+        rows = data_checks.open_rows(folder)
         negative = folder / NEGATIVE_TEXT_NAME
         text = load_file(negative)["embeds"].float() if negative.is_file() else None
-        return cls(load_from_disk(str(folder)), text, str(folder), is_finite=finished_summary(folder) is not None)
+        return cls(rows, text, str(folder), is_finite=finished_summary(folder) is not None)
 
     def __len__(self) -> int:
         return len(self.rows)

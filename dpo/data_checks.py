@@ -1,10 +1,13 @@
 """What must be right about a training dataset before the first step: each mistake a ValueError that names the pair."""
 
+import json
 import math
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 
 from dpo.schema import COLUMNS, MODALITIES, SIDES
 from model.config import JointDiTConfig
@@ -22,10 +25,27 @@ def check_columns(rows: Dataset, source: str) -> None:
             "(is it the pairs dataset?): make one with `python -m dpo.prepare`."
         )
     if not len(rows):
-        raise ValueError(
-            f"{source} has no pairs, so there is nothing to learn: see ranking.json of the "
-            "pairs for why each prompt gave none, and sample more prompts or candidates."
-        )
+        raise no_pairs(source)
+
+
+def open_rows(folder: Path) -> Dataset:
+    """The rows of a training dataset on disk, memory-mapped."""
+    state = folder / "state.json"
+    if not state.is_file():
+        raise ValueError(f"{folder} holds no training dataset: make one with `python -m dpo.prepare`.")
+    if not json.loads(state.read_text(encoding="utf-8"))["_data_files"]:
+        raise no_pairs(str(folder))  # a dataset of no rows has no file, and `datasets` cannot open it
+    try:
+        return cast(Dataset, load_from_disk(str(folder)))
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is damaged, {error.filename or error} is missing: prepare it again.") from error
+
+
+def no_pairs(source: str) -> ValueError:
+    return ValueError(
+        f"{source} has no pairs, so there is nothing to learn: see ranking.json of the pairs for why each prompt gave "
+        "none, and sample more prompts or candidates."
+    )
 
 
 def check_shapes(rows: Dataset, source: str) -> None:
