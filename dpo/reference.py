@@ -32,9 +32,12 @@ def adapter_reference(model: PeftModel, arguments: Mapping[str, Any]) -> dict[st
 class FrozenCopy:
     """A second network, for full fine-tuning; sharded where the policy is."""
 
-    def __init__(self, network: JointDiT) -> None:
-        """Copies the network as it is."""
-        self.model: nn.Module = TrainedNetwork(copy.deepcopy(network)).eval().requires_grad_(False)
+    def __init__(self, network: JointDiT, compile_backend: str | None = None) -> None:
+        """Copies the network as it is; where the policy's blocks will be compiled, so are the copy's."""
+        own = copy.deepcopy(network).eval().requires_grad_(False)
+        if compile_backend is not None:
+            own.compile_blocks(backend=compile_backend)
+        self.model: nn.Module = TrainedNetwork(own)
 
     def place(self, trainer: JointTrainer) -> None:
         """Moves it beside the policy.

@@ -69,7 +69,8 @@ class AVDPOTrainer(JointTrainer):
         copied = not isinstance(trained, PeftModel) and not args.precompute_ref_errors
         if args.sync_ref_model and not copied:
             raise ValueError("sync_ref_model moves a frozen copy of the network, and there is none: train in full.")
-        self.frozen_copy = FrozenCopy(network) if copied else None
+        backend = (args.torch_compile_backend or "inductor") if args.torch_compile else None
+        self.frozen_copy = FrozenCopy(network, backend) if copied else None
         self.reference_errors: ReferenceErrors | None = None
         self.meter, self.shares = PreferenceMeter(), GradientShares()
         mean_margin = train_dataset.mean_margin() if args.margin_weighting else None
@@ -140,7 +141,7 @@ class AVDPOTrainer(JointTrainer):
         """The errors of the network as it is before the first step, at every draw that the run will make.
 
         In the batches of the run, each process those it will train on, so that the numbers are those that a frozen copy
-        would give.  The network is whole on each device meanwhile.
+        would give (up to bfloat16's rounding under FSDP).  The network is whole on each device meanwhile.
         """
         known = ReferenceErrors(Path(str(self.args.output_dir)) / FOLDER_NAME, self.args.process_index)
         loader = self.get_train_dataloader()

@@ -1,7 +1,11 @@
 """Several processes are one preference training: by torch's variables (DDP), sharded (FSDP2), by Ray Train."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +14,11 @@ from dpo_helpers import make_rows, save_model, save_rows
 from dpo.train import main
 from model.callbacks import read_log
 from model.locate import load_transformer
-from tests.processes import fsdp_variables, in_processes
+from model.presets import preset_path
+from tests.processes import RECIPES, free_port, fsdp_variables, in_processes
 from tests.small_latents import small_network
 
+ROOT = Path(__file__).parents[2]
 SHOWN = re.compile(r"(loss|grad_norm|grad_share|rewards/\w+|(ref_)?error/\w+)(/(dpo|fm))?(/(video|audio|shared))?$")
 
 
@@ -112,3 +118,38 @@ def test_ray_train_runs_the_same_command_in_two_processes(start, tmp_path, ray_s
     assert_same_training(tmp_path / "two", tmp_path / "one")
     assert main(argv) == 0
     assert "(skipped 3)" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # each process imports everything anew
+def test_accelerate_launch_starts_processes_that_train_together(start, tmp_path):
+    argv = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(RECIPES / "ddp.yaml")]
+    argv += ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", str(free_port())]
+    argv += ["-m", "dpo.train", *flags(start, tmp_path / "two")]
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(argv, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=180, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert main(flags(start, tmp_path / "one", gradient_accumulation_steps=2)) == 0
+    assert_same_training(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow  # samples and scores
+def test_first_process_scores_and_all_of_them_stop(tmp_path):
+    parts = {p: str(preset_path("tiny") / p) for p in ("transformer", "video_codec", "audio_codec", "text_encoder")}
+    defaults = {"num_frames": 33, "height": 64, "width": 64, "num_inference_steps": 1, "guidance_scale": 1.0}
+    (tmp_path / "pipeline.json").write_text(json.dumps({"components": parts, "defaults": defaults}))
+    video, audio = [8, 9, 8, 8], [8, 52, 16]
+    rows = make_rows(4, video_latents_shape=video, audio_latents_shape=audio, text_embeds=[0.1] * 64, text_length=1)
+    for row in rows:
+        row |= {"text_dim": 64, "num_frames": 33, "height": 64, "width": 64}
+        for side, value in (("chosen", 0.5), ("rejected", -0.5)):
+            row |= {f"{side}_video_latents": [value] * 4608, f"{side}_audio_latents": [value] * 6656}
+    data = tmp_path, save_rows(tmp_path / "data", rows)
+    changes = {"eval_strategy": "steps", "eval_steps": 1, "stop_on_decline": 0.01, "learning_rate": 1.0}
+    argv = flags(data, tmp_path / "out", per_device_train_batch_size=1, ema_decay=0, **changes)
+    argv += ["--held_out_rewards", "verifiable", "--sample_prompts", "A red ball bounces.", "A blue ball bounces."]
+    status, notes = in_processes("dpo.train", argv)
+    assert status == [0, 0], notes
+    gains = [line["eval_held_out/gain"] for line in read_log(tmp_path / "out") if "eval_held_out/gain" in line]
+    done = json.loads((tmp_path / "out" / "summary.json").read_text())["done"]
+    assert len(gains) == done + 1
+    assert gains[0] == 0.0

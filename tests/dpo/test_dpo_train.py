@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ from model.pipeline import JointAVPipeline
 from model.run_state import latest_checkpoint
 from model.training_args import resolved_settings
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "dpo.yaml"
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "tiny" / "dpo.yaml"
 PUBLISHED = RECIPE.parents[1] / "javisdit_pp" / "dpo.yaml"
 
 
@@ -246,3 +248,31 @@ def test_published_recipe_holds_the_published_values(tmp_path):
         "lora",
         "continue",
     )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"lora_dropout": 0.2},
+        pytest.param({"trainable": "full", "precompute_ref_errors": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_run_goes_on_with_the_same_losses_bit_for_bit(data, tmp_path, kind):
+    settings = {"max_steps": 30, "save_steps": 3, "learning_rate": 1e-3, "ema_decay": 0.5} | kind
+    assert main(flags(data, tmp_path / "whole", **settings)) == 0
+    killed = tmp_path / "killed"
+    argv = [sys.executable, "-m", "dpo.train", *flags(data, killed, **settings)]
+    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (killed / "checkpoint-3" / "trainer_state.json").exists():
+        assert process.poll() is None
+        assert time.time() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "summary.json").exists()
+    assert main(flags(data, killed, resume_from_checkpoint="latest", **settings)) == 0
+    assert losses(killed) == losses(tmp_path / "whole")
+    for part in ("", "ema"):
+        whole, resumed = (JointAVPipeline.from_pretrained(run / part).model_id for run in (tmp_path / "whole", killed))
+        assert whole == resumed

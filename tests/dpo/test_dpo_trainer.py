@@ -216,3 +216,23 @@ def test_trainer_leaves_the_dataset_unchanged(tmp_path):
     noisy_pairs(batch)
     assert all(torch.equal(batch[name], value) for name, value in copies.items())
     assert torch.equal(dataset[0].chosen["video"], before)
+
+
+def test_preserved_winner_keeps_its_error_down_while_the_plain_loss_lets_it_rise(tmp_path):
+    """Pairs whose loser is the winner with more of the same in it: unlearning the one unlearns the other."""
+    rows = make_rows(2)
+    for row in rows:
+        for name in ("video", "audio"):
+            row[f"rejected_{name}_latents"] = [1.2 * value for value in row[f"chosen_{name}_latents"]]
+    settings = {"max_steps": 60, "learning_rate": 3e-3, "text_dropout": 0.0, "fm_weight": 0.0, "logging_steps": 10}
+    settings |= {"beta_video": 30.0, "beta_audio": 30.0, "per_device_train_batch_size": 2}
+    rises = {}
+    for name, mu in (("plain", None), ("safe", 0.5)):
+        make_trainer(tmp_path / name, rows, winner_preserving_mu=mu, **settings).train()
+        last = [line for line in read_log(tmp_path / name) if "loss" in line][-1]
+        rises[name] = {m: last[f"error/chosen/{m}"] / last[f"ref_error/chosen/{m}"] for m in ("video", "audio")}
+        if mu is not None:
+            assert all(0 <= last[f"loser_scale/{m}"] < 1 for m in ("video", "audio"))
+    assert all(rises["safe"][m] < rises["plain"][m] for m in ("video", "audio")), rises
+    assert max(rises["plain"].values()) > 1.01, rises
+    assert max(rises["safe"].values()) < 1.01, rises
