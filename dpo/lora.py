@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from model.lora import check_adapter
 from model.transformer import JointDiT
 
 REFERENCE_ADAPTER = "reference"
@@ -23,11 +24,10 @@ def continue_adapter(network: JointDiT, folder: str | Path, dropout: float) -> P
     Rank, scale and layers are the folder's, as in the release's third stage.
 
     Raises:
-        ValueError: the folder's adapter is no plain LoRA.
+        ValueError: the folder's adapter is no plain LoRA, or its tensors are not those of the network's layers.
     """
+    check_adapter(network, folder)  # peft would only warn
     config = LoraConfig.from_pretrained(str(folder))
-    if not isinstance(config, LoraConfig):
-        raise ValueError(f"{folder} holds a {type(config).__name__}, and only LoRA adapters can be trained on.")
     config.lora_dropout, config.inference_mode = dropout, False
     base = config.base_model_name_or_path
     vars(network)["name_or_path"] = base  # peft copies it back into the config
@@ -57,20 +57,19 @@ def reference_model(model: PeftModel) -> Iterator[None]:
     peft's own switches also turn off `requires_grad` of the adapter, and FSDP2 keeps what it finds at the first forward
     pass, so that no gradient would ever come: these leave it alone.
     """
-    was_training, layers = model.training, list(lora_layers(model))
+    was_training = model.training
+    before = [(layer, layer._active_adapter, layer._disable_adapters) for layer in lora_layers(model)]
     frozen = REFERENCE_ADAPTER in model.peft_config
     model.eval()
     try:
-        for layer in layers:
-            if frozen:
-                layer._active_adapter = [REFERENCE_ADAPTER]
-            else:
-                layer._disable_adapters = True
+        for layer, active, disabled in before:
+            layer._active_adapter = [REFERENCE_ADAPTER] if frozen else active
+            layer._disable_adapters = disabled if frozen else True
         with torch.no_grad():
             yield
     finally:
-        for layer in layers:
-            layer._active_adapter, layer._disable_adapters = ["default"], False
+        for layer, active, disabled in before:
+            layer._active_adapter, layer._disable_adapters = active, disabled
         model.train(was_training)
 
 

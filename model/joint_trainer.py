@@ -190,7 +190,7 @@ def save_adapter(
     model.save_pretrained(
         str(folder),
         state_dict=state_dict,
-        selected_adapters=["default"],
+        selected_adapters=model.active_adapters,
         save_embedding_layers=False,  # peft would look the base model up on the Hub to see whether its words grew
         is_main_process=is_writer,
     )

@@ -1,11 +1,12 @@
 """What the policy is compared with: frozen copy, errors computed before, an adapter as it was, one that moves."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from dpo_helpers import identical_pairs, lora, make_rows, make_trainer, save_model, save_rows, tiny_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from dpo.lora import REFERENCE_ADAPTER, continue_adapter, reference_model
@@ -245,6 +246,15 @@ def test_continuing_what_is_no_adapter_is_refused(tuned, tmp_path, capsys):
     assert main(flags((tuned[0], tuned[0], tuned[2]), tmp_path / "out", adapter="continue")) == 2
     assert "is no adapter folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_adapter_of_another_network_or_with_tensors_missing_is_refused(tuned, tmp_path, capsys):
+    broken = shutil.copytree(tuned[1], tmp_path / "broken")
+    tensors = load_file(broken / "adapter_model.safetensors")
+    tensors.pop(next(iter(tensors)))
+    save_file(tensors, broken / "adapter_model.safetensors")
+    assert main(flags((None, broken, tuned[2]), tmp_path / "out", adapter="continue")) == 2
+    assert "lora_A" in capsys.readouterr().err
 
 
 def test_gradient_checkpointing_and_reference_agree(tmp_path):
