@@ -81,29 +81,20 @@ def av_dpo_loss(
 
     total: Tensor | float = 0.0
     metrics: dict[str, Tensor] = {}
-    for name in target:
-        winner, loser = velocity_error(policy[name], target[name], masks.get(name)).chunk(2)  # (B,), (B,)
-        ref_winner, ref_loser = _reference_error(reference[name], target[name], masks.get(name)).chunk(2)
+    for name, true in target.items():
+        velocity, real = policy[name], masks.get(name)
+        winner, loser = velocity_error(velocity, true, real).chunk(2)  # (B,), (B,)
+        ref_winner, ref_loser = _reference_error(reference[name], true, real).chunk(2)
         pushed = loser
         if winner_preserving_mu is not None:
-            scale = safe_loser_scale(*_gradients(policy[name], target[name], masks.get(name)), winner_preserving_mu)
+            scale = safe_loser_scale(*_gradients(velocity, true, real), winner_preserving_mu)
             pushed = loser.detach() + scale * (loser - loser.detach())  # the value stays, the gradient is scaled
             metrics[f"loser_scale/{name}"] = scale
-        difference = (winner - pushed) - (ref_winner - ref_loser)
-        preference = preference_loss(-0.5 * betas[name] * difference, loss_type, label_smoothing)
+        margin = -0.5 * betas[name] * ((winner - pushed) - (ref_winner - ref_loser))
+        preference = preference_loss(margin, loss_type, label_smoothing)
         total = total + weights[name] * (preference + fm_weights[name] * winner)
-        metrics |= {
-            f"rewards/chosen/{name}": -0.5 * betas[name] * (winner - ref_winner),
-            f"rewards/rejected/{name}": -0.5 * betas[name] * (loser - ref_loser),
-            f"rewards/margins/{name}": -0.5 * betas[name] * difference,
-            f"rewards/accuracies/{name}": (difference < 0).float(),
-            f"error/chosen/{name}": winner,
-            f"error/rejected/{name}": loser,
-            f"ref_error/chosen/{name}": ref_winner,
-            f"ref_error/rejected/{name}": ref_loser,
-            f"loss/dpo/{name}": preference,
-            f"loss/fm/{name}": winner,
-        }
+        metrics |= {f"loss/dpo/{name}": preference, f"loss/fm/{name}": winner}
+        metrics |= _rewards(name, betas[name], winner, loser, ref_winner, ref_loser)
     assert isinstance(total, Tensor)
     if pair_weight is not None:
         total = pair_weight.to(total) * total
@@ -158,6 +149,23 @@ def _gradients(prediction: Tensor, target: Tensor, mask: Tensor | None) -> tuple
 
 def _reference_error(reference: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
     return reference if reference.ndim == 1 else velocity_error(reference, target, mask)
+
+
+def _rewards(
+    name: str, beta: float, winner: Tensor, loser: Tensor, ref_winner: Tensor, ref_loser: Tensor
+) -> dict[str, Tensor]:
+    """Implicit rewards of a modality under TRL's names, and the errors that they come from, (B,) each."""
+    difference = (winner - loser) - (ref_winner - ref_loser)
+    return {
+        f"rewards/chosen/{name}": -0.5 * beta * (winner - ref_winner),
+        f"rewards/rejected/{name}": -0.5 * beta * (loser - ref_loser),
+        f"rewards/margins/{name}": -0.5 * beta * difference,
+        f"rewards/accuracies/{name}": (difference < 0).float(),
+        f"error/chosen/{name}": winner,
+        f"error/rejected/{name}": loser,
+        f"ref_error/chosen/{name}": ref_winner,
+        f"ref_error/rejected/{name}": ref_loser,
+    }
 
 
 def _summed_rewards(metrics: dict[str, Tensor], weights: dict[str, float]) -> dict[str, Tensor]:
