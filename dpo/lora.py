@@ -43,38 +43,35 @@ def share_dropout(model: PeftModel) -> PeftModel:
     With independent masks two identical clips would have different errors, and their pair a preference.  Even a shared
     mask makes the policy differ from the reference, which has none: use dropout 0 for an exact start at log 2.
     """
-    for module in lora_layers(model):
-        for name, dropout in module.lora_dropout.items():
-            if isinstance(dropout, nn.Dropout):
-                module.lora_dropout[name] = PairedDropout(dropout.p)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for name, dropout in module.lora_dropout.items():
+                if isinstance(dropout, nn.Dropout):
+                    module.lora_dropout[name] = PairedDropout(dropout.p)
     return model
 
 
 @contextmanager
 def reference_model(model: PeftModel) -> Iterator[None]:
-    """While open, `model` is the reference: its adapter off or the frozen one on, no dropout, no gradient.
-
-    peft's own switches also turn off `requires_grad` of the adapter, and FSDP2 keeps what it finds at the first forward
-    pass, so that no gradient would ever come: these leave it alone.
-    """
+    """While open, `model` is the reference: its adapter off or the frozen one on, no dropout, no gradient."""
     was_training = model.training
-    before = [(layer, layer._active_adapter, layer._disable_adapters) for layer in lora_layers(model)]
-    frozen = REFERENCE_ADAPTER in model.peft_config
     model.eval()
+    switched = _frozen_adapter(model) if REFERENCE_ADAPTER in model.peft_config else model.disable_adapter()
     try:
-        for layer, active, disabled in before:
-            layer._active_adapter = [REFERENCE_ADAPTER] if frozen else active
-            layer._disable_adapters = disabled if frozen else True
-        with torch.no_grad():
+        with torch.no_grad(), switched:
             yield
     finally:
-        for layer, active, disabled in before:
-            layer._active_adapter, layer._disable_adapters = active, disabled
         model.train(was_training)
 
 
-def lora_layers(model: PeftModel) -> Iterator[LoraLayer]:
-    return (module for module in model.modules() if isinstance(module, LoraLayer))
+@contextmanager
+def _frozen_adapter(model: PeftModel) -> Iterator[None]:
+    trained = model.active_adapter
+    model.set_adapter(REFERENCE_ADAPTER)
+    try:
+        yield
+    finally:
+        model.set_adapter(trained)  # which freezes the other one again
 
 
 class PairedDropout(nn.Dropout):

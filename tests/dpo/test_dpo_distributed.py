@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from dpo_helpers import make_rows, save_model, save_rows
+from dpo_helpers import lora, make_rows, save_model, save_rows
 
 from dpo.train import main
 from model.callbacks import read_log
+from model.joint_trainer import save_adapter
 from model.locate import load_transformer
+from model.lora import attach_adapter
 from model.presets import preset_path
 from tests.processes import RECIPES, free_port, fsdp_variables, in_processes
 from tests.small_latents import small_network
@@ -118,6 +120,24 @@ def test_ray_train_runs_the_same_command_in_two_processes(start, tmp_path, ray_s
     assert_same_training(tmp_path / "two", tmp_path / "one")
     assert main(argv) == 0
     assert "(skipped 3)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_continued_adapter_in_two_processes(start, tmp_path, sharded):
+    """Its frozen copy is switched on for the reference and off again, whose weights are sharded as well."""
+    settings = lora(r=3, base_model_name_or_path=str(start[0]))
+    adapted = attach_adapter(small_network(), settings, seed=1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_adapter(adapted, tmp_path / "sft", None)
+    data = tmp_path / "sft", start[1]
+    argv = flags(data, tmp_path / "two", adapter="continue", use_cpu=not sharded)
+    status, notes = in_processes("dpo.train", argv, sharded=sharded, **(fsdp_variables() if sharded else {}))
+    assert status == [0, 0], notes
+    assert main(flags(data, tmp_path / "one", adapter="continue", gradient_accumulation_steps=2)) == 0
+    assert_same_training(tmp_path / "two", tmp_path / "one")
+    assert read_log(tmp_path / "two")[0]["rewards/margins/audio"] == pytest.approx(0.0, abs=1e-5)
 
 
 @pytest.mark.slow  # each process imports everything anew
