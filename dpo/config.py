@@ -33,7 +33,7 @@ class AVDPOConfig(JointTrainingArguments):
     )
     winner_preserving_mu: float | None = field(
         default=None,
-        metadata={"help": "0 to 1: push the loser only as far as the winner's error does not rise; off"},
+        metadata={"help": "in [0, 1]: push the loser only where the winner can bear it (Diffusion-SDPO: 0.9); off"},
     )
     margin_weighting: bool = field(
         default=False, metadata={"help": "weigh each pair by the margin of its ranking, with mean 1"}

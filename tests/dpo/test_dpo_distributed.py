@@ -122,7 +122,7 @@ def test_ray_train_runs_the_same_command_in_two_processes(start, tmp_path, ray_s
     assert "(skipped 3)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("sharded", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_continued_adapter_in_two_processes(start, tmp_path, sharded):
     """Its frozen copy is switched on for the reference and off again, whose weights are sharded as well."""
     settings = lora(r=3, base_model_name_or_path=str(start[0]))
