@@ -24,6 +24,11 @@ class JointTrainingArguments(TrainingArguments):
     video_weight: float = field(default=1.0, metadata={"help": "weight of the video loss (published 1)"})
     audio_weight: float = field(default=1.0, metadata={"help": "weight of the audio loss (published 1)"})
 
+    tokens_per_batch: int | None = field(
+        default=None,
+        metadata={"help": "as many clips or pairs of one shape as fit; else per_device_train_batch_size"},
+    )
+
     output_dir: str | None = field(default=None, metadata={"help": "folder for the model, checkpoints and logs"})
     learning_rate: float = field(default=1e-4, metadata={"help": "peak learning rate (published 1e-4, stage 3 1e-5)"})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "learning rate schedule"})
@@ -53,6 +58,8 @@ class JointTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name}_weight is {weight}, which would train away from the data: give >= 0.")
         if not any(self.modality_weights.values()):
             raise ValueError("video_weight and audio_weight are both 0, so nothing would train: raise one of them.")
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
+            raise ValueError(f"tokens_per_batch is {self.tokens_per_batch}: give at least the tokens of one clip.")
 
     @property
     def modality_weights(self) -> dict[str, float]:
@@ -69,16 +76,11 @@ class FlowMatchingConfig(JointTrainingArguments):
     ema_decay: float = field(
         default=0.99, metadata={"help": "decay of the running average of the weights (published 0.99); 0 turns it off"}
     )
-    tokens_per_batch: int | None = field(
-        default=None, metadata={"help": "as many clips of a bucket as fit; else per_device_train_batch_size"}
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}: give a value in [0, 1); published is 0.99, 0 is off.")
-        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
-            raise ValueError(f"tokens_per_batch is {self.tokens_per_batch}: give at least the tokens of one clip.")
 
 
 def resolved_settings(args: TrainingArguments) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from peft import LoraConfig
 
 from dpo.config import LORA_TARGET_MODULES, AVDPOConfig
 from dpo.data import PairDataset
-from dpo.prepare import dataset_features
+from dpo.schema import dataset_features
 from dpo.trainer import AVDPOTrainer
 from tests.small_latents import TRAINING, VIDEO_SHAPE, encoded_rows, negative_text, small_network
 
@@ -16,7 +16,11 @@ def tiny_model(seed=0):
 
 def make_rows(num_pairs=4, seed=0, video_shape=VIDEO_SHAPE, first_id=0, **changes):
     rows = encoded_rows(num_pairs, ["chosen_", "rejected_"], seed, video_shape)
-    return [{"prompt_id": f"p{first_id + index}"} | row | changes for index, row in enumerate(rows)]
+    ids = [
+        {"pair_id": f"p{n}", "prompt_id": f"p{n}", "prompt": "a ball", "margin": 1.0}
+        for n in range(first_id, first_id + num_pairs)
+    ]
+    return [one | row | changes for one, row in zip(ids, rows, strict=True)]
 
 
 def make_dataset(rows=None):
