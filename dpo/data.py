@@ -5,6 +5,7 @@ so winner and loser share them by construction, and a pair gets the same ones in
 after a restart.  Pairs of one prompt have draws of their own.
 """
 
+import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dpo import data_checks
-from dpo.schema import MODALITIES, NEGATIVE_TEXT_NAME, SIDES
+from dpo.schema import ENCODERS_NAME, MODALITIES, NEGATIVE_TEXT_NAME, SIDES
 from media.stage_state import finished_summary
 from model.batches import RowKey
 from model.config import JointDiTConfig
 from model.draws import Draw, draw, stack_texts
+from model.locate import encoders_identity
 from model.transformer import JointDiT
 
 
@@ -109,6 +111,21 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
     def batch_size(self, label: Any) -> int | None:
         """Pairs have no number of their own in a batch."""
         return None
+
+    def check_model(self, name_or_path: str | Path) -> None:
+        """ValueError when a model's codecs or text encoder are not those that made the data.
+
+        Nothing is known, and refused, of data that `dpo.prepare` did not make.
+        """
+        path = Path(self.source) / ENCODERS_NAME
+        if not path.is_file():
+            return
+        made_by = json.loads(path.read_text(encoding="utf-8"))
+        if encoders_identity(name_or_path) != made_by["identity"]:
+            raise ValueError(
+                f"{self.source} was made by the codecs and the text encoder of {made_by['model']}, and {name_or_path} "
+                f"has others: run `python -m dpo.prepare` with it (or delete {path}, if they only lie in other files)."
+            )
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:

@@ -1,5 +1,6 @@
 """Pairs to rows of the training dataset, prompt by prompt."""
 
+import json
 from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from dpo.pairs import GEOMETRY, PairRow, by_prompt, candidate_files, read_pairs
 from dpo.prepare_config import PairSettings
-from dpo.schema import MODALITIES, SIDES
+from dpo.schema import ENCODERS_NAME, MODALITIES, SIDES
+from media.atomic import atomic_write_text
 from media.clip import MediaError
 from media.read import read_clip
 from model.clip_encoder import ClipEncoder
 from model.latents import AVLatents
-from model.locate import transformer_config
+from model.locate import encoders_identity, transformer_config
 from model.pipeline import JointAVPipeline
 from model.prepare_parts import DIED, Parts, Row
 from model.prepare_rows import flat, not_finite, text_columns, write_negative_text
@@ -44,6 +46,7 @@ class PairEncoder:
             ValueError: the model cannot be used, or is not the one that the pairs were sampled from.
         """
         write_negative_text(self.encoder, parts.folder)
+        self._write_encoders(parts.folder / ENCODERS_NAME)
         parts.make(start, self.rows, self._give_up, given_up, progress)
 
     def rows(self, prompt: int) -> list[Row]:
@@ -75,6 +78,11 @@ class PairEncoder:
     @cached_property
     def _channels(self) -> dict[str, int]:
         return {spec.name: spec.channels for spec in transformer_config(self.settings.model).specs}
+
+    def _write_encoders(self, path: Path) -> None:
+        if not path.is_file():
+            model = self.settings.model
+            atomic_write_text(path, json.dumps({"model": model, "identity": encoders_identity(model)}) + "\n")
 
     def _give_up(self, prompt: int) -> list[Row]:
         return [_failure(pair, DIED) for pair in self._prompts[prompt]]

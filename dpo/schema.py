@@ -7,9 +7,10 @@ from model.latent_schema import MODALITIES, NEGATIVE_TEXT_NAME, features_of
 if TYPE_CHECKING:
     from datasets import Features
 
-__all__ = ["COLUMNS", "MODALITIES", "NEGATIVE_TEXT_NAME", "SIDES", "dataset_features"]
+__all__ = ["COLUMNS", "ENCODERS_NAME", "MODALITIES", "NEGATIVE_TEXT_NAME", "SIDES", "dataset_features"]
 
 SIDES = ("chosen", "rejected")
+ENCODERS_NAME = "encoders.json"  # whose codecs and text encoder made the rows: "model", "identity"
 
 COLUMNS = {
     "pair_id": "string",  # unique; its draws are a function of it

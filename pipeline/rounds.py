@@ -113,6 +113,8 @@ def check(config: RoundsConfig) -> None:
     if path.is_file():
         found, wanted = json.loads(path.read_text(encoding="utf-8")), config.recorded
         refuse_changes(config.output_dir, found, dict.fromkeys(found) | wanted)
+    if all(finished_round(config, number) for number in range(1, config.rounds + 1)):
+        return  # at once: reading a training's settings takes seconds
     with tempfile.TemporaryDirectory() as folder:
         for name, settings in config.stages(1).items():
             _parse(name, _write_settings(Path(folder), name, settings))

@@ -13,6 +13,7 @@ from model.run_state import comparable
 from pipeline.stage import WorkerConfig, setting
 
 EVALUATION_SEED = 1_000_000  # of no round
+TRAINING_SEED = 42  # of the first round, as published
 # What each round sets: a value of the user's would be silently lost.
 OWN_SETTINGS = {
     "preferences": ("prompts", "output_dir", "model", "seed", "dry_run", "estimate"),
@@ -36,7 +37,11 @@ class RoundsConfig:
     output_dir: Path = field(metadata={"help": "Folder of the run; round-1/, round-2/, ... are written in it."})
     rounds: int = setting(3, "How many rounds; more than an earlier call made goes on from its last one.")
     model: str = setting("tiny", "Model that the first round begins with: preset name, model or adapter folder.")
-    seed: int = setting(0, "Of the prompts of each round; round k samples with the run seed seed + k - 1.")
+    seed: int = setting(
+        0,
+        "Of the prompts of each round; round k samples with the run seed seed + k - 1, and trains with the seed of "
+        "training + k - 1.",
+    )
     prompts_per_round: int | None = setting(
         None, "Prompts of a round, the next ones of one shuffled order; by default all, with new candidates."
     )
@@ -108,7 +113,9 @@ class RoundsConfig:
             | sampled
             | {"seed": self.seed + number - 1},
             "preparation": self.preparation | prepared,
-            "training": {"seed": 42 + number - 1} | self.training | trained | {"resume_from_checkpoint": "latest"},
+            "training": self.training
+            | trained
+            | {"seed": self.training.get("seed", TRAINING_SEED) + number - 1, "resume_from_checkpoint": "latest"},
         }
         return {name: _plain(values) for name, values in settings.items()} | self.held_out_stage(number)
 

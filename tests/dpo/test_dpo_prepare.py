@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -294,6 +295,18 @@ def test_latents_of_another_model_are_refused(config):
     replace(latents, video=torch.cat([latents.video, latents.video[:1]])).save(path)
     with pytest.raises(ValueError, match="5 video channels, but the model works on 4"):
         prepare(config)
+
+
+def test_data_of_other_encoders_is_refused_though_its_shapes_fit(config, tmp_path):
+    """Same channels, other weights: a model of another seed; a copy has the same, wherever it lies."""
+    prepare(config)
+    dataset = PairDataset.load(config.output)
+    dataset.check_model(config.model)
+    dataset.check_model(shutil.copytree(config.model, tmp_path / "copy"))
+    other = save_pipeline(tmp_path / "other", seed=1)
+    dataset.check_network(JointAVPipeline.from_pretrained(other).transformer)
+    with pytest.raises(ValueError, match="was made by the codecs and the text encoder of"):
+        dataset.check_model(other)
 
 
 def test_no_pairs_foreign_folders_and_doubles_are_refused(tmp_path, config):
