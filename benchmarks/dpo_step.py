@@ -162,6 +162,7 @@ def _run(variant: str, clip: str | None) -> dict[str, Any]:
     if ran.returncode:
         sys.exit(f"{variant} failed:\n{ran.stderr}")
     row: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    sys.stderr.write(f"{variant}: {row['seconds']:.3f} s/step, {row['mib']:.0f} MiB\n")
     return row
 
 
