@@ -1,7 +1,8 @@
 """Times a step of preference training against the published one, and its memory: `python -m benchmarks.dpo_step`.
 
 Every measurement is a process of its own, variants in turns, so that what else the machine does falls on all of them;
-ratios are those of processes of one round.  Memory is the peak of what the process took from before the weights were
+ratios are those of processes of one round.  On the CPU time is that of the process itself, on all its threads, which
+other work disturbs least.  Memory is the peak of what the process took from before the weights were
 made until the last step.  A GPU: `--size full --device cuda --clips 240p:81 480p:81`.
 """
 
@@ -57,13 +58,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     step = build(args.worker, setting, encode)
     with FlopCounterMode(display=False) as counter:
         loss = step()
-    samples = []
+    samples, clock = [], time.process_time if args.device == "cpu" else time.perf_counter
     for _ in range(args.repeats):
         synchronize(args.device)
-        started = time.perf_counter()
+        started = clock()
         step()
         synchronize(args.device)
-        samples.append(time.perf_counter() - started)
+        samples.append(clock() - started)
     peak = torch.cuda.max_memory_allocated() / 2**20 if args.device == "cuda" else _peak_rss_mib()
     seconds = statistics.median(samples)
     return {
@@ -162,6 +163,7 @@ def _run(variant: str, clip: str | None) -> dict[str, Any]:
     if ran.returncode:
         sys.exit(f"{variant} failed:\n{ran.stderr}")
     row: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    sys.stderr.write(f"{variant}: {row['seconds']:.3f} s/step, {row['mib']:.0f} MiB\n")
     return row
 
 

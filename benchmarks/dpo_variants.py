@@ -36,7 +36,7 @@ SIZES = {
     "middle": JointDiTConfig(dim=512, ffn_dim=2048, num_heads=8, num_layers=12, **SMALL),
     "full": JointDiTConfig(),
 }
-CLIPS = {"tiny": (9, 64, 64), "middle": (17, 128, 128)}  # frames, height, width
+CLIPS = {"tiny": (9, 64, 64), "middle": (9, 96, 96)}  # frames, height, width
 
 
 @dataclass(frozen=True)

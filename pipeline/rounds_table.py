@@ -82,7 +82,10 @@ def _comparison_table(rounds: Sequence[RoundFigures]) -> str:
     lines = [["held-out", "before", *(f"round {one.number}" for one in rounds)]]
     for place, row in enumerate(rounds[0].comparison):
         cells = [_change(one.comparison[place]) for one in rounds]
-        lines.append([row["name"], _number(row["baseline_mean"]), *cells])
+        # Modalities are standardised over the two models compared: only their change can be told.
+        before = _number(row["baseline_mean"]) if row["kind"] == "metric" else ""
+        name = row["name"] if row["higher_is_better"] else f"{row['name']} (lower is better)"
+        lines.append([name, before, *cells])
     note = "after a round: mean, change against the model before the first one [95 % interval], share of wins"
     return f"{_aligned(lines)}\n{note}"
 
@@ -92,7 +95,8 @@ def _change(row: dict[str, Any]) -> str:
         return "-"
     interval = f"[{_number(row['difference_low'], '+')}, {_number(row['difference_high'], '+')}]"
     wins = "-" if row["win_rate"] is None else f"{row['win_rate']:.0%}"
-    return f"{_number(row['candidate_mean'])} {_number(row['difference'], '+')} {interval} {wins}"
+    mean = f"{_number(row['candidate_mean'])} " if row["kind"] == "metric" else ""
+    return f"{mean}{_number(row['difference'], '+')} {interval} {wins}"
 
 
 def _accuracies(config: RoundsConfig, number: int) -> dict[str, float | None]:
