@@ -91,6 +91,7 @@ class TrainConfig(AdapterArguments, AVDPOConfig):
 
     model: str = field(default="", metadata={"help": "model to align: 'tiny', a model folder or an adapter folder"})
     dataset: str = field(default="", metadata={"help": "folder written by `python -m dpo.prepare`"})
+    eval_dataset: str | None = field(default=None, metadata={"help": "such a folder, of pairs that are not trained on"})
     trainable: Trainable = field(
         default="lora", metadata={"help": "lora (published; the reference costs no memory) or full"}
     )
@@ -138,13 +139,22 @@ class TrainConfig(AdapterArguments, AVDPOConfig):
 
     def _check_evaluation(self) -> None:
         scored = [*self.eval_rewards, *self.held_out_rewards]
-        if self.eval_strategy != "no" and not self.sample_prompts:
+        if self.eval_strategy != "no" and not (self.sample_prompts or self.eval_dataset):
             raise ValueError(
-                f"eval_strategy is {self.eval_strategy!r}, but there is nothing to look at: give sample_prompts, and "
-                "compare finished models with `python -m evaluation.compare`."
+                f"eval_strategy is {self.eval_strategy!r}, but there is nothing to look at: give eval_dataset or "
+                "sample_prompts, and compare finished models with `python -m evaluation.compare`."
             )
-        if self.eval_strategy == "no" and (self.sample_prompts or scored):
-            raise ValueError("sample_prompts and rewards are looked at every eval_steps: set eval_strategy to 'steps'.")
+        if self.eval_strategy == "no" and (self.sample_prompts or self.eval_dataset or scored):
+            raise ValueError(
+                "eval_dataset, sample_prompts and rewards are looked at every eval_steps: set eval_strategy to 'steps'."
+            )
+        if scored and not self.sample_prompts:
+            raise ValueError(f"{scored[0]} has no samples to score: give sample_prompts.")
+        if self.eval_dataset and self.trainable == "full" and self.precompute_ref_errors:
+            raise ValueError(
+                "eval_dataset needs a reference in memory, and precompute_ref_errors is there to have none: turn one "
+                "off."
+            )
         if self.stop_on_decline is None:
             return
         if not self.held_out_rewards or len(self.sample_prompts) < 2 or not self.stop_on_decline >= 0:

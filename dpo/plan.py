@@ -29,8 +29,10 @@ def plan(config: TrainConfig) -> str:
         ValueError: no data, or data that does not fit the model.
     """
     dataset, network = PairDataset.load(config.dataset), planned_network(config)
-    dataset.check_network(network)
-    dataset.check_finite()
+    unseen = [PairDataset.load(config.eval_dataset)] if config.eval_dataset else []
+    for data in (dataset, *unseen):
+        data.check_network(network)
+        data.check_finite()
     sampler = batch_sampler(dataset, config, network.config)
     steps = Steps.of(len(sampler), config.num_workers or config.world_size, config)
     batches = {

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class RewardWatcher(TrainerCallback):
-    """Logs `eval_rewards/<column>` and `eval_held_out/<column>`, means over the prompts, at every evaluation.
+    """Logs `eval_scores/<column>` and `eval_held_out/<column>`, means over the prompts, at every evaluation.
 
     Evaluates before the first step as well.  `eval_held_out/gain` compares with that: the mean over prompts and
     held-out columns of the change for the better, in standard deviations of the start's scores over the prompts.
@@ -42,7 +42,7 @@ class RewardWatcher(TrainerCallback):
         from rewards import MissingPackageError, RewardSuite, expand_names, get_reward
 
         self.trainer, self.config = trainer, config
-        groups = {"eval_rewards": config.eval_rewards, "eval_held_out": config.held_out_rewards}
+        groups = {"eval_scores": config.eval_rewards, "eval_held_out": config.held_out_rewards}
         groups = {group: expand_names(names) for group, names in groups.items() if names}
         self.suites: dict[str, RewardSuite] = {}
         try:

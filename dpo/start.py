@@ -20,8 +20,10 @@ def make_trainer(config: TrainConfig) -> AVDPOTrainer:
     """
     dataset = PairDataset.load(config.dataset)
     model = starting_model(config)
+    eval_dataset = None if config.eval_dataset is None else PairDataset.load(config.eval_dataset)
     is_new = config.trainable == "lora" and not isinstance(model, PeftModel)
-    trainer = AVDPOTrainer(model, config, dataset, peft_config=lora_config(config) if is_new else None)
+    peft_config = lora_config(config) if is_new else None
+    trainer = AVDPOTrainer(model, config, dataset, eval_dataset=eval_dataset, peft_config=peft_config)
     if config.sample_prompts:
         from dpo.reward_watch import RewardWatcher
         from model.samples import SampleWriter

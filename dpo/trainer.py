@@ -23,7 +23,7 @@ from dpo.schema import MODALITIES
 from model.batches import Steps
 from model.ema import load_weights, save_weights
 from model.flow import NUM_TRAIN_TIMESTEPS, add_noise, velocity_target
-from model.joint_trainer import JointTrainer, network_of
+from model.joint_trainer import JointTrainer, network_of, reshard
 from model.lora import attach_adapter
 from model.training_data import batch_sampler
 from model.transformer import JointDiT
@@ -45,6 +45,7 @@ class AVDPOTrainer(JointTrainer):
         args: AVDPOConfig,
         train_dataset: PairDataset,
         *,
+        eval_dataset: PairDataset | None = None,
         peft_config: LoraConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
@@ -56,6 +57,7 @@ class AVDPOTrainer(JointTrainer):
                 `dpo.lora.REFERENCE_ADAPTER` where there is one.
             args: the settings.
             train_dataset: the pairs.
+            eval_dataset: pairs that are not trained on, measured at every evaluation, always at the same draws.
             peft_config: the adapter to add.
             callbacks: watchers beside the log and the alarms.
 
@@ -63,12 +65,15 @@ class AVDPOTrainer(JointTrainer):
             ValueError: settings that contradict the model, or data that this model cannot take.
         """
         network = network_of(model)
-        train_dataset.check_network(network)
-        train_dataset.check_finite()
+        for dataset in filter(None, (train_dataset, eval_dataset)):
+            dataset.check_network(network)
+            dataset.check_finite()
         trained = _trained(model, peft_config, args.seed)
         copied = not isinstance(trained, PeftModel) and not args.precompute_ref_errors
         if args.sync_ref_model and not copied:
             raise ValueError("sync_ref_model moves a frozen copy of the network, and there is none: train in full.")
+        if eval_dataset is not None and not copied and not isinstance(trained, PeftModel):
+            raise ValueError("eval_dataset needs a reference in memory: set precompute_ref_errors to false.")
         backend = (args.torch_compile_backend or "inductor") if args.torch_compile else None
         self.frozen_copy = FrozenCopy(network, backend) if copied else None
         self.reference_errors: ReferenceErrors | None = None
@@ -82,7 +87,7 @@ class AVDPOTrainer(JointTrainer):
             PairCollator(args.seed, train_dataset.negative_text, args.text_dropout, args.shift_scale, mean_margin),
             postfix=_margins,
             callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
-            eval_dataset=(),  # evaluation is the watchers', such as samples
+            eval_dataset=() if eval_dataset is None else eval_dataset,  # evaluation may be samples alone
         )
         if self.frozen_copy is not None:
             self.frozen_copy.place(self)
@@ -103,21 +108,12 @@ class AVDPOTrainer(JointTrainer):
     ) -> Tensor | tuple[Tensor, AVDPOLoss]:
         """Mean preference loss of a batch of `PairCollator`; ValueError as soon as it is not finite."""
         noisy, target = noisy_pairs(inputs)
-        reference = self._reference(inputs, noisy)
+        if self.reference_errors is None:
+            reference = self._reference(noisy)
+        else:
+            reference = self.reference_errors.errors(inputs["pair_id"], inputs["epoch"], inputs["timestep"].device)
         policy = velocities(model, noisy)
-        args = self.args
-        result = av_dpo_loss(
-            policy,
-            reference,
-            target,
-            beta=args.beta,
-            modality_weights=args.modality_weights,
-            fm_weight=args.fm_weight,
-            loss_type=args.loss_type,
-            label_smoothing=args.label_smoothing,
-            winner_preserving_mu=args.winner_preserving_mu,
-            pair_weight=inputs["weight"],
-        )
+        result = self._loss(policy, reference, target, inputs["weight"])
         loss = result.loss.mean()
         self.check_finite(loss, [f"pair {name!r}" for name in inputs["pair_id"]], "lower learning_rate or the betas")
         self.meter.add(result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
@@ -129,10 +125,52 @@ class AVDPOTrainer(JointTrainer):
     def measured(self) -> dict[str, float]:
         return self.meter.drain(self.sum_over_processes) | self.shares.drain(self.sum_over_processes)
 
-    def _reference(self, inputs: Mapping[str, Any], noisy: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What the reference predicts for the batch, or the errors that it is known to make."""
-        if self.reference_errors is not None:
-            return self.reference_errors.errors(inputs["pair_id"], inputs["epoch"], inputs["timestep"].device)
+    def evaluation_losses(self) -> dict[str, float]:
+        """`eval_loss` and the metrics of the loss, as `eval_<metric>`, on `eval_dataset`."""
+        if not len(self.eval_dataset):
+            return {}
+        meter, model = PreferenceMeter(), self.model_wrapped
+        model.eval()
+        for batch in self._eval_loader():
+            inputs = self._prepare_inputs(batch)
+            noisy, target = noisy_pairs(inputs)
+            with self.compute_loss_context_manager():
+                reference, policy = self._reference(noisy), velocities(model, noisy)
+            result = self._loss(policy, reference, target, torch.ones_like(inputs["weight"]))
+            meter.add({"loss": result.loss} | result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
+        model.train()
+        reshard(model)
+        return {f"eval_{name}": value for name, value in meter.drain(self.sum_over_processes).items()}
+
+    def _eval_loader(self) -> DataLoader:
+        args, dataset = self.args, self.eval_dataset
+        collate = PairCollator(args.seed, dataset.negative_text, args.text_dropout, args.shift_scale)
+        sampler = batch_sampler(dataset, args, self.network.config, keep_all=True)
+        return self.accelerator.prepare(self.loader(dataset, sampler, collate))
+
+    def _loss(
+        self,
+        policy: Mapping[str, Tensor],
+        reference: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        pair_weight: Tensor,
+    ) -> AVDPOLoss:
+        args = self.args
+        return av_dpo_loss(
+            policy,
+            reference,
+            target,
+            beta=args.beta,
+            modality_weights=args.modality_weights,
+            fm_weight=args.fm_weight,
+            loss_type=args.loss_type,
+            label_smoothing=args.label_smoothing,
+            winner_preserving_mu=args.winner_preserving_mu,
+            pair_weight=pair_weight,
+        )
+
+    def _reference(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the reference predicts for a batch."""
         if self.frozen_copy is not None:
             return self.frozen_copy.predict(noisy)
         return adapter_reference(self.accelerator.unwrap_model(self.model), noisy)

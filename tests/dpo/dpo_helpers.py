@@ -41,12 +41,13 @@ def lora(**changes):
     return LoraConfig(**({"r": 4, "lora_alpha": 4, "target_modules": list(LORA_TARGET_MODULES)} | changes))
 
 
-def make_trainer(folder, rows=None, model=None, peft_config=None, **settings):
+def make_trainer(folder, rows=None, model=None, peft_config=None, eval_rows=None, **settings):
     values = TRAINING | {"output_dir": str(folder), "max_steps": 2, "per_device_train_batch_size": 2}
     return AVDPOTrainer(
         model or tiny_model(),
         AVDPOConfig(**(values | settings)),
         make_dataset(rows),
+        eval_dataset=None if eval_rows is None else make_dataset(eval_rows),
         peft_config=lora() if peft_config is None else peft_config or None,
     )
 

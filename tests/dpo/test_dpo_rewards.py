@@ -83,13 +83,13 @@ def test_samples_are_scored_by_chosen_and_held_out_rewards_from_the_start_on(dat
     assert main([*flags(data, tmp_path / "out", max_steps=2), *rewards]) == 0
     lines = evaluations(tmp_path / "out")
     assert [line["step"] for line in lines] == [0, 1, 2]
-    assert all("eval_rewards/visual_quality" in line for line in lines)
+    assert all("eval_scores/visual_quality" in line for line in lines)
     assert lines[0]["eval_held_out/gain"] == 0.0
     # scores 0, -1 at the start (deviation 0.5), -2, -3 after a step; desync rises as much, for the worse
     assert [line["eval_held_out/gain"] for line in lines[1:]] == [-4.0, -8.0]
     kept = json.loads((tmp_path / "out" / "samples" / "step-0000001" / "scores.json").read_text())
-    measured = kept["scores"]["eval_rewards"]["visual_quality"]
-    assert lines[1]["eval_rewards/visual_quality"] == pytest.approx(sum(measured) / 2)
+    measured = kept["scores"]["eval_scores"]["visual_quality"]
+    assert lines[1]["eval_scores/visual_quality"] == pytest.approx(sum(measured) / 2)
     assert len(list((tmp_path / "out" / "samples" / "step-0000002").glob("*.mp4"))) == 2
 
 

@@ -177,9 +177,15 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
         ({"label_smoothing": 0.1, "loss_type": "hinge"}, "has no meaning"),
         ({"text_dropout": 1.0}, "no chance"),
         ({"shift_scale": 0.0}, "positive one"),
-        ({"eval_strategy": "steps", "eval_steps": 5}, "give sample_prompts"),
+        ({"eval_strategy": "steps", "eval_steps": 5}, "give eval_dataset or sample_prompts"),
         ({"sample_prompts": ["a"]}, "set eval_strategy to 'steps'"),
         ({"eval_strategy": "steps", "eval_steps": 5, "sample_prompts": ["a"], "stop_on_decline": 0.5}, "two prompts"),
+        ({"eval_strategy": "steps", "eval_steps": 5, "eval_dataset": "a", "eval_rewards": ["b"]}, "no samples"),
+        (
+            {"eval_strategy": "steps", "eval_steps": 5, "eval_dataset": "a", "trainable": "full"}
+            | {"precompute_ref_errors": True},
+            "reference in memory",
+        ),
         ({"trainable": "full", "adapter": "continue"}, "choose one"),
         ({"sync_ref_model": True}, "use trainable: full"),
         ({"trainable": "full", "sync_ref_model": True, "precompute_ref_errors": True}, "turn one off"),

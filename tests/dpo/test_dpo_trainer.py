@@ -236,3 +236,42 @@ def test_preserved_winner_keeps_its_error_down_while_the_plain_loss_lets_it_rise
     assert all(rises["safe"][m] < rises["plain"][m] for m in ("video", "audio")), rises
     assert max(rises["plain"].values()) > 1.01, rises
     assert max(rises["safe"].values()) < 1.01, rises
+
+
+@pytest.mark.parametrize("kind", [{}, {"peft_config": False}], ids=["lora", "full"])
+def test_unseen_pairs_are_measured_at_the_same_draws_every_time(tmp_path, kind):
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "max_steps": 3, "learning_rate": 0.0} | kind
+    trainer = make_trainer(tmp_path, make_rows(4), eval_rows=make_rows(5, seed=9, first_id=50), **settings)
+    trainer.train()
+    lines = [line for line in read_log(tmp_path) if "eval_loss" in line]
+    assert len(lines) == 3
+    numbers = [{n: v for n, v in line.items() if n.startswith("eval_")} for line in lines]
+    assert numbers[0] == numbers[1] == numbers[2]
+    assert numbers[0]["eval_rewards/margins/video"] == 0.0
+    assert numbers[0]["eval_error/chosen/audio"] == numbers[0]["eval_ref_error/chosen/audio"] > 0
+    model = tiny_model()
+    dataset = make_dataset(make_rows(5, seed=9, first_id=50))
+    arguments, target = noisy_pairs(trainer.data_collator([dataset[row] for row in range(5)]))
+    with torch.no_grad():
+        error = (model(**arguments).audio - target["audio"])[:5].square().mean()
+    assert numbers[0]["eval_error/chosen/audio"] == pytest.approx(error.item(), rel=1e-5)
+
+
+def test_accuracy_on_unseen_pairs_of_the_same_kind_rises(tmp_path):
+    """The loser is louder than the winner in all pairs, so what is learned from some holds for others."""
+
+    def kind(rows):
+        for row in rows:
+            row["rejected_audio_latents"] = [2 * value for value in row["chosen_audio_latents"]]
+            row["rejected_video_latents"] = [2 * value for value in row["chosen_video_latents"]]
+        return rows
+
+    settings = {"max_steps": 30, "learning_rate": 3e-3, "beta_video": 30.0, "beta_audio": 30.0, "text_dropout": 0.0}
+    unseen = kind(make_rows(6, seed=5, first_id=50))
+    trainer = make_trainer(
+        tmp_path, kind(make_rows(6)), eval_rows=unseen, eval_strategy="steps", eval_steps=30, **settings
+    )
+    trainer.train()
+    line = next(line for line in read_log(tmp_path) if "eval_loss" in line)
+    assert line["eval_rewards/accuracies/video"] > 0.9
+    assert line["eval_rewards/margins/video"] > 0.1
