@@ -1,6 +1,7 @@
 """The trainer of joint audio-video DPO: one forward pass for winner and loser, the reference by adapter off."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,9 @@ class AVDPOTrainer(JointTrainer):
     def _reference(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the reference predicts for a batch."""
         if self.frozen_copy is not None:
-            return self.frozen_copy.predict(noisy)
+            # accelerate wraps the policy's forward pass in it, and FSDP casts the weights of both by itself.
+            with nullcontext() if self.is_fsdp_enabled else self.accelerator.autocast():
+                return self.frozen_copy.predict(noisy)
         return adapter_reference(self.accelerator.unwrap_model(self.model), noisy)
 
     def _precompute_reference_errors(self) -> ReferenceErrors:
@@ -205,7 +208,7 @@ class AVDPOTrainer(JointTrainer):
                 continue
             inputs = self._prepare_inputs(batch)
             noisy, target = noisy_pairs(inputs)
-            with self.compute_loss_context_manager():
+            with self.accelerator.autocast():  # as accelerate wraps the policy's forward pass
                 predicted = self._start_velocities(noisy)
             errors = {name: velocity_error(predicted[name], target[name]) for name in MODALITIES}
             known.add(batch["pair_id"], batch["epoch"], errors)

@@ -273,3 +273,22 @@ def test_policy_and_reference_share_the_text_dropout(tmp_path):
     _, result = trainer.compute_loss(trainer.model, batch, return_outputs=True)
     for name in ("video", "audio"):
         assert torch.equal(result.metrics[f"error/chosen/{name}"], result.metrics[f"ref_error/chosen/{name}"])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"dtype": "bfloat16", "adapter": "new"},
+        {"dtype": "bfloat16", "adapter": "continue"},
+        {"trainable": "full"},
+        {"trainable": "full", "precompute_ref_errors": True},
+        {"dtype": "bfloat16", "precompute_ref_errors": True},
+    ],
+    ids=["new", "continue", "full", "full-precomputed", "lora-precomputed"],
+)
+def test_in_bfloat16_too_the_policy_begins_at_its_reference_exactly(tuned, tmp_path, kind):
+    assert main(flags(tuned, tmp_path / "out", bf16=True, gradient_checkpointing=True, max_steps=2, **kind)) == 0
+    first, second = lines(tmp_path / "out")
+    for name in ("video", "audio"):
+        assert first[f"rewards/margins/{name}"] == 0.0
+        assert second[f"rewards/margins/{name}"] != 0.0
