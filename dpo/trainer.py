@@ -1,7 +1,6 @@
 """The trainer of joint audio-video DPO: one forward pass for winner and loser, the reference by adapter off."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -173,16 +172,14 @@ class AVDPOTrainer(JointTrainer):
     def _reference(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the reference predicts for a batch."""
         if self.frozen_copy is not None:
-            # accelerate wraps the policy's forward pass in it, and FSDP casts the weights of both by itself.
-            with nullcontext() if self.is_fsdp_enabled else self.accelerator.autocast():
-                return self.frozen_copy.predict(noisy)
+            return self.frozen_copy.predict(noisy)
         return adapter_reference(self.accelerator.unwrap_model(self.model), noisy)
 
     def _precompute_reference_errors(self) -> ReferenceErrors:
         """The errors of the network as it is before the first step, at every draw that the run will make.
 
         In the batches of the run, each process those it will train on, so that the numbers are those that a frozen copy
-        would give (up to bfloat16's rounding under FSDP).  The network is whole on each device meanwhile.
+        would give.  The network is whole on each device meanwhile.
         """
         known = ReferenceErrors(Path(str(self.args.output_dir)) / FOLDER_NAME, self.args.process_index)
         loader = self.get_train_dataloader()
@@ -208,7 +205,7 @@ class AVDPOTrainer(JointTrainer):
                 continue
             inputs = self._prepare_inputs(batch)
             noisy, target = noisy_pairs(inputs)
-            with self.accelerator.autocast():  # as accelerate wraps the policy's forward pass
+            with self.compute_loss_context_manager():
                 predicted = self._start_velocities(noisy)
             errors = {name: velocity_error(predicted[name], target[name]) for name in MODALITIES}
             known.add(batch["pair_id"], batch["epoch"], errors)

@@ -60,6 +60,9 @@ class JointTrainer(Trainer):
         trained = model if isinstance(model, PeftModel) else TrainedNetwork(model)
         watchers = [JsonlLog(), EpochSetter(sampler), *(callbacks or [])]
         super().__init__(trained, args, collator, train_dataset=train_dataset, callbacks=watchers, **options)
+        if self.is_fsdp_enabled:
+            # FSDP would cast every input of a block, rotary tables and modulation too; autocast knows what to cast.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         if not args.disable_tqdm:
             self.add_callback(ShortProgress(postfix))
@@ -126,6 +129,10 @@ class JointTrainer(Trainer):
         """Begins the running average at the weights as they are, unless a checkpoint gave one."""
         if self.args.ema_decay and self.average is None:
             self.average = WeightAverage(self.model, self.args.ema_decay)
+
+    def compute_loss_context_manager(self) -> AbstractContextManager[None]:
+        """Autocast of the settings' precision, also where accelerate does not wrap the forward pass in it."""
+        return self.accelerator.autocast()
 
     def check_finite(self, loss: Tensor, names: list[str], remedy: str) -> None:
         """ValueError as soon as a loss is not finite."""

@@ -51,9 +51,10 @@ class NetworkInTraining:
         num_frames: int | None = None,
     ) -> JointOutput:
         model: Any = self.trainer.model
-        output = model(
-            video=video, audio=audio, timestep=timestep, text=text, text_mask=text_mask, num_frames=num_frames
-        )
+        with self.trainer.compute_loss_context_manager():
+            output = model(
+                video=video, audio=audio, timestep=timestep, text=text, text_mask=text_mask, num_frames=num_frames
+            )
         reshard(model)
         return output
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+import transformers.training_args
 import yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "accelerate"
@@ -41,6 +42,7 @@ def run_rank(module, argv, variables, note, sharded):
     os.environ.update(variables)
     torch.set_num_threads(1)
     if sharded:  # accelerate shards on GPUs only, so these must look like some
+        transformers.training_args.is_torch_bf16_gpu_available = lambda: True
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
         PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
     with open(note, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):

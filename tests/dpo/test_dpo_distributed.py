@@ -173,3 +173,14 @@ def test_first_process_scores_and_all_of_them_stop(tmp_path):
     done = json.loads((tmp_path / "out" / "summary.json").read_text())["done"]
     assert len(gains) == done + 1
     assert gains[0] == 0.0
+
+
+@pytest.mark.parametrize("kind", quick("lora", "moving"))
+def test_sharded_in_bfloat16_too_the_policy_begins_at_its_reference(start, tmp_path, kind):
+    settings = {"use_cpu": False, "bf16": True, "beta_video": 3000.0, "beta_audio": 1000.0, "max_steps": 1}
+    argv = flags(start, tmp_path / "two", **(KINDS[kind] | settings))
+    status, notes = in_processes("dpo.train", argv, sharded=True, **fsdp_variables())
+    assert status == [0, 0], notes
+    first = read_log(tmp_path / "two")[0]
+    for name in ("video", "audio"):
+        assert first[f"rewards/margins/{name}"] == 0.0

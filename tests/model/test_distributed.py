@@ -103,6 +103,15 @@ def test_fsdp2_shards_and_writes_whole_models(start, tmp_path, trainable):
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["skipped"] == 2
 
 
+def test_fsdp2_in_bfloat16_trains_as_one_process(start, tmp_path):
+    """As the shipped file asks for: the same operations in bfloat16 as autocast chooses in one process."""
+    argv = proportional(start, tmp_path / "two", bf16=True, use_cpu=False)
+    status, notes = in_processes("model.train", argv, sharded=True, **fsdp_variables())
+    assert status == [0, 0], notes
+    assert main(proportional(start, tmp_path / "one", bf16=True, gradient_accumulation_steps=2)) == 0
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+
+
 def test_samples_and_unseen_clips_are_looked_at_with_whole_weights(sampled, tmp_path):  # noqa: F811
     settings = {"use_cpu": False, "max_steps": 3, "eval_steps": 1, "eval_dataset": sampled[1], "logging_steps": 1}
     argv = sample_flags(sampled, tmp_path / "two", per_device_train_batch_size=2, **settings)
