@@ -7,6 +7,7 @@ It reads the weights of our module, so that both compute the same function (chec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from model.layers import sinusoidal_embedding
 from model.positions import ROPE_THETA, audio_position_ids, video_position_ids
@@ -43,7 +44,11 @@ class PublishedArithmetic(torch.nn.Module):
         shared = model.time_projection(time).unflatten(1, (6, dim))
         own = model.audio_time_projection(time).unflatten(1, (3, dim))
         for block in model.blocks:
-            hidden = self._block(block, hidden, shared, own, turns, context, count)
+            inputs = (block, hidden, shared, own, turns, context, count)
+            if model.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = checkpoint(self._block, *inputs, use_reentrant=False)
+            else:
+                hidden = self._block(*inputs)
         video_patches = self._head(model.head, hidden[:, :count], time)
         audio_patches = self._head(model.audio_head, hidden[:, count:], time)
         video = torch.stack([_unpatchify_video(patches, grids[0]) for patches in video_patches])
@@ -55,9 +60,10 @@ class PublishedArithmetic(torch.nn.Module):
         head_dim = self.model.config.head_dim
         third = 2 * (head_dim // 6)
         ids = torch.cat([video_position_ids(video_grid), audio_position_ids("ta_rope", video_grid, audio_grid)])
+        ids = ids.to(self.model.device)
         parts = []
         for axis, size in enumerate((head_dim - 2 * third, third, third)):
-            frequencies = 1.0 / ROPE_THETA ** (torch.arange(0, size, 2, dtype=torch.float64) / size)
+            frequencies = 1.0 / ROPE_THETA ** (torch.arange(0, size, 2, dtype=torch.float64, device=ids.device) / size)
             angles = torch.outer(ids[:, axis], frequencies)
             parts.append(torch.polar(torch.ones_like(angles), angles))
         return torch.cat(parts, dim=-1)
@@ -73,7 +79,7 @@ class PublishedArithmetic(torch.nn.Module):
         value = self._heads(attention, attention.v(normed))
         hidden = hidden + attention.o(self._attend(query, key, value)) * rows[2]
 
-        attention, normed = block.cross_attn, block.norm3(hidden)
+        attention, normed = block.cross_attn, block.norm3(hidden.to(self.model.dtype))
         query = self._heads(attention, _rms_norm(attention.norm_q, attention.q(normed)))
         key = self._heads(attention, _rms_norm(attention.norm_k, attention.k(context)))
         value = self._heads(attention, attention.v(context))

@@ -1,11 +1,12 @@
 """Preference pairs as tensors: the training dataset, its batches, and every random draw a pair needs.
 
-The draws of a pair (timestep, noise, text dropout) are a function of (seed, prompt_id, epoch) and are made once per
-pair, so winner and loser share them by construction, and a pair gets the same ones in any batch, on any worker, before
-and after a restart.
+The draws of a pair (timestep, noise, text dropout) are a function of (seed, pair_id, epoch) and are made once per pair,
+so winner and loser share them by construction, and a pair gets the same ones in any batch, on any worker, before and
+after a restart.  Pairs of one prompt have draws of their own.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dpo.schema import COLUMNS, MODALITIES, NEGATIVE_TEXT_NAME, SIDES
+from dpo import data_checks
+from dpo.schema import ENCODERS_NAME, MODALITIES, NEGATIVE_TEXT_NAME, SIDES
+from media.stage_state import finished_summary
 from model.batches import RowKey
+from model.config import JointDiTConfig
 from model.draws import Draw, draw, stack_texts
+from model.locate import encoders_identity
 from model.transformer import JointDiT
 
 
@@ -32,8 +37,10 @@ class Pair:
         rejected: the same, in the same shapes.
         text: (length, text_dim) float32 embedding of the caption, unpadded.
         num_frames, height, width: geometry of the clip in frames and pixels.
+        margin: of the ranking, summed over modalities; NaN where there is none.
     """
 
+    pair_id: str
     prompt_id: str
     epoch: int
     chosen: dict[str, Tensor]
@@ -42,13 +49,19 @@ class Pair:
     num_frames: int
     height: int
     width: int
+    margin: float
 
 
 class PairDataset(torch.utils.data.Dataset[Pair]):
     """A folder written by `python -m dpo.prepare`, checked when opened; indexed by `RowKey` or by row number."""
 
-    def __init__(self, rows: Dataset, negative_text: Tensor | None, source: str = "the dataset") -> None:
+    def __init__(
+        self, rows: Dataset, negative_text: Tensor | None, source: str = "the dataset", is_finite: bool = False
+    ) -> None:
         """Takes the rows and the negative prompt's padded embedding (text_len, text_dim), zero where padded.
+
+        Args:
+            is_finite: every value was found finite when it was written.
 
         Raises:
             ValueError: no rows, columns missing, or latents that do not fit their shape columns.
@@ -56,18 +69,18 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         self.rows = rows.with_format("numpy")
         self.negative_text = negative_text
         self.source = source
-        self._check_columns()
-        self._check_shapes()
+        self._is_finite = is_finite
+        data_checks.check_columns(rows, source)
+        data_checks.check_shapes(rows, source)
 
     @classmethod
     def load(cls, folder: str | Path) -> "PairDataset":
         """Opens the folder memory-mapped."""
         folder = Path(folder)
-        if not (folder / "state.json").is_file():
-            raise ValueError(f"{folder} holds no training dataset: make one with `python -m dpo.prepare`.")
+        rows = data_checks.open_rows(folder)
         negative = folder / NEGATIVE_TEXT_NAME
         text = load_file(negative)["embeds"].float() if negative.is_file() else None
-        return cls(load_from_disk(str(folder)), text, source=str(folder))
+        return cls(rows, text, str(folder), is_finite=finished_summary(folder) is not None)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,15 +94,44 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         )
         text = _tensor(row["text_embeds"], (row["text_length"], row["text_dim"]))
         num_frames, height, width = (int(row[name]) for name in ("num_frames", "height", "width"))
-        return Pair(str(row["prompt_id"]), epoch, chosen, rejected, text, num_frames, height, width)
+        ids = str(row["pair_id"]), str(row["prompt_id"])
+        margin = float("nan") if row["margin"] is None else float(row["margin"])
+        return Pair(*ids, epoch, chosen, rejected, text, num_frames, height, width, margin)
 
-    def labels(self, epoch: int) -> list[tuple[int, ...]]:
-        """What must be equal within a batch, the same in every epoch."""
+    def labels(self, epoch: int) -> Sequence[Hashable]:
+        """Per row, what must be equal within a batch, the same in every epoch."""
         return self.shapes
+
+    def num_tokens(self, label: Any, config: JointDiTConfig) -> int:
+        """Tokens of one pair with this label: those of winner and loser."""
+        sizes = dict(zip(MODALITIES, (label[1:4], label[5:7]), strict=True))  # without channels
+        return 2 * config.num_tokens(sizes)
+
+    def batch_size(self, label: Any) -> int | None:
+        """Pairs have no number of their own in a batch."""
+        return None
+
+    def check_model(self, name_or_path: str | Path) -> None:
+        """ValueError when a model's codecs or text encoder are not those that made the data.
+
+        Nothing is known, and refused, of data that `dpo.prepare` did not make.
+        """
+        path = Path(self.source) / ENCODERS_NAME
+        if not path.is_file():
+            return
+        made_by = json.loads(path.read_text(encoding="utf-8"))
+        if encoders_identity(name_or_path) != made_by["identity"]:
+            raise ValueError(
+                f"{self.source} was made by the codecs and the text encoder of {made_by['model']}, and {name_or_path} "
+                f"has others: run `python -m dpo.prepare` with it (or delete {path}, if they only lie in other files)."
+            )
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Per row, everything that must be equal within a batch: latent shapes and clip geometry, flattened."""
+        """Per row, everything that must be equal within a batch, flattened: latent shapes and clip geometry.
+
+        Video (C, T, H, W), audio (C, T, M), num_frames, height, width.
+        """
         columns = [*(f"{name}_latents_shape" for name in MODALITIES), "num_frames", "height", "width"]
         table = self.rows.select_columns(columns).with_format(None).to_dict()
         return [
@@ -97,64 +139,33 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
             for row in zip(*(table[column] for column in columns), strict=True)
         ]
 
+    def mean_margin(self) -> float:
+        """Mean of the ranking's margins, by which `PairCollator` turns them into weights with mean 1.
+
+        Raises:
+            ValueError: a pair has no margin, or one that is not positive.
+        """
+        columns = self.rows.select_columns(["pair_id", "margin"]).with_format(None).to_dict()
+        for pair_id, margin in zip(columns["pair_id"], columns["margin"], strict=True):
+            if margin is None or not margin > 0:
+                raise ValueError(
+                    f"{self.source}: pair {pair_id!r} has margin {margin}, which gives it no weight. Pairs labelled by "
+                    "people have the margin of the reward models, if any: turn margin_weighting off for them."
+                )
+        return float(np.mean(columns["margin"]))
+
     def check_finite(self) -> None:
-        """Reads every row once; ValueError names the first pair with a NaN or infinite value."""
-        for index in range(len(self)):
-            pair = self[index]
-            parts = {f"{side} {name}": getattr(pair, side)[name] for side in SIDES for name in MODALITIES}
-            for name, value in (parts | {"text": pair.text}).items():
-                if not torch.isfinite(value).all():
-                    raise ValueError(
-                        f"{self.source}: pair {pair.prompt_id!r} (row {index}) has non-finite values in its {name} "
-                        "data, which would turn the whole model into NaN: drop the pair, or prepare it again."
-                    )
+        """ValueError names the first pair with a NaN or infinite value.
 
-    def check_network(self, network: JointDiT) -> None:
+        Reads every row once, but for data of `dpo.prepare`, which has looked at each as it wrote it.
+        """
+        if not self._is_finite:
+            data_checks.check_finite(self.rows, self.source)
+
+    def check_network(self, network: JointDiT | JointDiTConfig) -> None:
         """ValueError when the data was made by other codecs or another text encoder than the network's."""
-        row = self.rows[0]
-        found = {name: int(row[f"{name}_latents_shape"][0]) for name in MODALITIES} | {"text": int(row["text_dim"])}
-        expected = {spec.name: spec.channels for spec in network.config.specs} | {"text": network.config.text_dim}
-        for name, value in found.items():
-            if expected.get(name) != value:
-                raise ValueError(
-                    f"{self.source} has {value} {name} channels, the model expects {expected.get(name, 'none')}: the "
-                    "data was prepared for another model; run `python -m dpo.prepare` with this one."
-                )
-
-    def _check_columns(self) -> None:
-        missing = [name for name in COLUMNS if name not in self.rows.column_names]
-        if missing:
-            raise ValueError(
-                f"{self.source} lacks the columns {', '.join(missing)}, so it is no training dataset "
-                "(is it the pairs dataset?): make one with `python -m dpo.prepare`."
-            )
-        if not len(self.rows):
-            raise ValueError(
-                f"{self.source} has no pairs, so there is nothing to learn: see ranking.json of the "
-                "pairs for why each prompt gave none, and sample more prompts or candidates."
-            )
-
-    def _check_shapes(self) -> None:
-        table = self.rows.with_format("arrow")
-        for start in range(0, len(self.rows), 1024):
-            batch = table[start : start + 1024]
-            ids = batch["prompt_id"].to_pylist()
-            for name in MODALITIES:
-                wanted = [int(np.prod(shape)) for shape in batch[f"{name}_latents_shape"].to_pylist()]
-                for side in SIDES:
-                    lengths = batch[f"{side}_{name}_latents"].combine_chunks().value_lengths().to_pylist()
-                    self._check_lengths(ids, f"{side}_{name}_latents", lengths, wanted)
-            texts = zip(batch["text_length"].to_pylist(), batch["text_dim"].to_pylist(), strict=True)
-            lengths = batch["text_embeds"].combine_chunks().value_lengths().to_pylist()
-            self._check_lengths(ids, "text_embeds", lengths, [length * dim for length, dim in texts])
-
-    def _check_lengths(self, ids: list[str], column: str, lengths: list[int], wanted: list[int]) -> None:
-        for prompt_id, length, size in zip(ids, lengths, wanted, strict=True):
-            if length != size:
-                raise ValueError(
-                    f"{self.source}: pair {prompt_id!r} has {length} values in {column}, its shape columns "
-                    f"say {size}: the dataset is damaged; prepare it again."
-                )
+        config = network if isinstance(network, JointDiTConfig) else network.config
+        data_checks.check_network(self.rows, self.source, config)
 
 
 class PairCollator:
@@ -162,13 +173,22 @@ class PairCollator:
 
     The batch is a dict: `video`, `audio` (2B, ...) clean latents, chosen first; `video_noise`, `audio_noise` (B, ...)
     and `timestep` (B,) in (0, 1000), one per pair; `text` (B, text_len, text_dim) and `text_mask` (B, text_len) after
-    dropout; `text_dropped` (B,); `prompt_id`, `num_frames`.
+    dropout; `text_dropped` (B,); `weight` (B,) float32 of the pairs; `pair_id`, `epoch`, `prompt_id`, `num_frames`.
     """
 
     def __init__(
-        self, seed: int, negative_text: Tensor | None, text_dropout: float = 0.1, shift_scale: float = 5.0
+        self,
+        seed: int,
+        negative_text: Tensor | None,
+        text_dropout: float = 0.1,
+        shift_scale: float = 5.0,
+        mean_margin: float | None = None,
     ) -> None:
         """Takes the run's seed, the padded embedding of the negative prompt (dropped captions become it, as published).
+
+        Args:
+            mean_margin: with `PairDataset.mean_margin()` a pair's weight is its margin over it, so that weights have
+                mean 1 over the dataset and the loss keeps its scale; without, every weight is 1, as published.
 
         Raises:
             ValueError: text dropout without a negative text to put in place of the captions.
@@ -184,6 +204,7 @@ class PairCollator:
         self.text_len = None if negative_text is None else len(negative_text)
         self.text_dropout = text_dropout
         self.shift_scale = shift_scale
+        self.mean_margin = mean_margin
 
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         draws = [self._draw(pair) for pair in pairs]
@@ -199,14 +220,20 @@ class PairCollator:
             "text": text,
             "text_mask": mask,
             "text_dropped": dropped,
+            "weight": torch.tensor([self._weight(pair) for pair in pairs], dtype=torch.float32),
             "num_frames": pairs[0].num_frames,
+            "epoch": [pair.epoch for pair in pairs],
+            "pair_id": [pair.pair_id for pair in pairs],
             "prompt_id": [pair.prompt_id for pair in pairs],
         }
 
     def _draw(self, pair: Pair) -> Draw:
         shapes = {name: pair.chosen[name].shape for name in MODALITIES}
         size = pair.height, pair.width, pair.num_frames
-        return draw(self.seed, pair.prompt_id, pair.epoch, shapes, size, self.text_dropout, self.shift_scale)
+        return draw(self.seed, pair.pair_id, pair.epoch, shapes, size, self.text_dropout, self.shift_scale)
+
+    def _weight(self, pair: Pair) -> float:
+        return 1.0 if self.mean_margin is None else pair.margin / self.mean_margin
 
     def _texts(self, pairs: Sequence[Pair], dropped: Tensor) -> tuple[Tensor, Tensor]:
         texts = [pair.text for pair in pairs]

@@ -1,12 +1,40 @@
-"""The adapter that learns, and the reference that it leaves in place: the same network with the adapter off."""
+"""The adapter that learns, and the reference that it leaves in place: the same network with the adapter off.
+
+Where a fine-tuned adapter is trained on, the reference is that adapter as it was, frozen beside the one that learns.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+
+from model.lora import check_adapter
+from model.transformer import JointDiT
+
+REFERENCE_ADAPTER = "reference"
+
+
+def continue_adapter(network: JointDiT, folder: str | Path, dropout: float) -> PeftModel:
+    """The adapter in `folder` on its base, to be trained on, and a frozen copy of it for the reference.
+
+    Rank, scale and layers are the folder's, as in the release's third stage.
+
+    Raises:
+        ValueError: the folder's adapter is no plain LoRA, or its tensors are not those of the network's layers.
+    """
+    check_adapter(network, folder)  # peft would only warn
+    config = LoraConfig.from_pretrained(str(folder))
+    config.lora_dropout, config.inference_mode = dropout, False
+    base = config.base_model_name_or_path
+    vars(network)["name_or_path"] = base  # peft copies it back into the config
+    model = PeftModel.from_pretrained(network, str(folder), config=config, is_trainable=True)
+    model.load_adapter(str(folder), REFERENCE_ADAPTER, is_trainable=False)
+    model.set_adapter("default")
+    return model
 
 
 def share_dropout(model: PeftModel) -> PeftModel:
@@ -25,14 +53,25 @@ def share_dropout(model: PeftModel) -> PeftModel:
 
 @contextmanager
 def reference_model(model: PeftModel) -> Iterator[None]:
-    """While open, `model` is the reference: adapter off, no dropout, no gradient."""
+    """While open, `model` is the reference: its adapter off or the frozen one on, no dropout, no gradient."""
     was_training = model.training
     model.eval()
+    switched = _frozen_adapter(model) if REFERENCE_ADAPTER in model.peft_config else model.disable_adapter()
     try:
-        with torch.no_grad(), model.disable_adapter():
+        with torch.no_grad(), switched:
             yield
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def _frozen_adapter(model: PeftModel) -> Iterator[None]:
+    trained = model.active_adapter
+    model.set_adapter(REFERENCE_ADAPTER)
+    try:
+        yield
+    finally:
+        model.set_adapter(trained)  # which freezes the other one again
 
 
 class PairedDropout(nn.Dropout):

@@ -1,13 +1,22 @@
 """The training dataset on disk: one row per pair, flat columns.  Imports neither torch nor datasets."""
 
-from model.latent_schema import MODALITIES, NEGATIVE_TEXT_NAME
+from typing import TYPE_CHECKING
 
-__all__ = ["COLUMNS", "MODALITIES", "NEGATIVE_TEXT_NAME", "SIDES"]
+from model.latent_schema import MODALITIES, NEGATIVE_TEXT_NAME, features_of
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+__all__ = ["COLUMNS", "ENCODERS_NAME", "MODALITIES", "NEGATIVE_TEXT_NAME", "SIDES", "dataset_features"]
 
 SIDES = ("chosen", "rejected")
+ENCODERS_NAME = "encoders.json"  # whose codecs and text encoder made the rows: "model", "identity"
 
 COLUMNS = {
-    "prompt_id": "string",
+    "pair_id": "string",  # unique; its draws are a function of it
+    "prompt_id": "string",  # a prompt may give several pairs
+    "prompt": "string",
+    "margin": "float32",  # of the ranking, summed over modalities; null where people chose among unranked candidates
     "text_embeds": "list<float16>",  # (text_length, text_dim), the caption without padding
     "text_length": "int32",
     "text_dim": "int32",
@@ -22,3 +31,8 @@ COLUMNS = {
     "width": "int32",
     "fps": "float32",
 }
+
+
+def dataset_features() -> "Features":
+    """The columns for `datasets`."""
+    return features_of(COLUMNS)

@@ -1,11 +1,12 @@
 """Preference training: `python -m dpo.train --config recipes/tiny/dpo.yaml`.
 
-Writes the adapter (peft layout), `train_log.jsonl`, checkpoints, `config.yaml` and, last, `summary.json` into
-`output_dir`.  A finished run is left alone; `--resume_from_checkpoint latest` goes on where a killed one stopped.
+Writes the adapter (peft layout) or the model, the same with averaged weights in `ema/`, `train_log.jsonl`, samples with
+their scores, checkpoints, `config.yaml` and, last, `summary.json` into `output_dir`.  A finished run is left alone;
+`--resume_from_checkpoint latest` goes on where a killed one stopped.
+One process, `accelerate launch -m dpo.train ...` with a file of recipes/accelerate, or `--num_workers N` on Ray.
 """
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -15,17 +16,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dpo.state import dataset_fingerprint
-from media.atomic import atomic_write_text
-from media.cli import StageSummary, echo, package_versions, parse_config
+from media.cli import StageSummary, echo, parse_config
 from media.stage_state import finished_summary
 from media.training_help import training_help
+from model.train_run import Settings, TrainingCommand, all_settings, skipped
 
 if TYPE_CHECKING:
     from dpo.config import TrainConfig
-    from dpo.data import PairDataset
-    from model.transformer import JointDiT
+    from dpo.trainer import AVDPOTrainer
 
-STAGE = "train"
+ABOUT = "Trains a joint audio-video model on preference pairs, by LoRA or in full."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,22 +34,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(argv):
         from dpo.config import TrainConfig
 
-        echo(training_help("dpo.train", "Trains a LoRA adapter on preference pairs.", TrainConfig))
+        echo(training_help("dpo.train", ABOUT, TrainConfig))
         return 0
     try:
-        finished = finished_by(argv)
-        if finished is None:
-            finished = train(parse(argv), command=_command(argv))
+        summary = finished_by(argv) or _train(parse(argv), argv)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    if finished is not None:
-        echo(finished.line())
+    if summary is not None:
+        echo(summary.line())
     return 0
 
 
+def run(argv: Sequence[str]) -> None:
+    """One of the processes that Ray Train starts."""
+    train(parse([*argv, "--num_workers", "0"]), command=_command(argv))
+
+
 def train(config: "TrainConfig", command: dict[str, Any] | None = None) -> StageSummary | None:
-    """Trains an adapter on the pairs and writes it with its records; None after a dry run.
+    """Trains on the pairs and writes the model with its records; None after a dry run.
 
     Args:
         config: the settings.
@@ -58,32 +61,7 @@ def train(config: "TrainConfig", command: dict[str, Any] | None = None) -> Stage
     Raises:
         ValueError: data that does not fit the model, an output folder of another run, a diverged loss.
     """
-    from dpo.config import NEUTRAL_SETTINGS
-    from model.run_state import begin, claim_folder, comparable
-    from model.training_args import resolved_settings
-
-    started = time.perf_counter()
-    folder, resolved = Path(str(config.output_dir)), resolved_settings(config)
-    settings = comparable(resolved, NEUTRAL_SETTINGS | {"dataset"})
-    settings = {"dataset_fingerprint": dataset_fingerprint(Path(config.dataset))} | settings
-    found = claim_folder(folder, settings)
-    if found:
-        return _skipped(found, started)
-
-    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-    echo(text.rstrip())
-    dataset, network = _load(config)
-    if config.dry_run:
-        echo(plan(config, dataset, network))
-        return None
-    begin(folder, settings)
-    atomic_write_text(folder / "config.yaml", text)
-    done, skipped = _fit(config, dataset, network)
-    versions = package_versions("avdpo", "torch", "transformers", "peft", "accelerate")
-    seconds = time.perf_counter() - started
-    summary = StageSummary(STAGE, done, done, skipped, 0, seconds, settings | {"command": command}, versions)
-    summary.write(folder)
-    return summary
+    return COMMAND.train(config, {"command": command})
 
 
 def finished_by(argv: Sequence[str]) -> StageSummary | None:
@@ -96,7 +74,7 @@ def finished_by(argv: Sequence[str]) -> StageSummary | None:
         return None
     if found["settings"]["dataset_fingerprint"] != dataset_fingerprint(Path(dataset)):
         return None
-    return _skipped(found, started)
+    return skipped(found, started)
 
 
 def parse(argv: Sequence[str]) -> "TrainConfig":
@@ -106,54 +84,37 @@ def parse(argv: Sequence[str]) -> "TrainConfig":
     return parse_config(TrainConfig, argv)
 
 
-def plan(config: "TrainConfig", dataset: "PairDataset", network: "JointDiT") -> str:
-    """What a run would do, after every check that does not need a step."""
-    from model.batches import BucketBatchSampler
-    from model.lora import attach_adapter, lora_config
-
-    model = attach_adapter(network, lora_config(config), config.seed)
-    trainable, total = model.get_nb_trainable_parameters()
-    sampler = BucketBatchSampler(
-        dataset.labels, lambda label: config.train_batch_size, config.seed, config.dataloader_drop_last
-    )
-    batches = math.ceil(len(sampler) / config.world_size)
-    updates = math.ceil(batches / config.gradient_accumulation_steps)
-    steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * updates)
-    return (
-        f"{STAGE}: {len(dataset)} pairs in {len(set(dataset.shapes))} shape(s), {updates} steps an epoch, "
-        f"{steps} steps; "
-        f"{trainable:,} of {total:,} parameters train (dry run: nothing written); output {config.output_dir}"
-    )
+def _train(config: "TrainConfig", argv: Sequence[str]) -> StageSummary | None:
+    """By this process or by Ray's; a summary where this process is the first."""
+    if config.num_workers and not config.dry_run:
+        return COMMAND.train_on_ray(config, argv)
+    summary = train(config, command=_command(argv))
+    return summary if config.process_index == 0 else None
 
 
-def _load(config: "TrainConfig") -> tuple["PairDataset", "JointDiT"]:
-    from dpo.data import PairDataset
-    from model.locate import load_transformer
+def _settings(config: "TrainConfig") -> tuple[Settings, Settings]:
+    """All settings, and those that decide the trained weights: of the data its content, not its place."""
+    from dpo.config import NEUTRAL_SETTINGS
+    from model.run_state import comparable
 
-    dataset = PairDataset.load(config.dataset)
-    network = load_transformer(config.model)
-    dataset.check_network(network)
-    return dataset, network
-
-
-def _fit(config: "TrainConfig", dataset: "PairDataset", network: "JointDiT") -> tuple[int, int]:
-    """Trains and saves the adapter; returns the number of steps, and how many of them a checkpoint gave."""
-    from dpo.trainer import AVDPOTrainer
-    from model.lora import lora_config
-    from model.run_state import checkpoint_step, checkpoint_to_resume
-
-    trainer = AVDPOTrainer(network, config, dataset, peft_config=lora_config(config))
-    checkpoint = checkpoint_to_resume(Path(str(config.output_dir)), config.resume_from_checkpoint)
-    restored = checkpoint_step(checkpoint) if checkpoint else 0
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.save_model()
-    trainer.save_state()
-    return trainer.state.global_step, restored
+    resolved = all_settings(config)
+    fingerprint = dataset_fingerprint(Path(config.dataset))
+    return resolved, {"dataset_fingerprint": fingerprint} | comparable(resolved, NEUTRAL_SETTINGS | {"dataset"})
 
 
-def _skipped(found: dict[str, Any], started: float) -> StageSummary:
-    seconds = time.perf_counter() - started
-    return StageSummary(STAGE, found["wanted"], found["done"], found["done"], 0, seconds, found["settings"], {})
+def _make_trainer(config: "TrainConfig") -> "AVDPOTrainer":
+    from dpo.start import make_trainer
+
+    return make_trainer(config)
+
+
+def _plan(config: "TrainConfig") -> str:
+    from dpo.plan import plan
+
+    return plan(config)
+
+
+COMMAND = TrainingCommand("dpo.train", _settings, _make_trainer, _plan)
 
 
 def _command(argv: Sequence[str]) -> dict[str, Any]:

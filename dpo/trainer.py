@@ -1,36 +1,42 @@
 """The trainer of joint audio-video DPO: one forward pass for winner and loser, the reference by adapter off."""
 
 from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from dpo.callbacks import WinnerErrorAlarm
+from dpo.callbacks import ReferenceKeeper, TrainingAlarms
 from dpo.config import AVDPOConfig
 from dpo.data import PairCollator, PairDataset
-from dpo.lora import reference_model, share_dropout
-from dpo.loss import AVDPOLoss, av_dpo_loss
+from dpo.lora import share_dropout
+from dpo.loss import AVDPOLoss, av_dpo_loss, velocity_error
+from dpo.metrics import GradientShares, PreferenceMeter
+from dpo.reference import REFERENCE_NAME, FrozenCopy, adapter_reference, velocities
+from dpo.reference_errors import FOLDER_NAME, ReferenceErrors
 from dpo.schema import MODALITIES
-from model.batches import BucketBatchSampler
+from model.batches import Steps
+from model.ema import load_weights, save_weights
 from model.flow import NUM_TRAIN_TIMESTEPS, add_noise, velocity_target
-from model.joint_trainer import JointTrainer, network_of
+from model.joint_trainer import JointTrainer, network_of, reshard
 from model.lora import attach_adapter
-from model.training_metrics import sigma_bins, sigma_label
+from model.training_data import batch_sampler
 from model.transformer import JointDiT
 
 
 class AVDPOTrainer(JointTrainer):
-    """Preference training of an adapter.
+    """Preference training of an adapter, or of the whole network beside a frozen copy of it.
 
-    Logs hold, averaged since the last line, the metrics of `av_dpo_loss` and the accuracy per noise level
-    (`rewards/accuracies/<modality>/sigma_0.2-0.4`, 0 = data, 1 = noise).
+    Log lines hold the metrics of `av_dpo_loss`, the main ones by noise level as well
+    (`rewards/accuracies/<modality>/sigma_0.2-0.4`, 0 = data, 1 = noise), and `grad_share/<modality>`.
     """
 
     args: AVDPOConfig
-    model: PeftModel
     train_dataset: PairDataset
 
     def __init__(
@@ -39,37 +45,59 @@ class AVDPOTrainer(JointTrainer):
         args: AVDPOConfig,
         train_dataset: PairDataset,
         *,
+        eval_dataset: PairDataset | None = None,
         peft_config: LoraConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         """Checks the data against the model before any step.
 
         Args:
-            model: a `JointDiT`, which gets a new adapter by `peft_config`, or one that already is a `PeftModel`, whose
-                trainable adapter is trained and whose reference is the model without any adapter.
+            model: a `JointDiT`, which trains in full, or gets a new adapter by `peft_config`; or a `PeftModel`, whose
+                trainable adapter is trained, and whose reference is the model without it, or with the adapter
+                `dpo.lora.REFERENCE_ADAPTER` where there is one.
             args: the settings.
             train_dataset: the pairs.
+            eval_dataset: pairs that are not trained on, measured at every evaluation, always at the same draws.
             peft_config: the adapter to add.
-            callbacks: watchers beside the log and the winner-error alarm.
+            callbacks: watchers beside the log and the alarms.
 
         Raises:
-            ValueError: no adapter to train, or data that this model cannot take.
+            ValueError: settings that contradict the model, or data that this model cannot take.
         """
         network = network_of(model)
-        train_dataset.check_network(network)
-        train_dataset.check_finite()
+        for dataset in filter(None, (train_dataset, eval_dataset)):
+            dataset.check_network(network)
+            dataset.check_finite()
+        trained = _trained(model, peft_config, args.seed)
+        copied = not isinstance(trained, PeftModel) and not args.precompute_ref_errors
+        if args.sync_ref_model and not copied:
+            raise ValueError("sync_ref_model moves a frozen copy of the network, and there is none: train in full.")
+        if eval_dataset is not None and not copied and not isinstance(trained, PeftModel):
+            raise ValueError("eval_dataset needs a reference in memory: set precompute_ref_errors to false.")
+        backend = (args.torch_compile_backend or "inductor") if args.torch_compile else None
+        self.frozen_copy = FrozenCopy(network, backend) if copied else None
+        self.reference_errors: ReferenceErrors | None = None
+        self.meter, self.shares = PreferenceMeter(), GradientShares()
+        mean_margin = train_dataset.mean_margin() if args.margin_weighting else None
         super().__init__(
-            _adapted(model, peft_config, args.seed),
+            trained,
             args,
             train_dataset,
-            BucketBatchSampler(
-                train_dataset.labels, lambda label: args.train_batch_size, args.seed, args.dataloader_drop_last
-            ),
-            PairCollator(args.seed, train_dataset.negative_text, args.text_dropout, args.shift_scale),
+            batch_sampler(train_dataset, args, network.config),
+            PairCollator(args.seed, train_dataset.negative_text, args.text_dropout, args.shift_scale, mean_margin),
             postfix=_margins,
-            callbacks=[WinnerErrorAlarm(args.winner_error_window), *(callbacks or [])],
+            callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
+            eval_dataset=() if eval_dataset is None else eval_dataset,  # evaluation may be samples alone
         )
-        self._pending: list[dict[str, Tensor]] = []  # metrics of the steps since the last log line, (B,) each
+        if self.frozen_copy is not None:
+            self.frozen_copy.place(self)
+            self.add_callback(ReferenceKeeper(self))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', after the reference's errors where they are to be known before the first step."""
+        if self.args.precompute_ref_errors:
+            self.reference_errors = self._precompute_reference_errors()
+        return super().train(*args, **kwargs)
 
     def compute_loss(
         self,
@@ -80,12 +108,55 @@ class AVDPOTrainer(JointTrainer):
     ) -> Tensor | tuple[Tensor, AVDPOLoss]:
         """Mean preference loss of a batch of `PairCollator`; ValueError as soon as it is not finite."""
         noisy, target = noisy_pairs(inputs)
-        unwrapped = self.accelerator.unwrap_model(model)
-        with reference_model(unwrapped):
-            reference = _velocities(unwrapped, noisy)
-        policy = _velocities(model, noisy)
+        if self.reference_errors is None:
+            reference = self._reference(noisy)
+        else:
+            reference = self.reference_errors.errors(inputs["pair_id"], inputs["epoch"], inputs["timestep"].device)
+        policy = velocities(model, noisy)
+        result = self._loss(policy, reference, target, inputs["weight"])
+        loss = result.loss.mean()
+        self.check_finite(loss, [f"pair {name!r}" for name in inputs["pair_id"]], "lower learning_rate or the betas")
+        self.meter.add(result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
+        self.shares.watch(policy)
+        tokens = self.network.config.num_tokens({name: inputs[name].shape[2:] for name in MODALITIES})
+        self.speed.tokens += tokens * len(noisy["timestep"])
+        return (loss, result) if return_outputs else loss
+
+    def measured(self) -> dict[str, float]:
+        return self.meter.drain(self.sum_over_processes) | self.shares.drain(self.sum_over_processes)
+
+    def evaluation_losses(self) -> dict[str, float]:
+        """`eval_loss` and the metrics of the loss, as `eval_<metric>`, on `eval_dataset`."""
+        if not len(self.eval_dataset):
+            return {}
+        meter, model = PreferenceMeter(), self.model_wrapped
+        model.eval()
+        for batch in self._eval_loader():
+            inputs = self._prepare_inputs(batch)
+            noisy, target = noisy_pairs(inputs)
+            with self.compute_loss_context_manager():
+                reference, policy = self._reference(noisy), velocities(model, noisy)
+            result = self._loss(policy, reference, target, torch.ones_like(inputs["weight"]))
+            meter.add({"loss": result.loss} | result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
+        model.train()
+        reshard(model)
+        return {f"eval_{name}": value for name, value in meter.drain(self.sum_over_processes).items()}
+
+    def _eval_loader(self) -> DataLoader:
+        args, dataset = self.args, self.eval_dataset
+        collate = PairCollator(args.seed, dataset.negative_text, args.text_dropout, args.shift_scale)
+        sampler = batch_sampler(dataset, args, self.network.config, keep_all=True)
+        return self.accelerator.prepare(self.loader(dataset, sampler, collate))
+
+    def _loss(
+        self,
+        policy: Mapping[str, Tensor],
+        reference: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        pair_weight: Tensor,
+    ) -> AVDPOLoss:
         args = self.args
-        result = av_dpo_loss(
+        return av_dpo_loss(
             policy,
             reference,
             target,
@@ -94,27 +165,65 @@ class AVDPOTrainer(JointTrainer):
             fm_weight=args.fm_weight,
             loss_type=args.loss_type,
             label_smoothing=args.label_smoothing,
+            winner_preserving_mu=args.winner_preserving_mu,
+            pair_weight=pair_weight,
         )
-        loss = result.loss.mean()
-        pairs = [f"pair {prompt_id!r}" for prompt_id in inputs["prompt_id"]]
-        self.check_finite(loss, pairs, "lower learning_rate or the betas")
-        self._pending.append(result.metrics | {"sigma": inputs["timestep"] / NUM_TRAIN_TIMESTEPS})
-        return (loss, result) if return_outputs else loss
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the preference metrics of the steps since the last line."""
-        if self._pending:
-            logs = logs | self._drain_metrics()
-        super().log(logs, start_time)
+    def _reference(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the reference predicts for a batch."""
+        if self.frozen_copy is not None:
+            return self.frozen_copy.predict(noisy)
+        return adapter_reference(self.accelerator.unwrap_model(self.model), noisy)
 
-    def _drain_metrics(self) -> dict[str, float]:
-        names = list(self._pending[0])
-        stacked = torch.cat([torch.stack([step[name] for name in names], dim=1) for step in self._pending])
-        self._pending.clear()
-        values = dict(zip(names, self.accelerator.gather(stacked).T, strict=True))  # (pairs,) each
-        sigma = values.pop("sigma")
-        means = {name: value.mean().item() for name, value in values.items()}
-        return means | _accuracy_by_sigma(values, sigma)
+    def _precompute_reference_errors(self) -> ReferenceErrors:
+        """The errors of the network as it is before the first step, at every draw that the run will make.
+
+        In the batches of the run, each process those it will train on, so that the numbers are those that a frozen copy
+        would give.  The network is whole on each device meanwhile.
+        """
+        known = ReferenceErrors(Path(str(self.args.output_dir)) / FOLDER_NAME, self.args.process_index)
+        loader = self.get_train_dataloader()
+        steps = Steps.of(len(self.sampler), self.args.world_size, self.args)
+        left = steps.total * self.args.gradient_accumulation_steps  # batches
+        home = next(self.model.parameters()).device
+        self.model.to(self.args.device).eval()
+        for epoch in range(-(-steps.total // steps.per_epoch)):
+            self.sampler.set_epoch(epoch)
+            left -= self._precompute_epoch(known, loader, left)
+        self.model.to(home).train()
+        self.accelerator.wait_for_everyone()
+        known.read()
+        return known
+
+    @torch.no_grad()
+    def _precompute_epoch(self, known: ReferenceErrors, loader: DataLoader, left: int) -> int:
+        """Computes what is missing of an epoch's first `left` batches; returns how many there were."""
+        count = 0
+        for batch in islice(loader, left):
+            count += 1
+            if known.has(batch["pair_id"], batch["epoch"]):
+                continue
+            inputs = self._prepare_inputs(batch)
+            noisy, target = noisy_pairs(inputs)
+            with self.compute_loss_context_manager():
+                predicted = self._start_velocities(noisy)
+            errors = {name: velocity_error(predicted[name], target[name]) for name in MODALITIES}
+            known.add(batch["pair_id"], batch["epoch"], errors)
+        return count
+
+    def _start_velocities(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
+        model = self.model
+        return adapter_reference(model, noisy) if isinstance(model, PeftModel) else velocities(model, noisy)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.frozen_copy is not None and self.args.sync_ref_model:
+            save_weights(self.frozen_copy.weights(), Path(output_dir) / REFERENCE_NAME, self.args.should_save)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.frozen_copy is not None and self.args.sync_ref_model:
+            load_weights(self.frozen_copy.weights(), Path(checkpoint) / REFERENCE_NAME)
 
 
 def noisy_pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -137,37 +246,17 @@ def noisy_pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
     return arguments, target
 
 
-def _adapted(model: JointDiT | PeftModel, peft_config: LoraConfig | None, seed: int) -> PeftModel:
+def _trained(model: JointDiT | PeftModel, peft_config: LoraConfig | None, seed: int) -> JointDiT | PeftModel:
     if isinstance(model, PeftModel):
         if peft_config is not None:
             raise ValueError("The model has an adapter and peft_config would add another one: give only one of them.")
-        adapted = share_dropout(model)
-    elif peft_config is None:
-        raise ValueError(
-            "The model has no adapter, so there is nothing to train and nothing to switch off for the reference: pass "
-            "peft_config=LoraConfig(...)."
-        )
-    else:
-        adapted = share_dropout(attach_adapter(model, peft_config, seed))
-    return adapted
+        return share_dropout(model)
+    if peft_config is not None:
+        return share_dropout(attach_adapter(model, peft_config, seed))
+    return model.requires_grad_(True).train()
 
 
 def _margins(logs: Mapping[str, Any]) -> dict[str, str]:
     """What the progress bar shows: the loss and the margins."""
     margins = {f"margin/{name}": f"{logs[f'rewards/margins/{name}']:+.3f}" for name in MODALITIES}
     return {"loss": f"{logs['loss']:.3f}"} | margins
-
-
-def _velocities(model: nn.Module, arguments: dict[str, Any]) -> dict[str, Tensor]:
-    output = model(**arguments)
-    return {name: getattr(output, name) for name in MODALITIES}
-
-
-def _accuracy_by_sigma(values: dict[str, Tensor], sigma: Tensor) -> dict[str, float]:
-    bins = sigma_bins(sigma)
-    accuracies = {}
-    for name in MODALITIES:
-        key = f"rewards/accuracies/{name}"
-        for index in bins.unique().tolist():
-            accuracies[f"{key}/{sigma_label(index)}"] = values[key][bins == index].mean().item()
-    return accuracies

@@ -1,14 +1,17 @@
-"""What watches a training run: the log on disk, the progress bar, the epoch of the sampler."""
+"""What watches a training run: the log on disk, the progress bar, the epoch of the sampler, the running average."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from media.atomic import atomic_write_text
 from model.batches import BucketBatchSampler
+
+if TYPE_CHECKING:
+    from model.joint_trainer import JointTrainer
 
 LOG_NAME = "train_log.jsonl"
 
@@ -75,6 +78,23 @@ class EpochSetter(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.sampler.set_epoch(int(state.epoch or 0))
+
+
+class AverageUpdater(TrainerCallback):
+    """Moves the running average after every optimiser step."""
+
+    def __init__(self, trainer: "JointTrainer") -> None:
+        """Takes the trainer, which makes its average when training begins."""
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.start_average()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer.average is not None:
+            self.trainer.average.update(self.trainer.model)
 
 
 def _path(args: TrainingArguments) -> Path:

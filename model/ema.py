@@ -3,7 +3,7 @@
 Only what trains is averaged: of a LoRA run a copy of the adapter, not of the network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,10 +45,7 @@ class WeightAverage:
 
     def save(self, folder: str | Path, is_writer: bool = True) -> None:
         """Writes the average; every process must call it where parameters are sharded, one of them writes."""
-        whole = {name: _whole(weight).cpu().contiguous() for name, weight in self.weights.items()}
-        if is_writer:
-            with atomic_path(Path(folder) / EMA_NAME) as path:
-                save_file(whole, path)
+        save_weights(self.weights, Path(folder) / EMA_NAME, is_writer)
 
     def load(self, folder: str | Path) -> None:
         """Reads what `save` wrote.
@@ -61,12 +58,30 @@ class WeightAverage:
             raise ValueError(
                 f"{folder} has no {EMA_NAME}: that run kept no average; go on with ema_decay 0, or start anew."
             )
-        stored = load_file(path)
-        if stored.keys() != self.weights.keys():
-            other = sorted(stored.keys() ^ self.weights.keys())
-            raise ValueError(f"{path} averages other parameters, such as {other[0]}: give the checkpoint of this run.")
-        for name, weight in self.weights.items():
-            weight.copy_(_like(stored[name], weight))
+        load_weights(self.weights, path)
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path, is_writer: bool = True) -> None:
+    """Writes weights, sharded ones whole: then every process must call it, and one of them writes."""
+    whole = {name: _whole(weight.detach()).cpu().contiguous() for name, weight in weights.items()}
+    if is_writer:
+        with atomic_path(path) as temporary:
+            save_file(whole, temporary)
+
+
+@torch.no_grad()
+def load_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Reads what `save_weights` wrote into weights that are there.
+
+    Raises:
+        ValueError: the file holds other weights.
+    """
+    stored = load_file(path)
+    if stored.keys() != weights.keys():
+        other = sorted(stored.keys() ^ weights.keys())
+        raise ValueError(f"{path} has other parameters, such as {other[0]}: give the checkpoint of this run.")
+    for name, weight in weights.items():
+        weight.copy_(_like(stored[name], weight))
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -4,25 +4,33 @@ Checkpoints, resume, accelerate (DDP, FSDP2, DeepSpeed) and schedules are transf
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, SchedulerType, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from model.batches import BucketBatchSampler
-from model.callbacks import EpochSetter, JsonlLog, ShortProgress
+from model.callbacks import AverageUpdater, EpochSetter, JsonlLog, ShortProgress
+from model.ema import WeightAverage
 from model.training_args import JointTrainingArguments
+from model.training_metrics import SpeedMeter, gradient_norms
 from model.transformer import JointDiT, JointOutput
 
 
 class JointTrainer(Trainer):
-    """Batches of one shape each, the published warm-up, a log on disk, adapters saved in peft layout."""
+    """Batches of one shape each, the published warm-up, a running average, a log on disk, adapters in peft layout.
+
+    A log line with a loss has, since the last one, what `measured` gives, `grad_norm/<branch>` before clipping, tokens
+    per second and memory.
+    """
 
     args: JointTrainingArguments
     model: nn.Module
@@ -52,9 +60,16 @@ class JointTrainer(Trainer):
         trained = model if isinstance(model, PeftModel) else TrainedNetwork(model)
         watchers = [JsonlLog(), EpochSetter(sampler), *(callbacks or [])]
         super().__init__(trained, args, collator, train_dataset=train_dataset, callbacks=watchers, **options)
+        if self.is_fsdp_enabled:
+            # FSDP would cast every input of a block, rotary tables and modulation too; autocast knows what to cast.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         if not args.disable_tqdm:
             self.add_callback(ShortProgress(postfix))
+        self.average: WeightAverage | None = None
+        self.speed = SpeedMeter()
+        self._gradient_norms: dict[str, float] = {}
+        self.add_callback(AverageUpdater(self))
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of the sampler, dealt to the processes."""
@@ -72,6 +87,52 @@ class JointTrainer(Trainer):
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """As transformers', and notes the gradient norms that the next log line shows, before they are clipped."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        step = self.state.global_step + 1
+        will_log = step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
+        if will_log and self.accelerator.sync_gradients:
+            self._gradient_norms = gradient_norms(self.model)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds what was measured since the last line."""
+        if "loss" in logs:
+            logs = logs | self._gradient_norms | self.measured() | self.speed.drain(self.sum_over_processes)
+        super().log(logs, start_time)
+
+    def measured(self) -> dict[str, float]:
+        """What the losses since the last line consist of; every process calls it."""
+        return {}
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The losses of `evaluation_losses`, logged; then the watchers', such as samples."""
+        logs = self.evaluation_losses()
+        if logs:
+            self.log(logs)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
+        self.speed = SpeedMeter()  # evaluation is no training time
+        return logs
+
+    def evaluation_losses(self) -> dict[str, float]:
+        """Losses on unseen data, where there is any."""
+        return {}
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While open, the model has the averaged weights, where an average is kept."""
+        return nullcontext() if self.average is None else self.average.applied(self.model)
+
+    def start_average(self) -> None:
+        """Begins the running average at the weights as they are, unless a checkpoint gave one."""
+        if self.args.ema_decay and self.average is None:
+            self.average = WeightAverage(self.model, self.args.ema_decay)
+
+    def compute_loss_context_manager(self) -> AbstractContextManager[None]:
+        """Autocast of the settings' precision, also where accelerate does not wrap the forward pass in it."""
+        return self.accelerator.autocast()
 
     def check_finite(self, loss: Tensor, names: list[str], remedy: str) -> None:
         """ValueError as soon as a loss is not finite."""
@@ -107,16 +168,46 @@ class JointTrainer(Trainer):
             self.network.compile_blocks(backend=args.torch_compile_backend or "inductor")
             args.torch_compile, args.torch_compile_backend = False, None
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None:
+            self.average.save(output_dir, self.args.should_save)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.args.ema_decay:
+            self.start_average()
+            assert self.average is not None
+            self.average.load(checkpoint)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes the adapter by peft, which would look the base model up on the Hub to see whether its words grew."""
+        """Writes an adapter alone, where there is one."""
         folder = output_dir or str(self.args.output_dir)
         if not isinstance(self.model, PeftModel):
             super()._save(folder, state_dict)
             return
-        self.model.save_pretrained(
-            folder, state_dict=state_dict, is_main_process=self.args.should_save, save_embedding_layers=False
-        )
+        save_adapter(self.model, folder, state_dict, self.args.should_save)
         torch.save(self.args, Path(folder) / TRAINING_ARGS_NAME)
+
+
+def save_adapter(
+    model: PeftModel, folder: str | Path, state_dict: dict[str, Tensor] | None, is_writer: bool = True
+) -> None:
+    """Writes the adapter that trains, and no other that the model holds, in peft layout."""
+    model.save_pretrained(
+        str(folder),
+        state_dict=state_dict,
+        selected_adapters=model.active_adapters,
+        save_embedding_layers=False,  # peft would look the base model up on the Hub to see whether its words grew
+        is_main_process=is_writer,
+    )
+
+
+def reshard(model: nn.Module) -> None:
+    """Gives up the whole weights that FSDP2's outermost module keeps after a forward pass without a backward one."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 class TrainedNetwork(nn.Module):

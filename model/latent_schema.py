@@ -1,5 +1,6 @@
 """Clips encoded once, on disk: one row per clip, flat columns.  Imports neither torch nor datasets."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,9 +28,14 @@ COLUMNS = {
 
 def dataset_features() -> "Features":
     """The columns for `datasets`."""
+    return features_of(COLUMNS)
+
+
+def features_of(columns: Mapping[str, str]) -> "Features":
+    """Columns by the names of their types, as above, for `datasets`."""
     from datasets import Features, List, Value
 
     def kind(name: str) -> Any:
         return List(Value(name[5:-1])) if name.startswith("list<") else Value(name)
 
-    return Features({column: kind(name) for column, name in COLUMNS.items()})
+    return Features({column: kind(name) for column, name in columns.items()})

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from media.file_identity import files_identity
 from model.checkpoints import load_javisdit, published_config
 from model.config import CONFIG_NAME, SIZES, JointDiTConfig
 from model.lora import ADAPTER_CONFIG_NAME, merge_lora
@@ -12,6 +13,8 @@ from model.presets import PRESETS, preset_path
 from model.transformer import WEIGHTS_NAME, JointDiT
 
 PIPELINE_CONFIG_NAME = "pipeline.json"
+ENCODERS = ("video_codec", "audio_codec", "text_encoder")
+_WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth")
 
 
 def load_transformer(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> JointDiT:
@@ -59,6 +62,24 @@ def base_folder(name_or_path: str | Path) -> Path:
             f"{PIPELINE_CONFIG_NAME} or {ADAPTER_CONFIG_NAME}. {where}"
         )
     return folder
+
+
+def adapter_base(name_or_path: str | Path) -> str | None:
+    """The model that an adapter folder belongs to; None for any other."""
+    return _adapter_base(_resolve(name_or_path))
+
+
+def encoders_identity(name_or_path: str | Path) -> str:
+    """Twelve hex digits that change with the weights of a model's codecs and text encoder.
+
+    What training writes refers to those of its base, and has the same.
+    """
+    base, identity = base_folder(name_or_path), ""
+    for name in ENCODERS:
+        path = component_path(base, name)
+        files = sorted(file for pattern in _WEIGHT_FILES for file in path.rglob(pattern)) if path.is_dir() else [path]
+        identity = files_identity(files, path.parent, identity)
+    return identity
 
 
 def component_path(folder: Path, name: str) -> Path:

@@ -75,10 +75,9 @@ def merge_lora(model: nn.Module, folder: str | Path) -> None:
         ValueError: when the adapter is of another kind, or its tensors are not exactly those of its target modules.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config = check_adapter(model, folder)
     targets = _target_modules(model, config["target_modules"])
     files = StateFiles(folder)
-    _check_names(files, targets, config["r"])
     scale = config["lora_alpha"] / config["r"]
     halves: dict[str, Tensor] = {}
     for name, tensor in files.tensors(torch.float32):
@@ -91,6 +90,17 @@ def merge_lora(model: nn.Module, folder: str | Path) -> None:
         weight = targets[module_name].weight
         update = second.to(weight.device) @ first.to(weight.device)
         weight.copy_(update.mul_(scale).add_(weight))
+
+
+def check_adapter(model: nn.Module, folder: str | Path) -> dict[str, Any]:
+    """The configuration of an adapter that fits the network.
+
+    Raises:
+        ValueError: when the adapter is of another kind, or its tensors are not exactly those of its target modules.
+    """
+    config = _read_config(Path(folder))
+    _check_names(StateFiles(Path(folder)), _target_modules(model, config["target_modules"]), config["r"])
+    return config
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Prepared clips back to media files, to see and hear what a model will be trained on."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from media.atomic import atomic_write_text
 from media.audio import write_wav
@@ -13,7 +15,7 @@ from model.batches import RowKey
 from model.latent_schema import MODALITIES
 from model.latents import AVLatents
 from model.pipeline import JointAVPipeline
-from model.training_data import LatentDataset, LatentSample
+from model.training_data import LatentDataset
 
 CHECK_FOLDER = "check"
 MAX_NAME_LENGTH = 100
@@ -35,19 +37,24 @@ def decode_clips(folder: Path, model: str, device: str, count: int, seed: int) -
     paths = []
     for row in sorted(np.random.default_rng(seed).permutation(len(dataset))[:count].tolist()):
         sample, columns = dataset[RowKey(row, 0)], rows[row]
-        path = folder / CHECK_FOLDER / f"{row:05d}-{_file_name(sample.clip_id)}"
-        paths.append(_write(pipeline, _as_latents(sample, columns["fps"], pipeline.defaults.sample_rate), path))
+        path = folder / CHECK_FOLDER / f"{row:05d}-{file_name(sample.clip_id)}"
+        latents = to_latents(sample.latents, sample.size, columns["fps"], pipeline.defaults.sample_rate)
+        paths.append(write_latents(pipeline, latents, path))
         atomic_write_text(path.with_name(f"{path.name}.txt"), columns["prompt"] + "\n")
     return paths
 
 
-def _as_latents(sample: LatentSample, fps: float, sample_rate: int) -> AVLatents:
-    num_samples = round(sample.num_frames / fps * sample_rate)
-    video = sample.latents.get("video", torch.empty(0))
-    return AVLatents(video, sample.latents["audio"], sample.num_frames, sample.height, sample.width, fps, num_samples)
+def to_latents(tensors: Mapping[str, Tensor], size: tuple[int, int, int], fps: float, sample_rate: int) -> AVLatents:
+    """Latents by modality, of a clip of (height, width, frames), as codecs decode them."""
+    height, width, num_frames = size
+    video = tensors.get("video", torch.empty(0))
+    return AVLatents(
+        video, tensors["audio"], num_frames, height, width, fps, num_samples=round(num_frames / fps * sample_rate)
+    )
 
 
-def _write(pipeline: JointAVPipeline, latents: AVLatents, path: Path) -> Path:
+def write_latents(pipeline: JointAVPipeline, latents: AVLatents, path: Path) -> Path:
+    """Decodes into `path` with the suffix .mp4 and the sound beside it, or .wav where there is sound alone."""
     if latents.video.numel():
         [clip] = pipeline.decode_latents([latents])
         target = path.with_name(f"{path.name}.mp4")
@@ -60,5 +67,6 @@ def _write(pipeline: JointAVPipeline, latents: AVLatents, path: Path) -> Path:
     return target
 
 
-def _file_name(clip_id: str) -> str:
+def file_name(clip_id: str) -> str:
+    """An id as part of a file's name."""
     return re.sub(r"[^\w.-]+", "_", clip_id)[-MAX_NAME_LENGTH:]

@@ -1,18 +1,35 @@
 """Parts of a prepared dataset made by actors on Ray, each with a model of its own."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
-from model.prepare_config import RowSettings
 from model.prepare_parts import Parts
 
 MAX_DEATHS = 2  # of processes on one clip (or on none), before it is given up
 
 
+class PartEncoder(Protocol):
+    """What makes parts."""
+
+    def write_part(
+        self,
+        parts: Parts,
+        start: int,
+        given_up: Collection[int] = (),
+        progress: Callable[[int], Any] = lambda _: None,
+    ) -> None: ...
+
+
+class EncoderSettings(Protocol):
+    """Plain values that travel to a process, and what makes parts by them there."""
+
+    def encoder(self) -> PartEncoder: ...
+
+
 def write_parts(
-    parts: Parts, starts: Sequence[int], settings: RowSettings, num_workers: int, num_cpus: int, num_gpus: float
+    parts: Parts, starts: Sequence[int], settings: EncoderSettings, num_workers: int, num_cpus: int, num_gpus: float
 ) -> Iterator[int]:
     """Writes parts, and yields each as it is finished.  A clip on which processes die becomes a failure.
 
@@ -77,13 +94,11 @@ class _Deaths:
 class _Worker:
     """What runs on Ray."""
 
-    def __init__(self, settings: RowSettings, parts: Parts, num_threads: int) -> None:
+    def __init__(self, settings: EncoderSettings, parts: Parts, num_threads: int) -> None:
         import torch  # here, since the process that hands out the work needs no model
 
-        from model.prepare_rows import RowEncoder
-
         torch.set_num_threads(num_threads)
-        self.encoder = RowEncoder(settings)
+        self.encoder = settings.encoder()
         self.parts = parts
 
     def write(self, start: int, given_up: Sequence[int]) -> None:

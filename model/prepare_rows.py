@@ -23,7 +23,7 @@ from model.latent_schema import MODALITIES, NEGATIVE_TEXT_NAME
 from model.locate import PIPELINE_CONFIG_NAME, base_folder
 from model.pipeline import GenerationDefaults, JointAVPipeline, read_defaults
 from model.prepare_config import RowSettings
-from model.prepare_parts import Parts, Row
+from model.prepare_parts import DIED, Parts, Row
 
 EPOCH = 0  # whose draws of buckets and windows are kept
 NUM_REASONS_SHOWN = 10
@@ -50,20 +50,8 @@ class RowEncoder:
         Raises:
             ValueError: the model or the buckets cannot be used.
         """
-        self._write_negative_text(parts.folder)
-        trying = parts.trying(start)
-        trying.parent.mkdir(parents=True, exist_ok=True)
-
-        def rows() -> Iterator[Row]:
-            for row in parts.rows(start):
-                trying.write_text(str(row), encoding="ascii")
-                yield (
-                    self._failure(row, "its process died each time it was tried") if row in given_up else self.row(row)
-                )
-                progress(1)
-
-        parts.write(start, rows())
-        trying.unlink(missing_ok=True)
+        write_negative_text(self.encoder, parts.folder)
+        parts.make(start, lambda row: [self.row(row)], lambda row: [self._failure(row, DIED)], given_up, progress)
 
     def row(self, number: int) -> Row:
         """One clip, encoded, or why it is not."""
@@ -72,8 +60,8 @@ class RowEncoder:
         except MediaError as error:
             return self._failure(number, error.reason)
         row = self._encode(sample)
-        broken = [name for name, value in row.items() if isinstance(value, np.ndarray) and not np.isfinite(value).all()]
-        return self._failure(number, f"its {broken[0]} are not finite in float16") if broken else row
+        broken = not_finite(row)
+        return self._failure(number, f"its {broken} are not finite in float16") if broken else row
 
     @cached_property
     def encoder(self) -> ClipEncoder:
@@ -89,16 +77,10 @@ class RowEncoder:
 
     def _encode(self, sample: ClipSample) -> Row:
         [encoded] = self.encoder([sample])
-        row: Row = {
-            "clip_id": sample.clip_id,
-            "prompt": sample.prompt,
-            "text_embeds": _flat(encoded.text),
-            "text_length": len(encoded.text),
-            "text_dim": encoded.text.shape[1],
-        }
+        row: Row = {"clip_id": sample.clip_id, "prompt": sample.prompt} | text_columns(encoded.text)
         for name in MODALITIES:
             latents = encoded.latents.get(name)
-            row[f"{name}_latents"] = np.zeros(0, np.float16) if latents is None else _flat(latents)
+            row[f"{name}_latents"] = np.zeros(0, np.float16) if latents is None else flat(latents)
             row[f"{name}_latents_shape"] = [] if latents is None else list(latents.shape)
         return row | {name: getattr(sample, name) for name in ("num_frames", "height", "width", "fps")}
 
@@ -106,11 +88,6 @@ class RowEncoder:
         clip = self.dataset.clips[number]
         path = "" if clip.path is None else os.path.relpath(clip.path, table_folder(self.settings.clips))
         return {"clip_id": clip.clip_id, "path": path, "reason": reason}
-
-    def _write_negative_text(self, folder: Path) -> None:
-        if not (folder / NEGATIVE_TEXT_NAME).is_file():
-            with atomic_path(folder / NEGATIVE_TEXT_NAME) as path:
-                save_file({"embeds": self.encoder.negative_text()}, path)
 
 
 def open_dataset(settings: RowSettings) -> ClipDataset:
@@ -157,6 +134,25 @@ def num_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _flat(values: Tensor) -> np.ndarray:
+def write_negative_text(encoder: ClipEncoder, folder: Path) -> None:
+    """Puts the embedding of the model's negative prompt beside the rows, unless it is there."""
+    if not (folder / NEGATIVE_TEXT_NAME).is_file():
+        with atomic_path(folder / NEGATIVE_TEXT_NAME) as path:
+            save_file({"embeds": encoder.negative_text()}, path)
+
+
+def text_columns(text: Tensor) -> Row:
+    """An embedding (length, text_dim) as columns."""
+    return {"text_embeds": flat(text), "text_length": len(text), "text_dim": text.shape[1]}
+
+
+def not_finite(row: Row) -> str | None:
+    """The name of the first list column with a value that float16 cannot hold."""
+    lists = (name for name, value in row.items() if isinstance(value, np.ndarray))
+    return next((name for name in lists if not np.isfinite(row[name]).all()), None)
+
+
+def flat(values: Tensor) -> np.ndarray:
+    """As float16 in one dimension; what is too large becomes infinite."""
     with np.errstate(over="ignore"):
         return values.numpy().astype(np.float16).ravel()

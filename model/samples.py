@@ -12,15 +12,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from media.audio import write_wav
 from media.clip import AVClip
 from media.write import write_clip
+from model.joint_trainer import reshard
 from model.latents import AVLatents
 from model.pipeline import JointAVPipeline
-from model.trainer import reshard
 from model.transformer import JointDiT, JointOutput
 
 if TYPE_CHECKING:
-    from model.trainer import FlowMatchingTrainer
+    from model.joint_trainer import JointTrainer
 
 NUM_TRACKED_FRAMES = 6  # of a clip, side by side in TensorBoard, whose videos need another package
+
+
+def samples_folder(args: TrainingArguments, step: int) -> Path:
+    """Where the samples of a step lie."""
+    return Path(str(args.output_dir)) / "samples" / f"step-{step:07d}"
 
 
 class NetworkInTraining:
@@ -29,7 +34,7 @@ class NetworkInTraining:
     It stays where it is, and is called from the outermost module, which is what makes sharded weights whole.
     """
 
-    def __init__(self, trainer: "FlowMatchingTrainer") -> None:
+    def __init__(self, trainer: "JointTrainer") -> None:
         self.trainer = trainer
         self.config = trainer.network.config
 
@@ -46,19 +51,20 @@ class NetworkInTraining:
         num_frames: int | None = None,
     ) -> JointOutput:
         model: Any = self.trainer.model
-        output = model(
-            video=video, audio=audio, timestep=timestep, text=text, text_mask=text_mask, num_frames=num_frames
-        )
+        with self.trainer.compute_loss_context_manager():
+            output = model(
+                video=video, audio=audio, timestep=timestep, text=text, text_mask=text_mask, num_frames=num_frames
+            )
         reshard(model)
         return output
 
 
 class SampleWriter(TrainerCallback):
-    """Writes `<output_dir>/samples/step-<step>/<i>.mp4` and `.wav`, and shows them in the trackers of `report_to`."""
+    """Writes `<i>.mp4` and `.wav` into `samples_folder`, and shows them in the trackers of `report_to`."""
 
     def __init__(
         self,
-        trainer: "FlowMatchingTrainer",
+        trainer: "JointTrainer",
         model: str,
         prompts: Sequence[str],
         modalities: Sequence[str],
@@ -86,9 +92,7 @@ class SampleWriter(TrainerCallback):
             latents = self.pipeline(self.prompts, seeds=self.seeds, modalities=self.modalities, output="latents")
         network.train(was_training)
         if state.is_world_process_zero:
-            self._write(
-                Path(str(args.output_dir)) / "samples" / f"step-{state.global_step:07d}", latents, state.global_step
-            )
+            self._write(samples_folder(args, state.global_step), latents, state.global_step)
 
     def _write(self, folder: Path, latents: list[AVLatents], step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)

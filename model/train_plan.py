@@ -1,6 +1,5 @@
 """What a training run would do and need, told before it starts."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from torch import nn
 
 from media.mel import NUM_MELS
 from model.audio_lengths import training_mel_frames
+from model.batches import Steps
 from model.buckets import Bucket, BucketTable
 from model.config import JointDiTConfig
 from model.sizes import ClipSize
@@ -34,15 +34,18 @@ class MemoryEstimate:
     optimizer: float
     average: float
     activations: float
+    reference: float = 0.0  # a second network that preference training may hold
 
     @property
     def total(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations + self.reference
 
     def line(self) -> str:
+        reference = f"reference {self.reference:.2f} + " if self.reference else ""
         return (
             f"memory per device without sharding, about: weights {self.weights:.2f} + gradients {self.gradients:.2f} + "
-            f"optimiser {self.optimizer:.2f} + average {self.average:.2f} + activations {self.activations:.2f} = "
+            f"optimiser {self.optimizer:.2f} + average {self.average:.2f} + {reference}"
+            f"activations {self.activations:.2f} = "
             f"{self.total:.1f} GiB"
         )
 
@@ -57,33 +60,37 @@ def plan(config: TrainConfig) -> str:
     lines = [f"trains {trained:,} of {total:,} parameters ({config.trainable}), on {' and '.join(modalities)}"]
     if config.dataset is not None:
         batches, steps = _dataset_batches(config, network.config, modalities)
-        lines += [*_batch_lines(batches), steps]
+        lines += [*batch_lines(batches), steps]
     else:
         batches = _bucket_batches(config, network.config, modalities)
-        lines += _batch_lines(batches)
+        lines += batch_lines(batches)
     largest = max(tokens * clips for tokens, clips in batches.values())
-    lines.append(estimate_memory(model, network.config, config, largest).line())
+    moments = 1 if config.optimizer == "muon" else 2
+    lines.append(estimate_memory(model, network.config, config, largest, moments).line())
     if config.clips is not None:
         lines.append(
             "clips are encoded as they come, so each device holds the text encoder and the codecs as well (published: "
             f"{4 * PUBLISHED_ENCODERS / GIB:.1f} GiB); a dataset of `python -m model.prepare` spares that"
         )
-    lines.append(_disk_line(model, trained, config))
+    lines.append(disk_line(model, trained, config))
     return "\n".join([*lines, f"dry run: nothing written; output {config.output_dir}"])
 
 
-def estimate_memory(model: nn.Module, network: JointDiTConfig, config: TrainConfig, tokens: int) -> MemoryEstimate:
+def estimate_memory(
+    model: nn.Module, network: JointDiTConfig, config: Any, tokens: int, moments: int = 2, reference_copies: int = 0
+) -> MemoryEstimate:
     """Memory of a step on so many tokens; float32 weights and AdamW's two moments for what trains.
 
+    Of `config`, a training command's settings, it reads precision, checkpointing, what trains and the average.
     Under bf16 a float32 weight has a copy until its backward: all of them, or with checkpointing those that train.
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    reference = weights * reference_copies
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     checkpointing = config.activation_checkpointing or config.gradient_checkpointing
     if config.bf16:
         cast = (p for p in model.parameters() if p.dtype == torch.float32 and (p.requires_grad or not checkpointing))
         weights += 2 * sum(parameter.numel() for parameter in cast)
-    moments = 1 if config.optimizer == "muon" else 2
     per_width, per_ffn = KEPT_BYTES[config.trainable == "lora", config.bf16]
     block = per_width * network.dim + per_ffn * network.ffn_dim
     if checkpointing:  # each block's input, and one block at a time
@@ -96,6 +103,7 @@ def estimate_memory(model: nn.Module, network: JointDiTConfig, config: TrainConf
         4 * moments * trained / GIB,
         (4 * trained if config.ema_decay else 0) / GIB,
         kept * tokens / GIB,
+        reference / GIB,
     )
 
 
@@ -106,14 +114,12 @@ def _dataset_batches(
     clips.check_network(network)
     sampler = batch_sampler(clips, config, network)
     batches = {
-        _label_name(label): (clips.num_tokens(label, network), sampler.rows_in_batch(label))
+        label_name(label): (clips.num_tokens(label, network), sampler.rows_in_batch(label))
         for label in dict.fromkeys(clips.labels(0))
         if label is not None
     }
-    num_processes = config.num_workers or config.world_size
-    updates = math.ceil(math.ceil(len(sampler) / num_processes) / config.gradient_accumulation_steps)
-    steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * updates)
-    return batches, f"{len(clips)} clips, {updates} steps an epoch, {steps} steps"
+    steps = Steps.of(len(sampler), config.num_workers or config.world_size, config)
+    return batches, f"{len(clips)} clips, {steps.per_epoch} steps an epoch, {steps.total} steps"
 
 
 def _bucket_batches(
@@ -144,19 +150,21 @@ def _bucket_sizes(
     return {name: sizes[name] for name in modalities}
 
 
-def _batch_lines(batches: Mapping[str, tuple[int, int]]) -> list[str]:
+def batch_lines(batches: Mapping[str, tuple[int, int]], what: str = "clips") -> list[str]:
+    """Per shape of clip the tokens of one, how many make a batch, and their tokens together."""
     return [
-        f"{name}: {clips} clips of {tokens:,} tokens = {clips * tokens:,} tokens per batch and device"
+        f"{name}: {clips} {what} of {tokens:,} tokens = {clips * tokens:,} tokens per batch and device"
         for name, (tokens, clips) in batches.items()
     ]
 
 
-def _label_name(label: Any) -> str:
+def label_name(label: Any) -> str:
+    """Such as "240x432 81 frames", of a label that ends with frames, height and width."""
     num_frames, height, width = label[-3:]
     return f"{height}x{width} {num_frames} frames"
 
 
-def _disk_line(model: nn.Module, trained: int, config: TrainConfig) -> str:
+def disk_line(model: nn.Module, trained: int, config: Any) -> str:
     """A checkpoint holds the weights (the adapter alone in a LoRA run), two moments and the average."""
     stored = trained if config.trainable == "lora" else sum(parameter.numel() for parameter in model.parameters())
     average = trained if config.ema_decay else 0

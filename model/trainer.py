@@ -1,32 +1,29 @@
 """The trainer of stages 1 and 2: flow matching on the sound alone, or on sound and picture together."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
-from model.ema import WeightAverage
 from model.flow import NUM_TRAIN_TIMESTEPS, add_noise, velocity_target
-from model.joint_trainer import JointTrainer, network_of
+from model.joint_trainer import JointTrainer, network_of, reshard
 from model.latent_schema import MODALITIES
 from model.optimizers import Muon
 from model.training_args import FlowMatchingConfig
 from model.training_data import FlowCollator, TrainingClips, batch_sampler
-from model.training_metrics import LossMeter, SpeedMeter, gradient_norms
+from model.training_metrics import LossMeter
 from model.transformer import JointDiT
 
 
 class FlowMatchingTrainer(JointTrainer):
     """Mean squared velocity error per modality, both at the same noise level, summed by weight.
 
-    Trains the parameters that require a gradient (`model.stages` chooses them).  Log lines hold, since the last one,
-    `loss/<modality>` in all and by noise level, `grad_norm/<branch>` before clipping, tokens per second and memory.
+    Trains the parameters that require a gradient (`model.stages` chooses them).  Log lines hold `loss/<modality>`, in
+    all and by noise level.
     """
 
     args: FlowMatchingConfig
@@ -67,10 +64,7 @@ class FlowMatchingTrainer(JointTrainer):
         )
         for dataset in filter(None, (train_dataset, eval_dataset)):
             dataset.check_network(self.network.config)
-        self.average: WeightAverage | None = None
-        self.losses, self.speed = LossMeter(), SpeedMeter()
-        self._gradient_norms: dict[str, float] = {}
-        self.add_callback(AverageUpdater(self))
+        self.losses = LossMeter()
 
     def compute_loss(
         self,
@@ -89,15 +83,6 @@ class FlowMatchingTrainer(JointTrainer):
         self.speed.tokens += tokens * len(inputs["timestep"])
         return (loss, errors) if return_outputs else loss
 
-    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """As transformers', and notes the gradient norms that the next log line shows, before they are clipped."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        step = self.state.global_step + 1
-        will_log = step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
-        if will_log and self.accelerator.sync_gradients:
-            self._gradient_norms = gradient_norms(self.model)
-        return loss
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW as transformers makes it (published), or Muon."""
         if self.optimizer is None and self.args.optimizer == "muon":
@@ -106,43 +91,25 @@ class FlowMatchingTrainer(JointTrainer):
             self.optimizer = Muon(self.model, self.args.learning_rate, hidden=self.network.blocks)
         return super().create_optimizer(model)
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds what was measured since the last line."""
-        if "loss" in logs:
-            logs = logs | self._gradient_norms | self.losses.drain(self.sum_over_processes)
-            logs |= self.speed.drain(self.sum_over_processes)
-        super().log(logs, start_time)
+    def measured(self) -> dict[str, float]:
+        return self.losses.drain(self.sum_over_processes)
 
-    @torch.no_grad()
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """`eval_loss` and its parts on `eval_dataset`, each clip at the same draws every time; then the watchers'."""
-        logs: dict[str, float] = {}
-        if len(self.eval_dataset):
-            meter, model = LossMeter(), self.model_wrapped
-            model.eval()
-            for batch in self._eval_loader():
-                inputs = self._prepare_inputs(batch)
-                with self.compute_loss_context_manager():
-                    meter.add(velocity_errors(model, inputs), inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
-            model.train()
-            reshard(model)
-            means = meter.drain(self.sum_over_processes)
-            weights = self.args.modality_weights
-            logs["eval_loss"] = sum(w * means[f"loss/{name}"] for name, w in weights.items() if f"loss/{name}" in means)
-            logs |= {f"eval_{name}": value for name, value in means.items()}
-            self.log(logs)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
-        self.speed = SpeedMeter()  # evaluation is no training time
-        return logs
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """While open, the model has the averaged weights, where an average is kept."""
-        return nullcontext() if self.average is None else self.average.applied(self.model)
-
-    def start_average(self) -> None:
-        """Begins the running average at the weights as they are, unless a checkpoint gave one."""
-        if self.args.ema_decay and self.average is None:
-            self.average = WeightAverage(self.model, self.args.ema_decay)
+    def evaluation_losses(self) -> dict[str, float]:
+        """`eval_loss` and its parts on `eval_dataset`, each clip at the same draws every time."""
+        if not len(self.eval_dataset):
+            return {}
+        meter, model = LossMeter(), self.model_wrapped
+        model.eval()
+        for batch in self._eval_loader():
+            inputs = self._prepare_inputs(batch)
+            with self.compute_loss_context_manager():
+                meter.add(velocity_errors(model, inputs), inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
+        model.train()
+        reshard(model)
+        means = meter.drain(self.sum_over_processes)
+        weights = self.args.modality_weights
+        loss = sum(weight * means[f"loss/{name}"] for name, weight in weights.items() if f"loss/{name}" in means)
+        return {"eval_loss": loss} | {f"eval_{name}": value for name, value in means.items()}
 
     def _eval_loader(self) -> DataLoader:
         dataset: Any = self.eval_dataset
@@ -154,42 +121,6 @@ class FlowMatchingTrainer(JointTrainer):
         if isinstance(inputs, list):
             inputs = self.collate(self.train_dataset.encode(inputs))
         return super()._prepare_inputs(inputs)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.average is not None:
-            self.average.save(output_dir, self.args.should_save)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and self.args.ema_decay:
-            self.start_average()
-            assert self.average is not None
-            self.average.load(checkpoint)
-
-
-class AverageUpdater(TrainerCallback):
-    """Moves the running average after every optimiser step."""
-
-    def __init__(self, trainer: FlowMatchingTrainer) -> None:
-        """Takes the trainer, which makes its average when training begins."""
-        self.trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.start_average()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.trainer.average is not None:
-            self.trainer.average.update(self.trainer.model)
-
-
-def reshard(model: nn.Module) -> None:
-    """Gives up the whole weights that FSDP2's outermost module keeps after a forward pass without a backward one."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
 
 
 def velocity_errors(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -24,6 +24,11 @@ class JointTrainingArguments(TrainingArguments):
     video_weight: float = field(default=1.0, metadata={"help": "weight of the video loss (published 1)"})
     audio_weight: float = field(default=1.0, metadata={"help": "weight of the audio loss (published 1)"})
 
+    tokens_per_batch: int | None = field(
+        default=None,
+        metadata={"help": "as many clips or pairs of one shape as fit; else per_device_train_batch_size"},
+    )
+
     output_dir: str | None = field(default=None, metadata={"help": "folder for the model, checkpoints and logs"})
     learning_rate: float = field(default=1e-4, metadata={"help": "peak learning rate (published 1e-4, stage 3 1e-5)"})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "learning rate schedule"})
@@ -37,11 +42,23 @@ class JointTrainingArguments(TrainingArguments):
     report_to: str = field(
         default="none", metadata={"help": "wandb, tensorboard, ...; train_log.jsonl is always written"}
     )
+    ema_decay: float = field(
+        default=0.99, metadata={"help": "decay of the running average of the weights (published 0.99); 0 turns it off"}
+    )
+    sample_prompts: list[str] = field(
+        default_factory=list, metadata={"help": "captions of which samples are written every eval_steps"}
+    )
+    num_workers: int = field(default=0, metadata={"help": "processes started through Ray Train; 0: this one alone"})
+    dry_run: bool = field(default=False, metadata={"help": "check everything, print the plan and stop"})
 
     def __post_init__(self) -> None:
         if not self.output_dir:
             raise ValueError("output_dir is empty, so there is nowhere to put the model: set --output_dir FOLDER.")
+        bf16 = self.bf16
+        if self.dry_run:
+            self.bf16 = False  # transformers refuses it without a GPU, and a plan needs none
         super().__post_init__()
+        self.bf16 = bf16
         # A loss of NaN must stop the run; transformers would log the running mean in its place.
         self.logging_nan_inf_filter = False
         if not 0 <= self.text_dropout < 1:
@@ -53,6 +70,10 @@ class JointTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name}_weight is {weight}, which would train away from the data: give >= 0.")
         if not any(self.modality_weights.values()):
             raise ValueError("video_weight and audio_weight are both 0, so nothing would train: raise one of them.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}: give a value in [0, 1); published is 0.99, 0 is off.")
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
+            raise ValueError(f"tokens_per_batch is {self.tokens_per_batch}: give at least the tokens of one clip.")
 
     @property
     def modality_weights(self) -> dict[str, float]:
@@ -61,24 +82,11 @@ class JointTrainingArguments(TrainingArguments):
 
 @dataclass
 class FlowMatchingConfig(JointTrainingArguments):
-    """`transformers.TrainingArguments` plus what `FlowMatchingTrainer` draws, optimises, averages and logs."""
+    """`transformers.TrainingArguments` plus what `FlowMatchingTrainer` draws and optimises."""
 
     optimizer: OptimizerName = field(
         default="adamw", metadata={"help": "adamw (published); muon learns small models from nothing in fewer steps"}
     )
-    ema_decay: float = field(
-        default=0.99, metadata={"help": "decay of the running average of the weights (published 0.99); 0 turns it off"}
-    )
-    tokens_per_batch: int | None = field(
-        default=None, metadata={"help": "as many clips of a bucket as fit; else per_device_train_batch_size"}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}: give a value in [0, 1); published is 0.99, 0 is off.")
-        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
-            raise ValueError(f"tokens_per_batch is {self.tokens_per_batch}: give at least the tokens of one clip.")
 
 
 def resolved_settings(args: TrainingArguments) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from model.batches import BucketBatchSampler, RowKey
 from model.config import JointDiTConfig
 from model.draws import Draw, draw, stack_texts
 from model.latent_schema import COLUMNS, MODALITIES, NEGATIVE_TEXT_NAME
-from model.training_args import FlowMatchingConfig
+from model.training_args import JointTrainingArguments
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +42,23 @@ class LatentSample:
         return self.height, self.width, self.num_frames
 
 
-class TrainingClips(Protocol):
-    """What the trainer asks of its data."""
-
-    negative_text: Tensor  # (text_len, text_dim), zero where padded
+class Bucketed(Protocol):
+    """What a sampler of batches asks of clips, or of pairs of them."""
 
     def labels(self, epoch: int) -> Sequence[Hashable]:
         """Per row, what must be equal within a batch; None leaves the row out of the epoch."""
 
     def num_tokens(self, label: Any, config: JointDiTConfig) -> int:
-        """Tokens of one clip with this label."""
+        """Tokens of one clip, or pair, with this label."""
 
     def batch_size(self, label: Any) -> int | None:
-        """Clips with this label in a batch, where the data has its own idea."""
+        """How many with this label make a batch, where the data has its own idea."""
+
+
+class TrainingClips(Bucketed, Protocol):
+    """What the trainer asks of its data."""
+
+    negative_text: Tensor  # (text_len, text_dim), zero where padded
 
     def collator(self, collate: "FlowCollator") -> Callable[[list[Any]], Any]:
         """What the loader's workers make of a batch of items."""
@@ -69,12 +73,12 @@ class TrainingClips(Protocol):
 
 
 def batch_sampler(
-    clips: TrainingClips, args: FlowMatchingConfig, config: JointDiTConfig, keep_all: bool = False
+    clips: Bucketed, args: JointTrainingArguments, config: JointDiTConfig, keep_all: bool = False
 ) -> BucketBatchSampler:
     """Shuffled batches of one label each; `keep_all` keeps batches that are not full.
 
-    A batch holds as many clips as `tokens_per_batch` has room for (one at least), else as many as the data says, else
-    `per_device_train_batch_size`.
+    A batch holds as many clips, or pairs, as `tokens_per_batch` has room for (one at least), else as many as the data
+    says, else `per_device_train_batch_size`.
     """
 
     def batch_size(label: Any) -> int:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Iterable
 from pathlib import Path
 
+from media.file_identity import files_identity
 from pipeline.actors import is_dotted_path
 
 _FILES = ("*.safetensors", "*.bin", "*.pth", "*.json")
 _NOT_WEIGHTS = {"summary.json", "trainer_state.json"}  # of the training that wrote them; they hold times
-_PROBE_BYTES = 2**20
 
 
 def model_identity(spec: str) -> str:
@@ -35,16 +32,6 @@ def model_identity(spec: str) -> str:
     adapter = folder / "adapter_config.json"
     base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
     return f"weights {files_identity(files, folder, '' if base is None else model_identity(base))}"
-
-
-def files_identity(files: Iterable[Path], root: Path, more: str = "") -> str:
-    """12 hex digits that change when a file under `root` does, or the text `more`; large files count by their ends."""
-    digest = hashlib.blake2b(digest_size=6)
-    for path in files:
-        digest.update(f"{os.path.relpath(path, root)}\0{path.stat().st_size}\0".encode())
-        digest.update(_ends(path))
-    digest.update(more.encode())
-    return digest.hexdigest()
 
 
 def _folder(spec: str) -> Path:
@@ -70,11 +57,3 @@ def _weights(root: Path) -> list[Path]:
 
 def _belongs(path: Path) -> bool:
     return path.name not in _NOT_WEIGHTS and not any(part.startswith("checkpoint-") for part in path.parts)
-
-
-def _ends(path: Path) -> bytes:
-    """The first and last megabyte: all of a small adapter, and enough of a network whose every tensor was trained."""
-    with open(path, "rb") as file:
-        head = file.read(_PROBE_BYTES)
-        file.seek(max(len(head), path.stat().st_size - _PROBE_BYTES))
-        return head + file.read()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.model_identity import files_identity
+from media.file_identity import files_identity
 from pipeline.stage import WorkerConfig, setting
 from rewards import Reward, expand_names, get_reward
 from rewards.base import Protocol

@@ -12,11 +12,11 @@ import torch
 from media.cli import echo
 from model.callbacks import read_log
 from model.config import JointDiTConfig
-from model.export import EMA_FOLDER
 from model.locate import PIPELINE_CONFIG_NAME, load_transformer
 from model.pipeline import GenerationDefaults
 from model.train import train
 from model.train_config import TrainConfig
+from model.trained_folder import EMA_FOLDER
 from model.transformer import JointDiT
 
 TINY_CONFIG = JointDiTConfig(

@@ -1,12 +1,17 @@
 """Pairs small enough for a step in milliseconds, and a trainer of them."""
 
+import json
+
 from datasets import Dataset, Features
 from peft import LoraConfig
+from safetensors.torch import save_file
 
-from dpo.config import LORA_TARGET_MODULES, AVDPOConfig
+from dpo.config import AVDPOConfig
 from dpo.data import PairDataset
-from dpo.prepare import dataset_features
+from dpo.schema import NEGATIVE_TEXT_NAME, dataset_features
 from dpo.trainer import AVDPOTrainer
+from model.presets import preset_path
+from model.stages import LORA_TARGET_MODULES
 from tests.small_latents import TRAINING, VIDEO_SHAPE, encoded_rows, negative_text, small_network
 
 
@@ -16,7 +21,11 @@ def tiny_model(seed=0):
 
 def make_rows(num_pairs=4, seed=0, video_shape=VIDEO_SHAPE, first_id=0, **changes):
     rows = encoded_rows(num_pairs, ["chosen_", "rejected_"], seed, video_shape)
-    return [{"prompt_id": f"p{first_id + index}"} | row | changes for index, row in enumerate(rows)]
+    ids = [
+        {"pair_id": f"p{n}", "prompt_id": f"p{n}", "prompt": "a ball", "margin": 1.0}
+        for n in range(first_id, first_id + num_pairs)
+    ]
+    return [one | row | changes for one, row in zip(ids, rows, strict=True)]
 
 
 def make_dataset(rows=None):
@@ -32,11 +41,28 @@ def lora(**changes):
     return LoraConfig(**({"r": 4, "lora_alpha": 4, "target_modules": list(LORA_TARGET_MODULES)} | changes))
 
 
-def make_trainer(folder, rows=None, model=None, peft_config=None, **settings):
+def make_trainer(folder, rows=None, model=None, peft_config=None, eval_rows=None, **settings):
     values = TRAINING | {"output_dir": str(folder), "max_steps": 2, "per_device_train_batch_size": 2}
     return AVDPOTrainer(
         model or tiny_model(),
         AVDPOConfig(**(values | settings)),
         make_dataset(rows),
+        eval_dataset=None if eval_rows is None else make_dataset(eval_rows),
         peft_config=lora() if peft_config is None else peft_config or None,
     )
+
+
+def save_rows(folder, rows):
+    """A training dataset as `dpo.prepare` leaves it."""
+    folder.mkdir(parents=True)
+    Dataset.from_list(rows, features=Features(dataset_features())).save_to_disk(str(folder))
+    save_file({"embeds": negative_text(rows[0]["text_dim"])}, folder / NEGATIVE_TEXT_NAME)
+    return folder
+
+
+def save_model(folder, network):
+    """A model folder with the codecs and the text encoder of the tiny preset, which training does not look at."""
+    network.save_pretrained(folder / "transformer")
+    parts = {name: str(preset_path("tiny") / name) for name in ("video_codec", "audio_codec", "text_encoder")}
+    (folder / "pipeline.json").write_text(json.dumps({"components": parts, "defaults": {"num_inference_steps": 2}}))
+    return folder

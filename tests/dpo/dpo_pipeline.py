@@ -3,7 +3,6 @@
 import numpy as np
 from datasets import Dataset
 from diffusers import AutoencoderKL
-from dpo_helpers import tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
@@ -12,7 +11,7 @@ from media.write import write_clip
 from model.pipeline import GenerationDefaults, JointAVPipeline
 from model.text import TextEncoder
 from model.tiny_codecs import CodecConfig, FrameGroupVideoCodec, MelAudioCodec
-from tests.small_latents import AUDIO_SHAPE, TEXT_DIM, TEXT_LEN, VIDEO_SHAPE
+from tests.small_latents import AUDIO_SHAPE, TEXT_DIM, TEXT_LEN, VIDEO_SHAPE, small_network
 
 WORDS = ["<pad>", "<unk>", "a", "red", "blue", "ball", "bounces", "blurry"]
 DEFAULTS = GenerationDefaults(num_frames=9, height=32, width=32, num_inference_steps=1, negative_prompt="blurry")
@@ -37,7 +36,7 @@ def _statistics(channels):
 
 def save_pipeline(folder, seed=0):
     """A pipeline folder with random weights in every part."""
-    transformer = tiny_model(seed)
+    transformer = small_network(seed).eval()
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokens.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", unk_token="<unk>")

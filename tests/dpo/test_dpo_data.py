@@ -1,15 +1,19 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Features
 from dpo_helpers import identical_pairs, make_dataset, make_rows, tiny_model
 
 from dpo.data import PairCollator, PairDataset
-from dpo.prepare import dataset_features
+from dpo.loss import av_dpo_loss
+from dpo.schema import dataset_features
 from dpo.trainer import noisy_pairs
 from model.batches import RowKey
 from model.flow import shift_timesteps
+from model.training_args import JointTrainingArguments
+from model.training_data import batch_sampler
 from model.transformer import JointDiT
 from tests.small_latents import AUDIO_SHAPE, TEXT_LEN, VIDEO_SHAPE
 
@@ -37,6 +41,87 @@ def test_identical_pair_gives_identical_network_inputs():
     arguments, target = noisy_pairs(collate(dataset, range(6), text_dropout=0.5))
     for value in [*target.values(), *(v for v in arguments.values() if isinstance(v, torch.Tensor))]:
         assert torch.equal(*value.chunk(2))
+
+
+def margins(rows, settings=None):
+    """Modality -> margin of each pair under two networks, as the trainer computes it."""
+    dataset = make_dataset(rows)
+    arguments, target = noisy_pairs(collate(dataset, range(len(rows)), text_dropout=0.5))
+    with torch.no_grad():
+        policy, reference = (tiny_model(seed)(**arguments)._asdict() for seed in (0, 1))
+    metrics = av_dpo_loss(policy, reference, target, beta=1.0).metrics
+    return {name: metrics[f"rewards/margins/{name}"] for name in ("video", "audio")}
+
+
+def swapped(rows):
+    names = {f"chosen_{m}_latents": f"rejected_{m}_latents" for m in ("video", "audio")}
+    return [row | {a: row[b] for a, b in names.items()} | {b: row[a] for a, b in names.items()} for row in rows]
+
+
+def test_swapping_the_members_of_pairs_flips_the_sign_and_equal_members_have_none():
+    rows = make_rows(2)
+    for name, margin in margins(rows).items():
+        assert (margin != 0).all()
+        torch.testing.assert_close(margins(swapped(rows))[name], -margin)
+    for margin in margins(identical_pairs(rows[:1])).values():
+        assert margin.item() == 0.0
+
+
+def test_pairs_of_one_prompt_have_draws_of_their_own():
+    rows = make_rows(3)
+    rows[1]["prompt_id"] = rows[0]["prompt_id"]
+    batch = collate(make_dataset(rows), range(3))
+    assert (batch["pair_id"], batch["prompt_id"]) == (["p0", "p1", "p2"], ["p0", "p0", "p2"])
+    assert not torch.equal(batch["video_noise"][0], batch["video_noise"][1])
+    assert batch["timestep"][0] != batch["timestep"][1]
+
+
+def test_a_pairs_draws_do_not_depend_on_the_rows_around_it():
+    rows = make_rows(4)
+    whole, part = make_dataset(rows), make_dataset(rows[2:])
+    for name in ("video_noise", "audio_noise", "timestep", "text"):
+        assert torch.equal(collate(whole, [2, 3])[name], collate(part, [0, 1])[name])
+
+
+def test_weights_are_one_or_follow_the_margin_with_mean_one():
+    rows = [row | {"margin": margin} for row, margin in zip(make_rows(4), (0.5, 1.0, 2.5, 4.0), strict=True)]
+    dataset = make_dataset(rows)
+    assert collate(dataset, range(4))["weight"].tolist() == [1.0] * 4
+    weights = collate(dataset, range(4), mean_margin=dataset.mean_margin())["weight"]
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, torch.tensor([0.25, 0.5, 1.25, 2.0]))
+    assert weights.mean() == 1.0
+
+
+@pytest.mark.parametrize("margin", [None, 0.0, -0.3, float("nan")])
+def test_margins_that_give_no_weight_are_refused(margin):
+    rows = make_rows(2)
+    rows[1]["margin"] = margin
+    assert np.isnan(make_dataset(rows)[1].margin) == (margin is None or margin != margin)
+    with pytest.raises(ValueError, match=r"pair 'p1' has margin .* turn margin_weighting off"):
+        make_dataset(rows).mean_margin()
+
+
+def test_batches_are_of_one_shape_and_as_many_pairs_as_tokens_allow(tmp_path):
+    short = make_rows(9, video_shape=(4, 2, 4, 4))
+    rows = make_rows(5) + [row | {"pair_id": f"s{i}", "num_frames": 5} for i, row in enumerate(short)]
+    dataset, config = make_dataset(rows), tiny_model().config
+    tokens = {label: dataset.num_tokens(label, config) for label in set(dataset.shapes)}
+    assert sorted(tokens.values()) == [2 * (2 * 4 + 4 * 2), 2 * (3 * 4 + 4 * 2)]  # two clips; video and audio tokens
+
+    def batches(**settings):
+        args = JointTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **settings)
+        sampler = batch_sampler(dataset, args, config)
+        return [[key.row for key in batch] for batch in sampler]
+
+    made = batches(tokens_per_batch=130)
+    assert sorted(row for batch in made for row in batch) == list(range(14))
+    assert sorted(map(len, made)) == [1, 2, 3, 4, 4]  # 130 tokens are 3 of the long pairs or 4 of the short ones
+    for batch in made:
+        [label] = {dataset.shapes[row] for row in batch}
+        assert len(batch) * tokens[label] <= 130
+    assert {len(batch) for batch in batches(tokens_per_batch=1)} == {1}  # a pair at least
+    assert max(map(len, batches(per_device_train_batch_size=4))) == 4
 
 
 def test_draws_do_not_depend_on_the_batch_but_on_seed_and_epoch():
@@ -97,7 +182,7 @@ def test_zero_pairs_foreign_tables_and_damaged_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no pairs"):
         PairDataset(Dataset.from_dict({name: [] for name in features}, features=features), None)
     with pytest.raises(ValueError, match="is it the pairs dataset"):
-        PairDataset(Dataset.from_list([{"prompt_id": "a", "chosen_seed": 1}]), None)
+        PairDataset(Dataset.from_list([{"pair_id": "a", "prompt_id": "a", "chosen_seed": 1}]), None)
     with pytest.raises(ValueError, match="holds no training dataset"):
         PairDataset.load(tmp_path)
     rows = make_rows(3)

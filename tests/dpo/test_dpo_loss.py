@@ -186,9 +186,16 @@ def test_trl_names_sum_the_modalities():
         ({"beta": {"video": 1.0}}, "exactly one for each"),
         ({"beta": -1.0}, "towards the loser"),
         ({"beta": float("nan")}, "towards the loser"),
-        ({"loss_type": "kto"}, "sigmoid, ipo, hinge"),
+        ({"loss_type": "kto"}, "sigmoid, robust, ipo, hinge"),
         ({"label_smoothing": 0.5}, "no preference"),
         ({"label_smoothing": 0.1, "loss_type": "ipo"}, "set it to 0"),
+        ({"winner_preserving_mu": 1.5}, r"in \[0, 1\]"),
+        ({"winner_preserving_mu": 0.0, "loss_type": "ipo"}, "itself raises"),
+        ({"winner_preserving_mu": 0.0, "label_smoothing": 0.1}, "with label_smoothing 0.1 itself raises"),
+        ({"pair_weight": torch.ones(2)}, "for 3 pairs"),
+        ({"mask": {"audio": torch.ones(6, 5, 4)}}, "does not broadcast"),
+        ({"mask": {"audio": torch.zeros(6, 1, 1, 1)}}, "leaves nothing"),
+        ({"mask": {"touch": torch.ones(6, 1)}}, "Modalities differ"),
     ],
 )
 def test_bad_settings_are_refused(change, message):

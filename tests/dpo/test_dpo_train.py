@@ -1,24 +1,31 @@
 import json
+import math
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from datasets import load_from_disk
+from dpo_helpers import make_rows, save_rows
 from dpo_pipeline import save_pairs, save_pipeline
 
 from dpo.config import AVDPOConfig, TrainConfig
 from dpo.prepare import PrepareConfig, prepare
 from dpo.train import main, parse
+from model.audio_lengths import training_mel_frames
 from model.callbacks import read_log
 from model.pipeline import JointAVPipeline
 from model.run_state import latest_checkpoint
 from model.training_args import resolved_settings
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "dpo.yaml"
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "tiny" / "dpo.yaml"
+PUBLISHED = RECIPE.parents[1] / "javisdit_pp" / "dpo.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +126,10 @@ def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "beta_video: 3000.0" in out
     assert "4 pairs in 1 shape(s), 2 steps an epoch, 3 steps" in out
-    assert "parameters train" in out
+    assert "2 pairs of 136 tokens = 272 tokens per batch" in out
+    assert re.search(r"trains 6,\d+ of \d+,\d+ parameters \(lora\); reference: the network without its adapter", out)
+    assert "memory per device without sharding" in out
+    assert re.search(r"TFLOP a step .* on this CPU \S+ s a step", out)
     assert not (tmp_path / "out").exists()
 
 
@@ -167,7 +177,23 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
         ({"label_smoothing": 0.1, "loss_type": "hinge"}, "has no meaning"),
         ({"text_dropout": 1.0}, "no chance"),
         ({"shift_scale": 0.0}, "positive one"),
-        ({"eval_strategy": "steps", "eval_steps": 5}, "evaluation.compare"),
+        ({"eval_strategy": "steps", "eval_steps": 5}, "give eval_dataset or sample_prompts"),
+        ({"sample_prompts": ["a"]}, "set eval_strategy to 'steps'"),
+        ({"eval_strategy": "steps", "eval_steps": 5, "sample_prompts": ["a"], "stop_on_decline": 0.5}, "two prompts"),
+        ({"eval_strategy": "steps", "eval_steps": 5, "eval_dataset": "a", "eval_rewards": ["b"]}, "no samples"),
+        (
+            {"eval_strategy": "steps", "eval_steps": 5, "eval_dataset": "a", "trainable": "full"}
+            | {"precompute_ref_errors": True},
+            "reference in memory",
+        ),
+        ({"trainable": "full", "adapter": "continue"}, "choose one"),
+        ({"sync_ref_model": True}, "use trainable: full"),
+        ({"trainable": "full", "sync_ref_model": True, "precompute_ref_errors": True}, "turn one off"),
+        ({"trainable": "full", "sync_ref_model": True, "ref_model_mixup_alpha": 0.0}, r"in \(0, 1\]"),
+        ({"trainable": "full", "dtype": "bfloat16"}, "lose small updates"),
+        ({"winner_preserving_mu": 0.0, "loss_type": "ipo"}, "itself raises"),
+        ({"dataset": ""}, "set --dataset"),
+        ({"ema_decay": 1.0}, "published is 0.99"),
         ({"lora_r": 0}, "rank >= 1"),
     ],
 )
@@ -181,3 +207,78 @@ def test_defaults_are_the_published_ones(tmp_path):
     assert config.beta == {"video": 3000.0, "audio": 1000.0}
     assert config.modality_weights == {"video": 1.0, "audio": 1.0}
     assert (config.fm_weight, config.text_dropout, config.shift_scale, config.learning_rate) == (0.1, 0.1, 5.0, 1e-5)
+
+
+def test_plan_of_the_published_recipe_needs_no_weights(tmp_path, capsys):
+    """As many pairs of each shape as the release puts on a GPU."""
+    shapes = {
+        (81, 480, 864): 1,
+        (65, 480, 864): 1,
+        (81, 368, 640): 2,
+        (81, 240, 432): 4,
+        (65, 240, 432): 5,
+    }
+    rows = []
+    for number, (num_frames, height, width) in enumerate(shapes):
+        video = [16, (num_frames - 1) // 4 + 1, height // 8, width // 8]
+        audio = [8, training_mel_frames(num_frames / 16) // 4, 16]
+        size = {"num_frames": num_frames, "height": height, "width": width, "text_embeds": [0.0] * 4096}
+        size |= {"text_length": 1, "text_dim": 4096, "video_latents_shape": video, "audio_latents_shape": audio}
+        for side in ("chosen", "rejected"):
+            size |= {
+                f"{side}_video_latents": [0.0] * math.prod(video),
+                f"{side}_audio_latents": [0.0] * math.prod(audio),
+            }
+        rows += make_rows(1, first_id=number, **size)
+    data = save_rows(tmp_path / "data", rows)
+    argv = ["--config", str(PUBLISHED), "--model", "javisdit_pp", "--adapter", "new", "--dataset", str(data)]
+    assert main([*argv, "--output_dir", str(tmp_path / "out"), "--dry_run", "--dataloader_drop_last", "false"]) == 0
+    out = capsys.readouterr().out
+    assert "480x864 81 frames: 1 pairs of 69,064 tokens" in out
+    for (num_frames, height, width), pairs in shapes.items():
+        assert f"{height}x{width} {num_frames} frames: {pairs} pairs of" in out
+    assert "trains 127,795,200 of 2,380,184,160 parameters (lora)" in out
+    assert "on this CPU" not in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_published_recipe_holds_the_published_values(tmp_path):
+    config = parse(["--config", str(PUBLISHED), "--dry_run"])
+    assert (config.beta, config.fm_weight, config.loss_type) == ({"video": 3000.0, "audio": 1000.0}, 0.1, "sigmoid")
+    assert (config.learning_rate, config.warmup_steps, config.num_train_epochs) == (1e-5, 100, 1)
+    assert (config.lora_r, config.lora_alpha, config.adam_epsilon, config.weight_decay) == (64, 16, 1e-15, 0.0)
+    assert (config.ema_decay, config.text_dropout, config.shift_scale, config.max_grad_norm) == (0.99, 0.1, 5.0, 1.0)
+    assert (config.save_steps, config.save_total_limit, config.trainable, config.adapter) == (
+        1000,
+        20,
+        "lora",
+        "continue",
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"lora_dropout": 0.2},
+        pytest.param({"trainable": "full", "precompute_ref_errors": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_run_goes_on_with_the_same_losses_bit_for_bit(data, tmp_path, kind):
+    settings = {"max_steps": 30, "save_steps": 3, "learning_rate": 1e-3, "ema_decay": 0.5} | kind
+    assert main(flags(data, tmp_path / "whole", **settings)) == 0
+    killed = tmp_path / "killed"
+    argv = [sys.executable, "-m", "dpo.train", *flags(data, killed, **settings)]
+    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (killed / "checkpoint-3" / "trainer_state.json").exists():
+        assert process.poll() is None
+        assert time.time() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "summary.json").exists()
+    assert main(flags(data, killed, resume_from_checkpoint="latest", **settings)) == 0
+    assert losses(killed) == losses(tmp_path / "whole")
+    for part in ("", "ema"):
+        whole, resumed = (JointAVPipeline.from_pretrained(run / part).model_id for run in (tmp_path / "whole", killed))
+        assert whole == resumed

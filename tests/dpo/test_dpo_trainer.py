@@ -6,7 +6,7 @@ import torch
 from dpo_helpers import identical_pairs, lora, make_dataset, make_rows, make_trainer, tiny_model
 from peft import PeftModel
 
-from dpo.callbacks import WinnerErrorAlarm
+from dpo.callbacks import TrainingAlarms
 from dpo.lora import PairedDropout, reference_model, share_dropout
 from dpo.trainer import noisy_pairs
 from model.callbacks import LOG_NAME, read_log
@@ -162,11 +162,6 @@ def test_continued_adapter_starts_from_its_own_policy(tmp_path):
     assert isinstance(trainer.model, PeftModel)
 
 
-def test_a_model_without_adapter_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="nothing to switch off"):
-        make_trainer(tmp_path, peft_config=False)
-
-
 def test_diverged_loss_stops_the_run_and_names_the_pairs(tmp_path):
     model = tiny_model()
     trainer = make_trainer(tmp_path, model=model)
@@ -176,12 +171,17 @@ def test_diverged_loss_stops_the_run_and_names_the_pairs(tmp_path):
 
 
 def test_warns_when_the_winners_error_rises_over_the_references(caplog):
-    alarm = WinnerErrorAlarm(window=20)
+    alarm = TrainingAlarms(window=20)
 
     def run(first_step, error):
         for step in range(first_step, first_step + 50, 10):
             logs = {f"{key}/{name}": 1.0 for key in ("error/chosen", "ref_error/chosen") for name in ("video", "audio")}
-            alarm.on_log(None, type("State", (), {"global_step": step}), None, logs | {"error/chosen/audio": error})
+            alarm.on_log(
+                None,
+                type("State", (), {"global_step": step, "is_world_process_zero": True}),
+                None,
+                logs | {"error/chosen/audio": error},
+            )
 
     run(10, 0.9)
     assert not caplog.records
@@ -216,3 +216,62 @@ def test_trainer_leaves_the_dataset_unchanged(tmp_path):
     noisy_pairs(batch)
     assert all(torch.equal(batch[name], value) for name, value in copies.items())
     assert torch.equal(dataset[0].chosen["video"], before)
+
+
+def test_preserved_winner_keeps_its_error_down_while_the_plain_loss_lets_it_rise(tmp_path):
+    """Pairs whose loser is the winner with more of the same in it: unlearning the one unlearns the other."""
+    rows = make_rows(2)
+    for row in rows:
+        for name in ("video", "audio"):
+            row[f"rejected_{name}_latents"] = [1.2 * value for value in row[f"chosen_{name}_latents"]]
+    settings = {"max_steps": 60, "learning_rate": 3e-3, "text_dropout": 0.0, "fm_weight": 0.0, "logging_steps": 10}
+    settings |= {"beta_video": 30.0, "beta_audio": 30.0, "per_device_train_batch_size": 2}
+    rises = {}
+    for name, mu in (("plain", None), ("safe", 0.5)):
+        make_trainer(tmp_path / name, rows, winner_preserving_mu=mu, **settings).train()
+        last = [line for line in read_log(tmp_path / name) if "loss" in line][-1]
+        rises[name] = {m: last[f"error/chosen/{m}"] / last[f"ref_error/chosen/{m}"] for m in ("video", "audio")}
+        if mu is not None:
+            assert all(0 <= last[f"loser_scale/{m}"] < 1 for m in ("video", "audio"))
+    assert all(rises["safe"][m] < rises["plain"][m] for m in ("video", "audio")), rises
+    assert max(rises["plain"].values()) > 1.01, rises
+    assert max(rises["safe"].values()) < 1.01, rises
+
+
+@pytest.mark.parametrize("kind", [{}, {"peft_config": False}], ids=["lora", "full"])
+def test_unseen_pairs_are_measured_at_the_same_draws_every_time(tmp_path, kind):
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "max_steps": 3, "learning_rate": 0.0} | kind
+    trainer = make_trainer(tmp_path, make_rows(4), eval_rows=make_rows(5, seed=9, first_id=50), **settings)
+    trainer.train()
+    lines = [line for line in read_log(tmp_path) if "eval_loss" in line]
+    assert len(lines) == 3
+    numbers = [{n: v for n, v in line.items() if n.startswith("eval_")} for line in lines]
+    assert numbers[0] == numbers[1] == numbers[2]
+    assert numbers[0]["eval_rewards/margins/video"] == 0.0
+    assert numbers[0]["eval_error/chosen/audio"] == numbers[0]["eval_ref_error/chosen/audio"] > 0
+    model = tiny_model()
+    dataset = make_dataset(make_rows(5, seed=9, first_id=50))
+    arguments, target = noisy_pairs(trainer.data_collator([dataset[row] for row in range(5)]))
+    with torch.no_grad():
+        error = (model(**arguments).audio - target["audio"])[:5].square().mean()
+    assert numbers[0]["eval_error/chosen/audio"] == pytest.approx(error.item(), rel=1e-5)
+
+
+def test_accuracy_on_unseen_pairs_of_the_same_kind_rises(tmp_path):
+    """The loser is louder than the winner in all pairs, so what is learned from some holds for others."""
+
+    def kind(rows):
+        for row in rows:
+            row["rejected_audio_latents"] = [2 * value for value in row["chosen_audio_latents"]]
+            row["rejected_video_latents"] = [2 * value for value in row["chosen_video_latents"]]
+        return rows
+
+    settings = {"max_steps": 30, "learning_rate": 3e-3, "beta_video": 30.0, "beta_audio": 30.0, "text_dropout": 0.0}
+    unseen = kind(make_rows(6, seed=5, first_id=50))
+    trainer = make_trainer(
+        tmp_path, kind(make_rows(6)), eval_rows=unseen, eval_strategy="steps", eval_steps=30, **settings
+    )
+    trainer.train()
+    line = next(line for line in read_log(tmp_path) if "eval_loss" in line)
+    assert line["eval_rewards/accuracies/video"] > 0.9
+    assert line["eval_rewards/margins/video"] > 0.1

@@ -1,20 +1,16 @@
 """Several processes are one training: started by torch's variables, by accelerate's launcher, by Ray Train."""
 
 import json
-import multiprocessing
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from latent_rows import make_rows, save_dataset
-from rank import run_rank
 from test_train import flags, losses, sample_flags, sampled, save_model  # noqa: F401
 
 import model.transformer
@@ -22,10 +18,10 @@ from model.callbacks import read_log
 from model.launch import run_on_ray
 from model.locate import load_transformer
 from model.train import main
+from tests.processes import RECIPES, free_port, fsdp_variables, in_processes
 from tests.small_latents import small_network
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "recipes" / "accelerate"
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +35,6 @@ def proportional(start, output, **changes):
     """Adam with an epsilon that makes its steps about proportional to the gradient, so that rounding stays rounding."""
     values = {"adam_epsilon": 1.0, "learning_rate": 0.1, "max_steps": 3, "ema_decay": 0.5, "lora_dropout": 0.0}
     return flags(start, output, **(values | {"save_strategy": "no"} | changes))
-
-
-def in_processes(argv, world_size=2, sharded=False, **environment):
-    """Runs the command in forks of a process that has imported what it needs; exit codes, and what each one said."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["model.train", "model.trainer", "model.train_start", "model.export", "rank"])
-    together = {"WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} | environment
-    folder = Path(argv[argv.index("--output_dir") + 1])
-    notes = [folder.with_name(f"{folder.name}-{rank}.txt") for rank in range(world_size)]
-    processes = []
-    for rank, note in enumerate(notes):
-        variables = {name: str(value) for name, value in (together | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        processes.append(context.Process(target=run_rank, args=(argv, variables, str(note), sharded)))
-        processes[-1].start()
-    for process in processes:
-        process.join(120)
-    return [process.exitcode for process in processes], [note.read_text() for note in notes]
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def assert_same_training(folder, other):
@@ -84,7 +57,7 @@ def assert_same_training(folder, other):
 @pytest.mark.parametrize("trainable", ["full", "audio", "lora"])
 def test_two_processes_make_the_steps_of_one_that_sums_two_batches(start, tmp_path, trainable):
     argv = proportional(start, tmp_path / "two", trainable=trainable)
-    status, notes = in_processes(argv)
+    status, notes = in_processes("model.train", argv)
     assert status == [0, 0], notes
     assert main(proportional(start, tmp_path / "one", trainable=trainable, gradient_accumulation_steps=2)) == 0
     assert_same_training(tmp_path / "two", tmp_path / "one")
@@ -93,7 +66,7 @@ def test_two_processes_make_the_steps_of_one_that_sums_two_batches(start, tmp_pa
 
 def test_two_processes_make_the_steps_of_one_with_twice_the_batch(start, tmp_path):
     data = start[0], save_dataset(tmp_path / "clips")  # 8 clips, so that an epoch is one step of either
-    status, notes = in_processes(proportional(data, tmp_path / "two"))
+    status, notes = in_processes("model.train", proportional(data, tmp_path / "two"))
     assert status == [0, 0], notes
     assert main(proportional(data, tmp_path / "one", per_device_train_batch_size=8)) == 0
     assert_same_training(tmp_path / "two", tmp_path / "one")
@@ -102,7 +75,9 @@ def test_two_processes_make_the_steps_of_one_with_twice_the_batch(start, tmp_pat
 def test_processes_that_cannot_speak_to_each_other_are_refused(start, tmp_path):
     if torch.cuda.device_count() > 1:
         pytest.skip("they could")
-    status, notes = in_processes(proportional(start, tmp_path / "out", use_cpu=False), CUDA_VISIBLE_DEVICES="")
+    status, notes = in_processes(
+        "model.train", proportional(start, tmp_path / "out", use_cpu=False), CUDA_VISIBLE_DEVICES=""
+    )
     assert status == [2, 2]
     assert all("on CPUs set use_cpu true" in note for note in notes)
     assert not (tmp_path / "out").exists()
@@ -112,7 +87,7 @@ def test_processes_that_cannot_speak_to_each_other_are_refused(start, tmp_path):
 def test_fsdp2_shards_and_writes_whole_models(start, tmp_path, trainable):
     settings = {"trainable": trainable, "save_strategy": "steps", "save_steps": 2, "use_cpu": False}
     argv = proportional(start, tmp_path / "two", **settings)
-    status, notes = in_processes(argv, sharded=True, **fsdp_variables())
+    status, notes = in_processes("model.train", argv, sharded=True, **fsdp_variables())
     assert status == [0, 0], notes
     assert main(proportional(start, tmp_path / "one", trainable=trainable, gradient_accumulation_steps=2)) == 0
     assert_same_training(tmp_path / "two", tmp_path / "one")
@@ -120,16 +95,27 @@ def test_fsdp2_shards_and_writes_whole_models(start, tmp_path, trainable):
     whole = losses(tmp_path / "two")
     for name in ("summary.json", "checkpoint-3/trainer_state.json"):  # as if killed while it wrote the last checkpoint
         (tmp_path / "two" / name).unlink()
-    status, notes = in_processes([*argv, "--resume_from_checkpoint", "latest"], sharded=True, **fsdp_variables())
+    status, notes = in_processes(
+        "model.train", [*argv, "--resume_from_checkpoint", "latest"], sharded=True, **fsdp_variables()
+    )
     assert status == [0, 0], notes
     assert losses(tmp_path / "two") == whole
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["skipped"] == 2
 
 
+def test_fsdp2_in_bfloat16_trains_as_one_process(start, tmp_path):
+    """As the shipped file asks for: the same operations in bfloat16 as autocast chooses in one process."""
+    argv = proportional(start, tmp_path / "two", bf16=True, use_cpu=False)
+    status, notes = in_processes("model.train", argv, sharded=True, **fsdp_variables())
+    assert status == [0, 0], notes
+    assert main(proportional(start, tmp_path / "one", bf16=True, gradient_accumulation_steps=2)) == 0
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+
+
 def test_samples_and_unseen_clips_are_looked_at_with_whole_weights(sampled, tmp_path):  # noqa: F811
     settings = {"use_cpu": False, "max_steps": 3, "eval_steps": 1, "eval_dataset": sampled[1], "logging_steps": 1}
     argv = sample_flags(sampled, tmp_path / "two", per_device_train_batch_size=2, **settings)
-    status, notes = in_processes(argv, sharded=True, **fsdp_variables())
+    status, notes = in_processes("model.train", argv, sharded=True, **fsdp_variables())
     assert status == [0, 0], notes
     assert len(list(tmp_path.glob("two/samples/*/*.mp4"))) == 6
     settings |= {"use_cpu": True, "eval_strategy": "steps", "save_strategy": "no"}
@@ -138,14 +124,6 @@ def test_samples_and_unseen_clips_are_looked_at_with_whole_weights(sampled, tmp_
         [line["eval_loss"] for line in read_log(tmp_path / name) if "eval_loss" in line] for name in ("two", "one")
     ]
     assert evaluated[0] == pytest.approx(evaluated[1], rel=1e-3)
-
-
-def fsdp_variables():
-    """What accelerate's launcher makes of the shipped file."""
-    settings = yaml.safe_load((RECIPES / "fsdp2.yaml").read_text())["fsdp_config"]
-    names = {"fsdp_transformer_layer_cls_to_wrap": "fsdp_transformer_cls_to_wrap"}
-    variables = {names.get(name, name).upper(): str(value) for name, value in settings.items()}
-    return variables | {"ACCELERATE_USE_FSDP": "true"}
 
 
 @pytest.mark.slow  # each process imports everything anew

@@ -219,7 +219,7 @@ def test_dry_run_looks_and_writes_nothing(table, tmp_path):
 
 def test_prepared_clips_can_be_looked_at(prepared, table):
     for count in (1, 2):
-        prepare(settings(table, prepared, decode=count))
+        prepare(settings(table, prepared, check=count))
         videos = sorted((prepared / "check").glob("*.mp4"))
         assert len(videos) == count  # the same one, and another
     names = [f"{row:05d}-{clip_id}" for row, clip_id in enumerate(load_from_disk(str(prepared))["clip_id"])]
@@ -238,7 +238,7 @@ def test_prepared_clips_can_be_looked_at(prepared, table):
 
 def test_sound_alone_for_stage_1(table, tmp_path):
     folder = tmp_path / "sound"
-    prepare(settings(table, folder, audio_only=True, decode=1))
+    prepare(settings(table, folder, audio_only=True, check=1))
     dataset = LatentDataset.load(folder, ("audio",))
     row = load_from_disk(str(folder))[0]
     assert (row["video_latents"], row["video_latents_shape"], row["fps"]) == ([], [], 24.0)
@@ -252,5 +252,5 @@ def test_help_explains_the_flags(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     shown = capsys.readouterr().out
-    for flag in ("--clips", "--shard", "--num_workers", "--max_failed", "--decode"):
+    for flag in ("--clips", "--shard", "--num_workers", "--max_failed", "--check"):
         assert flag in shown

@@ -1,0 +1,66 @@
+"""From the settings of preference training to the model that trains and its pairs."""
+
+from peft import PeftModel
+
+from dpo.config import TrainConfig
+from dpo.data import PairDataset
+from dpo.lora import continue_adapter
+from dpo.trainer import AVDPOTrainer
+from model.config import SIZES
+from model.locate import adapter_base, load_transformer
+from model.lora import lora_config
+from model.transformer import JointDiT
+
+
+def make_trainer(config: TrainConfig) -> AVDPOTrainer:
+    """The trainer of the settings, with its data and its watchers.
+
+    Raises:
+        ValueError: data that does not fit the model, or a model that is none.
+    """
+    dataset = PairDataset.load(config.dataset)
+    model = starting_model(config)
+    eval_dataset = None if config.eval_dataset is None else PairDataset.load(config.eval_dataset)
+    is_new = config.trainable == "lora" and not isinstance(model, PeftModel)
+    peft_config = lora_config(config) if is_new else None
+    trainer = AVDPOTrainer(model, config, dataset, eval_dataset=eval_dataset, peft_config=peft_config)
+    if config.sample_prompts:
+        from dpo.reward_watch import RewardWatcher
+        from model.samples import SampleWriter
+
+        modalities = trainer.network.config.modalities
+        trainer.add_callback(SampleWriter(trainer, config.model, config.sample_prompts, modalities, config.seed))
+        if config.eval_rewards or config.held_out_rewards:
+            trainer.add_callback(RewardWatcher(trainer, config))
+    return trainer
+
+
+def starting_model(config: TrainConfig) -> JointDiT | PeftModel:
+    """The network, with the adapter that is trained on where it is to be continued, on the CPU.
+
+    Raises:
+        ValueError: no weights at the given place, or no adapter to continue.
+    """
+    import torch
+
+    dtype = getattr(torch, config.dtype)
+    if config.adapter == "new":
+        return load_transformer(config.model, dtype)
+    base = adapter_base(config.model)
+    if base is None:
+        raise ValueError(
+            f"adapter is 'continue', and {config.model} is no adapter folder: give what stage 2 wrote with trainable: "
+            "lora, or set adapter to 'new'."
+        )
+    return continue_adapter(load_transformer(base, dtype), config.model, config.lora_dropout)
+
+
+def planned_network(config: TrainConfig) -> JointDiT:
+    """For a dry run: a size's name gives a network without memory for its weights; adapters count as merged."""
+    if config.model in SIZES:
+        return JointDiT.on_meta(SIZES[config.model])
+    if config.adapter == "continue":
+        starting_model(config)  # finds what is wrong with it
+    import torch
+
+    return load_transformer(config.model, getattr(torch, config.dtype))
