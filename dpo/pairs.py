@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from dpo.schema import SIDES
+from media.storage import file_sizes, local_copy, resolve_in
 
 GEOMETRY = ("num_frames", "height", "width", "fps")
 SIDE_COLUMNS = ("candidate_id", "video_path", "audio_path", "latents_path")
@@ -36,7 +37,7 @@ def read_pairs(folder: Path) -> list[PairRow]:
         raise ValueError(f"{folder} holds no pairs dataset: make one with `python -m pipeline.rank`.")
     files = [folder / entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
     try:
-        tables = [pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in files]
+        tables = [_read_stream(path) for path in files]
     except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"{folder} is a damaged dataset ({error}): make it again.") from error
     rows = [_complete(row) for table in tables for row in _select(table, folder).to_pylist()]
@@ -67,16 +68,26 @@ def fingerprint(pairs: Sequence[PairRow]) -> str:
 
 def candidate_files(root: Path, pair: PairRow, side: str) -> tuple[Path, Path | None]:
     """What a side is read from: (latents, None) where the sampler kept them, else (clip, its sound or None)."""
+    first, sound = _file_names(pair, side)
+    return resolve_in(root, first), resolve_in(root, sound) if sound else None
+
+
+def missing_files(root: Path, pairs: Iterable[PairRow]) -> list[list[Path]]:
+    """For each pair, the files that it promises and the disk or store lacks."""
+    size_of = file_sizes(root)
+    names = ([name for side in SIDES for name in _file_names(pair, side) if name] for pair in pairs)
+    return [[resolve_in(root, name) for name in of_pair if size_of(name) is None] for of_pair in names]
+
+
+def _file_names(pair: PairRow, side: str) -> tuple[str, str | None]:
     if pair[f"{side}_latents_path"]:
-        return root / pair[f"{side}_latents_path"], None
-    sound = pair[f"{side}_audio_path"]
-    return root / pair[f"{side}_video_path"], root / sound if sound else None
+        return pair[f"{side}_latents_path"], None
+    return pair[f"{side}_video_path"], pair[f"{side}_audio_path"]
 
 
-def missing_files(root: Path, pair: PairRow) -> list[Path]:
-    """The files that a pair promises and the disk lacks."""
-    paths = [path for side in SIDES for path in candidate_files(root, pair, side) if path is not None]
-    return [path for path in paths if not path.is_file()]
+def _read_stream(path: Path) -> pa.Table:
+    with local_copy(path) as file:  # what is mapped stays when a temporary file goes
+        return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
 
 
 def _select(table: pa.Table, folder: Path) -> pa.Table:

@@ -13,6 +13,7 @@ from dpo.pairs import by_prompt, fingerprint, missing_files, read_pairs
 from dpo.prepare_config import PairSettings, PrepareConfig
 from dpo.schema import COLUMNS, SIDES
 from media.cli import StageSummary, config_to_yaml, echo, parse_config
+from media.storage import storage_path
 from model.prepare_parts import RowLayout
 from model.prepare_run import plan_line, run
 
@@ -59,7 +60,7 @@ class PairWork:
 
     def __init__(self, config: PrepareConfig) -> None:
         self._config = config
-        self._root = Path(config.pairs)
+        self._root = storage_path(config.pairs)
         self._pairs = read_pairs(self._root)
         self._counts = [len(pairs) for pairs in by_prompt(self._pairs)]
         self.num_rows = len(self._counts)
@@ -73,7 +74,7 @@ class PairWork:
 
     def check(self) -> None:
         """Refuses work that is known to end in too many failures."""
-        missing = [paths for pair in self._pairs if (paths := missing_files(self._root, pair))]
+        missing = [paths for paths in missing_files(self._root, self._pairs) if paths]
         if len(missing) > self._config.max_failed:
             files = list(dict.fromkeys(str(path) for paths in missing for path in paths))
             more = f" and {len(files) - 3} more" if len(files) > 3 else ""
@@ -87,7 +88,7 @@ class PairWork:
         sides = [(pair, side) for pair in self._pairs for side in SIDES]
         kept = sum(bool(pair[f"{side}_latents_path"]) for pair, side in sides)
         encoded = {pair[f"{side}_candidate_id"] for pair, side in sides if not pair[f"{side}_latents_path"]}
-        missing = sum(bool(missing_files(self._root, pair)) for pair in self._pairs)
+        missing = sum(map(bool, missing_files(self._root, self._pairs)))
         return [
             f"{len(self._pairs)} pairs of {self.num_rows} prompts; {kept} of {len(sides)} members have the sampler's "
             f"latents, {len(encoded)} clips are encoded",

@@ -1,7 +1,6 @@
 """Settings of `python -m dpo.prepare`.  Imports no torch."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.prepare_config import PrepareOptions, setting
@@ -41,4 +40,4 @@ class PrepareConfig(PrepareOptions):
 
     def row_settings(self) -> PairSettings:
         """For the processes that make rows, which may be in another folder."""
-        return PairSettings(str(Path(self.pairs).resolve()), self.resolved_model, self.torch_device, self.dtype)
+        return PairSettings(str(storage_path(self.pairs).resolve()), self.resolved_model, self.torch_device, self.dtype)

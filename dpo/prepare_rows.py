@@ -16,6 +16,7 @@ from dpo.schema import ENCODERS_NAME, MODALITIES, SIDES
 from media.atomic import atomic_write_text
 from media.clip import MediaError
 from media.read import read_clip
+from media.storage import local_copy, storage_path
 from model.clip_encoder import ClipEncoder
 from model.latents import AVLatents
 from model.locate import encoders_identity, transformer_config
@@ -51,7 +52,7 @@ class PairEncoder:
 
     def rows(self, prompt: int) -> list[Row]:
         """The pairs of a prompt, encoded, or why they are not."""
-        candidates = _Candidates(Path(self.settings.pairs), self.encoder.pipeline, self._channels)
+        candidates = _Candidates(storage_path(self.settings.pairs), self.encoder.pipeline, self._channels)
         texts: dict[str, Tensor] = {}  # one, unless pairs of a prompt differ in its words
         rows = []
         for pair in self._prompts[prompt]:
@@ -73,7 +74,7 @@ class PairEncoder:
 
     @cached_property
     def _prompts(self) -> list[list[PairRow]]:
-        return by_prompt(read_pairs(Path(self.settings.pairs)))
+        return by_prompt(read_pairs(storage_path(self.settings.pairs)))
 
     @cached_property
     def _channels(self) -> dict[str, int]:
@@ -115,7 +116,8 @@ class _Candidates:
 
     def _load(self, path: Path) -> AVLatents:
         try:
-            latents = AVLatents.load(path)
+            with local_copy(path) as file:
+                latents = AVLatents.load(file)
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise MediaError(path, f"holds no latents of the sampler ({error})") from error
         self._check(path, latents)
