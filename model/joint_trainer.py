@@ -4,7 +4,7 @@ Checkpoints, resume, accelerate (DDP, FSDP2, DeepSpeed) and schedules are transf
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -130,9 +130,11 @@ class JointTrainer(Trainer):
         if self.args.ema_decay and self.average is None:
             self.average = WeightAverage(self.model, self.args.ema_decay)
 
-    def compute_loss_context_manager(self) -> AbstractContextManager[None]:
-        """Autocast of the settings' precision, also where accelerate does not wrap the forward pass in it."""
-        return self.accelerator.autocast()
+    def compute_loss_context_manager(self) -> ExitStack:
+        """With autocast of the settings' precision, also where accelerate does not wrap the forward pass in it."""
+        stack = super().compute_loss_context_manager()
+        stack.enter_context(self.accelerator.autocast())
+        return stack
 
     def check_finite(self, loss: Tensor, names: list[str], remedy: str) -> None:
         """ValueError as soon as a loss is not finite."""
