@@ -50,7 +50,7 @@ def safe_loser_scale(winner: Tensor, loser: Tensor, mu: float) -> Tensor:
         winner, loser: a and b, (B, ...).
         mu: share of its own descent that the winner keeps: with 0 its error may stand still, with 1 nothing is pushed
             where the two agree.  The paper's code uses 0.9; residuals of two clips overlap little (a . b / |a|^2 was
-            0.1 to 0.6 on pairs of the tiny preset), so that values under a half hardly scale anything.
+            0.04 to 0.6 on pairs of the tiny preset), so that values under a half hardly scale anything.
 
     Returns:
         (B,) without gradient.

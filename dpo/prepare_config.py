@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from media.storage import storage_path
 from model.prepare_config import PrepareOptions, setting
 
 if TYPE_CHECKING:
