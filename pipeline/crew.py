@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,9 +21,11 @@ Job = dict[str, Any]
 Result = dict[str, Any]
 
 MAX_FAILED_STARTS = 3  # in a row, with no worker left
+MAX_FAILED_STARTS_OF_MANY = 9  # in a row, with others that wait for room or load, but none set up
 MAX_PAUSE_S = 60.0  # between starts that fail
 POLL_S = 5.0
 PATIENCE_S = 120.0  # without a worker, before a person is told
+MAX_REASON_CHARS = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -156,14 +159,22 @@ class Crew:
 
     def _note_failed_start(self, error: Any) -> None:
         """Try again after a pause, on another node perhaps, as long as others work or nodes are lost; else give up."""
+        is_mistaken = getattr(error, "actor_init_failed", False) and not self._has_started
+        num_at_work = sum(worker.node is not None for worker in self._workers)
         now, lost_before, self._num_lost_nodes = time.monotonic(), self._num_lost_nodes, _num_lost_nodes()
         if now >= self._start_after:  # those that fail together have one cause
             self._failed_starts += self._num_lost_nodes == lost_before
-            self._start_after = now + min(MAX_PAUSE_S, 2.0 ** (self._failed_starts - 1))
-        is_mistaken = getattr(error, "actor_init_failed", False) and not self._has_started
-        if is_mistaken or (not self._workers and self._failed_starts >= MAX_FAILED_STARTS):
+            pause_s = min(MAX_PAUSE_S, 2.0 ** min(self._failed_starts - 1, 10))
+            self._start_after = now + pause_s
+            if not is_mistaken and self._failed_starts.bit_count() == 1:  # at 1, 2, 4, 8, ...: it may go on for days
+                logger.warning(
+                    "A worker could not be set up (%s). Trying again in %g s, with %d at work.",
+                    *(_reason(error), pause_s, num_at_work),
+                )
+        most = MAX_FAILED_STARTS_OF_MANY if self._workers else MAX_FAILED_STARTS
+        if is_mistaken or (num_at_work == 0 and self._failed_starts >= most):
             raise WorkerStartError(
-                f"{self._actor.__name__} could not be set up in its worker: {_last_line(error)}. Correct the setting "
+                f"{self._actor.__name__} could not be set up in its worker: {_reason(error)}. Correct the setting "
                 "it names, or give the worker more memory or GPU."
             ) from error
 
@@ -173,6 +184,7 @@ class Crew:
         try:
             result = ray.get(next(worker.awaited))
         except StopIteration:
+            assert worker.num_results == len(worker.batch), "every job of a batch has a result, or the worker is lost"
             worker.batch, worker.awaited = [], None
             return None
         except ray.exceptions.RayError as error:
@@ -181,7 +193,7 @@ class Crew:
                 jobs=worker.batch[worker.num_results :],
                 batch_size=len(worker.batch),
                 node=worker.node if _is_certain(error) else None,
-                error=_last_line(error) if isinstance(error, ray.exceptions.RayTaskError) else None,
+                error=_reason(error) if isinstance(error, ray.exceptions.RayTaskError) else None,
             )
         worker.num_results += 1
         return result
@@ -258,5 +270,9 @@ def _num_lost_nodes() -> int:
     return sum(not node["Alive"] for node in ray.nodes())
 
 
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()
+def _reason(error: Exception) -> str:
+    """What the worker raised, where Ray shows its traceback, else the last line of what Ray says."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    raised = dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 :] if frames else lines[-1:])
+    return " ".join(map(str.strip, raised)).rstrip(".")[:MAX_REASON_CHARS]

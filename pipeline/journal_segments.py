@@ -48,6 +48,7 @@ class SegmentedFile:
         paths = _segments(folder)
         self._number = max(0, len(paths) - 1)
         self._content = bytearray(read_object(paths[-1]) if paths else b"")
+        del self._content[self._content.rfind(b"\n") + 1 :]  # a torn line, where the file comes from a disk
         self._begin_next_if_full()
         self._is_written = True
         self._due = 0.0  # on the monotonic clock: lines that come after long silence are written at once

@@ -29,8 +29,9 @@ def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: P
     """Yield the result of every job, in the order of finishing.
 
     Args:
-        actor: class set up once per process as `actor(settings)`, whose `run(job) -> Result` must not raise. Where it
-            has `run_all(jobs)` instead, an iterator of their results in order, it may prepare a job ahead of its turn.
+        actor: class set up once per process as `actor(settings)`, whose `run(job) -> Result` raises only when the
+            process can do nothing more: it is then replaced, and the job tried again. Where it has `run_all(jobs)`
+            instead, an iterator of their results in order, it may prepare a job ahead of its turn.
         settings: plain values.
 
     A result with "retry" true, and a job that was running when its worker died, is tried `max_tries` times. The first

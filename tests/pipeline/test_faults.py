@@ -66,6 +66,31 @@ def test_a_worker_killed_in_mid_batch_costs_nothing_and_the_pool_decides_nothing
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_gpu_that_no_longer_answers_costs_its_worker_and_not_the_prompts_that_come_after(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path, ["a", "BREAK", *"bcdef"])
+    stage = config(prompts, tmp_path / "run", "BrokenGpuGenerator", num_actors=1, max_tries=2)
+    summary = sample(stage)
+    assert (summary.wanted, summary.done, summary.failed) == (14, 12, 2)
+    failures = pd.read_parquet(stage.folder / "failures.parquet")
+    assert set(failures["prompt_id"]) == {"p1"}
+    assert set(failures["tries"]) == {2}
+    assert failures["error"].str.contains("RuntimeError: CUDA error: an illegal memory access was met For").all()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_prompt_that_is_changed_and_changed_back_is_made_again(tmp_path: Path) -> None:
+    stage = config(write_prompts(tmp_path, ["first"]), tmp_path / "run", "FakeGenerator")
+    sample(stage)
+    made = files(stage.folder / "media")
+    write_prompts(tmp_path, ["second"])
+    sample(stage)
+    assert files(stage.folder / "media") != made
+    write_prompts(tmp_path, ["first"])
+    assert sample(stage).skipped == 0
+    assert files(stage.folder / "media") == made
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_a_disk_that_is_full_for_a_worker_stops_the_stage_until_there_is_space(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.touch()

@@ -219,8 +219,9 @@ def test_a_copied_journal_is_refused_until_it_has_the_form_of_its_place(bucket: 
     (bucket / "other" / "journal.jsonl").write_bytes(copied)
     with pytest.raises(ValueError, match=r"move it to .*/other/journal/00000000\.jsonl"):
         read_journal(bucket / "other")
-    (bucket / "other" / "journal" / "00000000.jsonl").write_bytes(copied)
-    assert read_journal(bucket / "other") == rows
+    (bucket / "other" / "journal" / "00000000.jsonl").write_bytes(copied + b'{"id": "torn')
+    write_journal(bucket / "other", [{"id": 3}])
+    assert read_journal(bucket / "other") == [*rows, {"id": 3}]
 
 
 def test_rows_are_written_in_groups_and_all_of_them_at_the_end_or_on_an_error(
