@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ MAX_FAILED_STARTS_OF_MANY = 9  # in a row, with others that wait for room or loa
 MAX_PAUSE_S = 60.0  # between starts that fail
 POLL_S = 5.0
 PATIENCE_S = 120.0  # without a worker, before a person is told
+SILENCE_S = 1800.0  # of a worker at a job, before a person is told
 MAX_REASON_CHARS = 1000
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,12 @@ class _Worker:
     node: str | None = None  # None until it is set up
     batch: list[Job] = field(default_factory=list)
     num_results: int = 0
+    place: str = ""  # for people
+    heard: float = 0.0  # monotonic: of its batch, or its last result
+    patience_s: float = 0.0  # with its silence
+
+    def note_heard(self) -> None:
+        self.heard, self.patience_s = time.monotonic(), SILENCE_S
 
     @property
     def is_idle(self) -> bool:
@@ -108,7 +116,7 @@ class Crew:
             wanted = max(wanted, min(2 * size, self._pool.max_actors, useful))
         for _ in range(wanted - size):
             handle = self._runner.remote(self._actor, self._settings, max(1, int(self._pool.num_cpus)))
-            self._workers.append(_Worker(handle, handle.node.remote()))
+            self._workers.append(_Worker(handle, handle.place.remote()))
 
     def give(self, batch: Sequence[Job]) -> bool:
         """Hand a batch to an idle worker. False when there is none."""
@@ -116,6 +124,7 @@ class Crew:
         if worker is None:
             return False
         worker.batch, worker.num_results = list(batch), 0
+        worker.note_heard()
         worker.awaited = worker.handle.run.options(num_returns="streaming").remote(worker.batch)
         return True
 
@@ -135,6 +144,7 @@ class Crew:
             return None
         ready, _ = ray.wait(list(awaited), num_returns=1, timeout=timeout_s, fetch_local=False)
         self._tell_if_none_works()
+        self._tell_who_is_silent()
         if not ready:
             return None
         worker = awaited[ready[0]]
@@ -149,7 +159,7 @@ class Crew:
         import ray
 
         try:
-            worker.node = ray.get(worker.awaited)
+            worker.node, worker.place = ray.get(worker.awaited)
         except ray.exceptions.RayError as error:
             self._dismiss(worker)
             self._note_failed_start(error)
@@ -196,6 +206,7 @@ class Crew:
                 error=_reason(error) if isinstance(error, ray.exceptions.RayTaskError) else None,
             )
         worker.num_results += 1
+        worker.note_heard()
         return result
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -229,6 +240,18 @@ class Crew:
                 " and ".join(told),
             )
 
+    def _tell_who_is_silent(self) -> None:
+        """A worker that hangs would hold up the end for ever; only a person can tell it from a slow one."""
+        now = time.monotonic()
+        for worker in self._workers:
+            jobs = worker.batch[worker.num_results :]
+            if jobs and now - worker.heard > worker.patience_s:
+                worker.patience_s *= 2
+                logger.warning(
+                    "A worker (%s) has been at %r for %d min. Should it hang, kill it: the prompt is then tried again.",
+                    *(worker.place, jobs[0]["key"], (now - worker.heard) / 60),
+                )
+
 
 class _Runner:
     """What runs in the worker process."""
@@ -237,10 +260,11 @@ class _Runner:
         os.environ["OMP_NUM_THREADS"] = str(num_threads)  # torch reads it when it is first imported, by the actor
         self._actor = actor(settings)
 
-    def node(self) -> str:
+    def place(self) -> tuple[str, str]:
+        """The id of the node, and where to find the process."""
         import ray
 
-        return ray.get_runtime_context().get_node_id()
+        return ray.get_runtime_context().get_node_id(), f"process {os.getpid()} on {socket.gethostname()}"
 
     def run(self, jobs: list[Job]) -> Iterator[Result]:
         results = self._actor.run_all(jobs) if hasattr(self._actor, "run_all") else map(self._actor.run, jobs)

@@ -34,7 +34,7 @@ class WorkerConfig:
     )
     num_cpus: float = setting(1.0, "CPU cores, and threads, per worker.")
     num_gpus: float = setting(0.0, "GPUs per worker; 0.5 lets two workers share one.")
-    batch_size: int = setting(1, "Prompts that a worker is given at a time; each row comes as soon as it is made.")
+    batch_size: int = setting(1, "Most prompts that a worker is given at a time; each row comes as soon as it is made.")
     device: str | None = setting(None, "Torch device; by default cuda when num_gpus > 0, else cpu.")
     max_tries: int = setting(3, "How often a prompt that kills its worker is tried.")
     max_failures: int = setting(0, "Failed rows with which the command still exits with 0.")

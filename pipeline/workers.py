@@ -67,7 +67,7 @@ class _Docket:
     """The jobs that wait, in batches, and what each has been through. Every job ends in one result."""
 
     def __init__(self, jobs: Sequence[Job], pool: Pool) -> None:
-        size = pool.batch_size
+        size = max(1, min(pool.batch_size, -(-len(jobs) // pool.num_actors)))  # so that each worker has some
         self.waiting = deque(list(jobs[start : start + size]) for start in range(0, len(jobs), size))
         self._left = {job["key"]: job for job in jobs}
         assert len(self._left) == len(jobs), "job keys are unique"

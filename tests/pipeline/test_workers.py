@@ -29,6 +29,19 @@ def test_a_pool_grows_while_its_workers_are_busy() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_every_worker_gets_jobs_and_one_that_is_long_at_its_job_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crew, "SILENCE_S", 0.1)
+    pool = Pool(2, 2, num_cpus=1, num_gpus=0, batch_size=100, max_tries=1)
+    results = [*map_jobs([{"key": key} for key in "abcdefgh"], SleepyActor, {}, pool)]
+    processes = {result["process"] for result in results}
+    assert len(processes) == 2
+    assert any(f"A worker (process {process} on " in caplog.text for process in processes)
+    assert "has been at 'a' for 0 min" in caplog.text
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_what_a_worker_raises_is_the_reason_of_the_job_alone() -> None:
     pool = Pool(1, 1, num_cpus=1, num_gpus=0, batch_size=3, max_tries=1)
     results = {result["key"]: result for result in map_jobs([{"key": key} for key in "abc"], RaisingActor, {}, pool)}
