@@ -162,6 +162,7 @@ class SampleActor:
             "sample_rate": clip.sample_rate,
             "duration_s": clip.duration_s,
             "error": None,
+            "video_bytes": target.stat().st_size,  # for the journal alone
         }
 
 

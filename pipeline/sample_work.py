@@ -152,6 +152,7 @@ class SampleWork:
                 key in self.wanted
                 and row["input"] == self._input(row["prompt_id"], row["index"])
                 and all(size_of(name) for name in _files(row))  # an empty file is what a lost machine may leave
+                and row.get("video_bytes") in (None, size_of(row["video_path"]))  # or a stopped run has overwritten it
             ):
                 self.done[key] = number
 

@@ -91,6 +91,19 @@ def test_a_prompt_that_is_changed_and_changed_back_is_made_again(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_clip_that_was_overwritten_or_cut_since_is_made_again(tmp_path: Path) -> None:
+    """As by a run with another prompt of the same id, that was killed before it could say so in the journal."""
+    stage = config(write_prompts(tmp_path, ["a", "b", "c"]), tmp_path / "run", "FakeGenerator")
+    sample(stage)
+    made = files(stage.folder / "media")
+    first, second, _ = sorted((stage.folder / "media").glob("*/0.mp4"))
+    first.write_bytes(first.read_bytes()[:-1])
+    second.with_suffix(".safetensors").write_bytes(b"")
+    assert sample(stage).skipped == 4
+    assert files(stage.folder / "media") == made
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_a_disk_that_is_full_for_a_worker_stops_the_stage_until_there_is_space(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.touch()
