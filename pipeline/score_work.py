@@ -109,15 +109,14 @@ class ScoreWork:
 
     def table(self) -> pa.Table:
         """The scores table, in the order of the candidates table."""
-        kept = [*self.rewards.values(), *self._earlier_rewards()]
-        scores = ScoreColumns(len(self.wanted), kept)
+        scores = ScoreColumns(len(self.wanted), list(self.rewards.values()), self._earlier_rewards())
         for entry in self.journal.rows():
             if self._is_current(entry, scores.kept):
                 scores.put(self.wanted[entry["candidate_id"]], entry)
         errors = [self.failures[key]["error"] if key in self.failures else None for key in self.wanted]
         made_by = {
             chosen.reward.name: {"version": chosen.version, "weights": chosen.weights, "path": chosen.weights_path}
-            for chosen in kept
+            for chosen in scores.kept.values()
         }
         metadata = {"avdpo.rewards": json.dumps(made_by), "avdpo.protocol": self._config.protocol}
         key, *notes = SCORES

@@ -86,7 +86,8 @@ def run_command(
 ) -> int:
     """Run a stage as a command and return its exit status.
 
-    0, 1 with too many failed rows, 2 where it could not be done: a mistaken input, or a stop that its message explains.
+    0, 1 with too many failed rows, 2 where it could not be done: a mistaken input, or a stop that its message explains;
+    130 after Ctrl-C.
     """
     config = parse_config(config_class, argv)
     echo(config_to_yaml(config))
@@ -95,9 +96,17 @@ def run_command(
             echo((plan if config.dry_run else estimate)(config))
             return 0
         return exit_status(stage(config), config)
-    except (ValueError, StageStoppedError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
+        return stopped_status(error)
+
+
+def stopped_status(error: ValueError | StageStoppedError | KeyboardInterrupt) -> int:
+    """Tell why a command ended before its time. Returns its exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        sys.stderr.write("\nstopped: what was finished is kept, and the same command goes on\n")
+        return 130
+    sys.stderr.write(f"error: {error}\n")
+    return 2
 
 
 @contextmanager

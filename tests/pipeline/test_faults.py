@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from pipeline.journal import Journal
 from pipeline.lock import lock_path
 from pipeline.sample import SampleConfig, sample
+from pipeline.sample import main as sample_command
 from pipeline.stops import NoSpaceError, is_full_disk
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,20 @@ def test_a_worker_killed_in_mid_batch_costs_nothing_and_the_pool_decides_nothing
     assert files(disturbed.folder / "media") == files(single.folder / "media")
     tables = [pd.read_parquet(one.folder / "candidates.parquet") for one in (disturbed, single)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_ctrl_c_is_told_from_failed_rows_and_releases_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.sample.map_jobs", interrupted)
+    stage = config(write_prompts(tmp_path, ["a"]), tmp_path / "run", "FakeGenerator")
+    flags = ["--prompts", str(stage.prompts), "--output_dir", str(stage.output_dir), "--model", stage.model]
+    assert sample_command(flags) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not lock_path(stage.folder).exists()
 
 
 @pytest.mark.usefixtures("ray_session")
