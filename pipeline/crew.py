@@ -244,12 +244,11 @@ class Crew:
         """A worker that hangs would hold up the end for ever; only a person can tell it from a slow one."""
         now = time.monotonic()
         for worker in self._workers:
-            jobs = worker.batch[worker.num_results :]
-            if jobs and now - worker.heard > worker.patience_s:
+            if worker.num_results < len(worker.batch) and now - worker.heard > worker.patience_s:
                 worker.patience_s *= 2
                 logger.warning(
                     "A worker (%s) has been at %r for %d min. Should it hang, kill it: the prompt is then tried again.",
-                    *(worker.place, jobs[0]["key"], (now - worker.heard) / 60),
+                    *(worker.place, worker.batch[worker.num_results]["key"], (now - worker.heard) / 60),
                 )
 
 
