@@ -53,7 +53,9 @@ def atomic_folder(folder: Path, last: str) -> Iterator[Path]:
             _upload_folder(parent / folder.name, folder, last)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, former = (folder.parent / f"{prefix}{os.getpid()}" for prefix in _temporary_prefixes(folder))
+    # A process id alone comes again: every container begins to count at 1.
+    own = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary, former = (folder.parent / f"{prefix}{own}" for prefix in _temporary_prefixes(folder))
     try:
         yield temporary
         if folder.exists():

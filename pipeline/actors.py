@@ -9,10 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from media.atomic import atomic_path
+from media.atomic import TEMPORARY_PREFIX, atomic_path
 from media.storage import is_local, resolve_in, storage_path
 from pipeline.naming import GROUND_TRUTH_INDEX, candidate_id, candidate_seed, file_stem
 from pipeline.stops import is_full_disk
+from rewards.devices import is_device_lost
 
 if TYPE_CHECKING:
     from media.clip import AVClip
@@ -79,7 +80,8 @@ class SampleActor:
     def run(self, job: Job) -> Result:
         """The rows of one prompt. What fails is named in `failures` and costs neither other rows nor the worker.
 
-        A full disk is no failure of a row: it is told as `no_space`, and ends the stage.
+        A full disk is no failure of a row: it is told as `no_space`, and ends the stage. Nor is an error of the GPU
+        itself, after which this process can do nothing more: it is raised, so that the worker is replaced.
         """
         result: Result = {"key": job["key"], "rows": [], "failures": [], "retry": False}
         _remove_leftovers(self._folder / job["media"])
@@ -90,7 +92,9 @@ class SampleActor:
             try:
                 result["rows"] += step(job)
             # Boundary to models and files that are not ours: an exception costs these rows and becomes their reason.
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
+                if is_device_lost(error):
+                    raise
                 if is_full_disk(error):
                     return result | {"retry": False, "no_space": str(error)}
                 reason = f"{type(error).__name__}: {error}"
@@ -158,6 +162,7 @@ class SampleActor:
             "sample_rate": clip.sample_rate,
             "duration_s": clip.duration_s,
             "error": None,
+            "video_bytes": target.stat().st_size,  # for the journal alone
         }
 
 
@@ -226,7 +231,7 @@ def _limit_threads(num_threads: int) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of a worker that was killed while it wrote: these, and no others, are hidden."""
+    """Delete the temporary files of a worker that was killed while it wrote."""
     if is_local(folder):
-        for path in folder.glob(".*"):
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
             path.unlink(missing_ok=True)

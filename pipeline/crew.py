@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,9 +22,12 @@ Job = dict[str, Any]
 Result = dict[str, Any]
 
 MAX_FAILED_STARTS = 3  # in a row, with no worker left
+MAX_FAILED_STARTS_OF_MANY = 9  # in a row, with others that wait for room or load, but none set up
 MAX_PAUSE_S = 60.0  # between starts that fail
 POLL_S = 5.0
 PATIENCE_S = 120.0  # without a worker, before a person is told
+SILENCE_S = 1800.0  # of a worker at a job, before a person is told
+MAX_REASON_CHARS = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +61,12 @@ class _Worker:
     node: str | None = None  # None until it is set up
     batch: list[Job] = field(default_factory=list)
     num_results: int = 0
+    place: str = ""  # for people
+    heard: float = 0.0  # monotonic: of its batch, or its last result
+    patience_s: float = 0.0  # with its silence
+
+    def note_heard(self) -> None:
+        self.heard, self.patience_s = time.monotonic(), SILENCE_S
 
     @property
     def is_idle(self) -> bool:
@@ -105,7 +116,7 @@ class Crew:
             wanted = max(wanted, min(2 * size, self._pool.max_actors, useful))
         for _ in range(wanted - size):
             handle = self._runner.remote(self._actor, self._settings, max(1, int(self._pool.num_cpus)))
-            self._workers.append(_Worker(handle, handle.node.remote()))
+            self._workers.append(_Worker(handle, handle.place.remote()))
 
     def give(self, batch: Sequence[Job]) -> bool:
         """Hand a batch to an idle worker. False when there is none."""
@@ -113,6 +124,7 @@ class Crew:
         if worker is None:
             return False
         worker.batch, worker.num_results = list(batch), 0
+        worker.note_heard()
         worker.awaited = worker.handle.run.options(num_returns="streaming").remote(worker.batch)
         return True
 
@@ -132,6 +144,7 @@ class Crew:
             return None
         ready, _ = ray.wait(list(awaited), num_returns=1, timeout=timeout_s, fetch_local=False)
         self._tell_if_none_works()
+        self._tell_who_is_silent()
         if not ready:
             return None
         worker = awaited[ready[0]]
@@ -146,7 +159,7 @@ class Crew:
         import ray
 
         try:
-            worker.node = ray.get(worker.awaited)
+            worker.node, worker.place = ray.get(worker.awaited)
         except ray.exceptions.RayError as error:
             self._dismiss(worker)
             self._note_failed_start(error)
@@ -156,14 +169,22 @@ class Crew:
 
     def _note_failed_start(self, error: Any) -> None:
         """Try again after a pause, on another node perhaps, as long as others work or nodes are lost; else give up."""
+        is_mistaken = getattr(error, "actor_init_failed", False) and not self._has_started
+        num_at_work = sum(worker.node is not None for worker in self._workers)
         now, lost_before, self._num_lost_nodes = time.monotonic(), self._num_lost_nodes, _num_lost_nodes()
         if now >= self._start_after:  # those that fail together have one cause
             self._failed_starts += self._num_lost_nodes == lost_before
-            self._start_after = now + min(MAX_PAUSE_S, 2.0 ** (self._failed_starts - 1))
-        is_mistaken = getattr(error, "actor_init_failed", False) and not self._has_started
-        if is_mistaken or (not self._workers and self._failed_starts >= MAX_FAILED_STARTS):
+            pause_s = min(MAX_PAUSE_S, 2.0 ** min(self._failed_starts - 1, 10))
+            self._start_after = now + pause_s
+            if not is_mistaken and self._failed_starts.bit_count() == 1:  # at 1, 2, 4, 8, ...: it may go on for days
+                logger.warning(
+                    "A worker could not be set up (%s). Trying again in %g s, with %d at work.",
+                    *(_reason(error), pause_s, num_at_work),
+                )
+        most = MAX_FAILED_STARTS_OF_MANY if self._workers else MAX_FAILED_STARTS
+        if is_mistaken or (num_at_work == 0 and self._failed_starts >= most):
             raise WorkerStartError(
-                f"{self._actor.__name__} could not be set up in its worker: {_last_line(error)}. Correct the setting "
+                f"{self._actor.__name__} could not be set up in its worker: {_reason(error)}. Correct the setting "
                 "it names, or give the worker more memory or GPU."
             ) from error
 
@@ -173,6 +194,7 @@ class Crew:
         try:
             result = ray.get(next(worker.awaited))
         except StopIteration:
+            assert worker.num_results == len(worker.batch), "every job of a batch has a result, or the worker is lost"
             worker.batch, worker.awaited = [], None
             return None
         except ray.exceptions.RayError as error:
@@ -181,9 +203,10 @@ class Crew:
                 jobs=worker.batch[worker.num_results :],
                 batch_size=len(worker.batch),
                 node=worker.node if _is_certain(error) else None,
-                error=_last_line(error) if isinstance(error, ray.exceptions.RayTaskError) else None,
+                error=_reason(error) if isinstance(error, ray.exceptions.RayTaskError) else None,
             )
         worker.num_results += 1
+        worker.note_heard()
         return result
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -217,6 +240,17 @@ class Crew:
                 " and ".join(told),
             )
 
+    def _tell_who_is_silent(self) -> None:
+        """A worker that hangs would hold up the end for ever; only a person can tell it from a slow one."""
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.num_results < len(worker.batch) and now - worker.heard > worker.patience_s:
+                worker.patience_s *= 2
+                logger.warning(
+                    "A worker (%s) has been at %r for %d min. Should it hang, kill it: the prompt is then tried again.",
+                    *(worker.place, worker.batch[worker.num_results]["key"], (now - worker.heard) / 60),
+                )
+
 
 class _Runner:
     """What runs in the worker process."""
@@ -225,10 +259,11 @@ class _Runner:
         os.environ["OMP_NUM_THREADS"] = str(num_threads)  # torch reads it when it is first imported, by the actor
         self._actor = actor(settings)
 
-    def node(self) -> str:
+    def place(self) -> tuple[str, str]:
+        """The id of the node, and where to find the process."""
         import ray
 
-        return ray.get_runtime_context().get_node_id()
+        return ray.get_runtime_context().get_node_id(), f"process {os.getpid()} on {socket.gethostname()}"
 
     def run(self, jobs: list[Job]) -> Iterator[Result]:
         results = self._actor.run_all(jobs) if hasattr(self._actor, "run_all") else map(self._actor.run, jobs)
@@ -258,5 +293,9 @@ def _num_lost_nodes() -> int:
     return sum(not node["Alive"] for node in ray.nodes())
 
 
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()
+def _reason(error: Exception) -> str:
+    """What the worker raised, where Ray shows its traceback, else the last line of what Ray says."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    raised = dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 :] if frames else lines[-1:])
+    return " ".join(map(str.strip, raised)).rstrip(".")[:MAX_REASON_CHARS]

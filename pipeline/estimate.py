@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,12 @@ def describe_pace(pace: Pace | None, num_jobs: int, pool: Pool) -> str:
     times = {size: pace.start_s + pace.job_s * num_jobs * pool.num_actors / size for size in sizes}
     total = " or ".join(f"{describe_seconds(seconds)} on {size} worker(s)" for size, seconds in times.items())
     return f"about {total} ({describe_seconds(pace.start_s)} to start, then {pace.job_s:.3g} s per prompt)"
+
+
+def describe_failures(failures: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many of the few failed, and the first reason: the time of what fails tells nothing of the rest."""
+    key, first = next(iter(failures.items()))
+    return f"FAILED: {len(failures)} of those that were tried, the first being {key!r} ({first['error']})"
 
 
 def describe_space(bytes_each: float, num_candidates: int, folder: Path) -> str:

@@ -20,7 +20,7 @@ from pipeline.rank import RankConfig, RankSettings
 from pipeline.reward_settings import RewardConfig, choose_rewards
 from pipeline.sample import SampleConfig
 from pipeline.score import ScoreConfig
-from pipeline.stage import exit_status, setting
+from pipeline.stage import exit_status, setting, stopped_status
 from pipeline.stops import StageStoppedError
 
 STAGES = ("sample", "score", "rank", "report")
@@ -71,9 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             (_plan if config.dry_run else _estimate)(config)
             return 0
         return run(config)
-    except (ValueError, StageStoppedError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
+        return stopped_status(error)
 
 
 def _check(config: RunConfig) -> None:

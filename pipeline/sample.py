@@ -18,7 +18,7 @@ from typing import Any
 from media.cli import StageSummary
 from media.storage import StoragePath
 from pipeline.actors import SampleActor
-from pipeline.estimate import describe_pace, measure, warm_up_jobs, warm_up_pool
+from pipeline.estimate import describe_failures, describe_pace, measure, warm_up_jobs, warm_up_pool
 from pipeline.sample_work import SampleWork
 from pipeline.schema import CANDIDATES, write_table
 from pipeline.stage import WorkerConfig, finish, hold, plan_line, progress_bar, run_command, setting
@@ -110,7 +110,11 @@ def estimate(config: SampleConfig) -> str:
             pace = measure(map_jobs(few, SampleActor, work.actor_settings(), pool), work.take, pool)
         left = len(work.wanted) - len(work.done)
         parts = [f"sample: {left} candidates left", describe_pace(pace, len(work.jobs) - len(few), config.pool)]
-        return "; ".join([*parts, work.describe_space()] if work.done else parts)
+        if work.done:
+            parts.append(work.describe_space())
+        if work.failures:
+            parts.append(describe_failures(work.failures))
+        return "; ".join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ grows with the run.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +60,7 @@ class SampleWork:
         }
         self.done: dict[str, int] = {}
         self.failures: dict[str, Failure] = {}
-        size_of = file_sizes(config.folder)
-        self._record(
-            (number, row)
-            for number, row in enumerate(self.journal.rows())
-            if all(size_of(name) is not None for name in _files(row))
-        )
+        self._read_journal()
         self.jobs = [job for prompt_id in self._prompts if (job := self._job(prompt_id))]
 
     def actor_settings(self) -> dict[str, Any]:
@@ -82,7 +77,8 @@ class SampleWork:
         """Journal what a job has made, note what failed, and return how many candidates that settles."""
         prompt_id, before = result["key"], len(self.done) + len(self.failures)
         rows = [row | {"input": self._input(prompt_id, row["index"])} for row in result.get("rows", ())]
-        self._record(zip(self.journal.append(rows), rows, strict=True))
+        for number, row in zip(self.journal.append(rows), rows, strict=True):
+            self.done[row["candidate_id"]] = number
         if "lost" in result:
             errors = dict.fromkeys(self._indices(prompt_id), result["lost"])
         else:
@@ -146,10 +142,18 @@ class SampleWork:
         prompt = self._prompts[prompt_id]
         return fingerprint(json.dumps([prompt[name] for name in names]))
 
-    def _record(self, rows: Iterable[tuple[int, Row]]) -> None:
-        for number, row in rows:
+    def _read_journal(self) -> None:
+        """Find what is done. The last row of a candidate says what its files hold, and earlier ones count no more."""
+        size_of = file_sizes(self._config.folder)
+        for number, row in enumerate(self.journal.rows()):
             key = row["candidate_id"]
-            if key in self.wanted and row["input"] == self._input(row["prompt_id"], row["index"]):
+            self.done.pop(key, None)
+            if (
+                key in self.wanted
+                and row["input"] == self._input(row["prompt_id"], row["index"])
+                and all(size_of(name) for name in _files(row))  # an empty file is what a lost machine may leave
+                and row.get("video_bytes") in (None, size_of(row["video_path"]))  # or a stopped run has overwritten it
+            ):
                 self.done[key] = number
 
     def _done_rows(self) -> Iterator[Row]:

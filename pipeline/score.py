@@ -18,7 +18,7 @@ from pathlib import Path
 from media.cli import StageSummary
 from media.storage import StoragePath
 from pipeline.actors import ScoreActor
-from pipeline.estimate import describe_pace, measure, warm_up_jobs, warm_up_pool
+from pipeline.estimate import describe_failures, describe_pace, measure, warm_up_jobs, warm_up_pool
 from pipeline.reward_settings import RewardConfig
 from pipeline.schema import SCORES, write_table
 from pipeline.score_work import ScoreWork
@@ -64,7 +64,7 @@ def score(config: ScoreConfig) -> StageSummary:
             config,
             started=started,
             wanted=len(work.wanted),
-            done=len(work.wanted) - len(work.failures),
+            done=work.num_done,
             skipped=skipped,
             failures=[work.failures[key] for key in work.wanted if key in work.failures],
             versions={f"reward {spec}": chosen.version for spec, chosen in work.rewards.items()},
@@ -94,6 +94,8 @@ def estimate(config: ScoreConfig) -> str:
                 left = sum(len(job["candidates"]) for job in jobs[len(few) :])
                 what = f"score with {', '.join(names)}: {left} candidates left"
                 lines.append(f"{what}; {describe_pace(pace, len(jobs) - len(few), config.pool)}")
+        if work.failures:
+            lines.append(f"score: {describe_failures(work.failures)}")
         return "\n".join(lines) or "score: nothing is left to do"
 
 

@@ -64,6 +64,11 @@ class ScoreWork:
         """Candidates that missed a score at the start."""
         return int(self._missing.any(1).sum())
 
+    @property
+    def num_done(self) -> int:
+        """Candidates of which every score was known or has been tried, and nothing failed."""
+        return int((~self._open.any(1)).sum()) - len(self.failures)
+
     def batches(self) -> Iterator[tuple[Names, list[Job]]]:
         """Rewards, and the candidates that miss exactly these, by prompt: usually all of them at once.
 
@@ -104,15 +109,14 @@ class ScoreWork:
 
     def table(self) -> pa.Table:
         """The scores table, in the order of the candidates table."""
-        kept = [*self.rewards.values(), *self._earlier_rewards()]
-        scores = ScoreColumns(len(self.wanted), kept)
+        scores = ScoreColumns(len(self.wanted), list(self.rewards.values()), self._earlier_rewards())
         for entry in self.journal.rows():
             if self._is_current(entry, scores.kept):
                 scores.put(self.wanted[entry["candidate_id"]], entry)
         errors = [self.failures[key]["error"] if key in self.failures else None for key in self.wanted]
         made_by = {
             chosen.reward.name: {"version": chosen.version, "weights": chosen.weights, "path": chosen.weights_path}
-            for chosen in kept
+            for chosen in scores.kept.values()
         }
         metadata = {"avdpo.rewards": json.dumps(made_by), "avdpo.protocol": self._config.protocol}
         key, *notes = SCORES
@@ -213,9 +217,10 @@ class ScoreWork:
         return list(jobs.values())
 
     def _lost_rows(self, result: Result, names: Names) -> list[Row]:
-        members = self._candidates.take(self._members(names))
-        keys = members.filter(pc.equal(members["prompt_id"], result["key"]))["candidate_id"].to_pylist()
-        return [{"candidate_id": key, "error": result["lost"], "rewards": {}} for key in keys]
+        members = self._members(names)
+        is_its = pc.equal(self._candidates["prompt_id"], result["key"]).to_numpy()
+        keys = self._candidates["candidate_id"].take(members[is_its[members]])
+        return [{"candidate_id": key, "error": result["lost"], "rewards": {}} for key in keys.to_pylist()]
 
 
 def _rows(table: pa.Table, columns: Sequence[str]) -> Iterator[Row]:

@@ -34,7 +34,7 @@ class WorkerConfig:
     )
     num_cpus: float = setting(1.0, "CPU cores, and threads, per worker.")
     num_gpus: float = setting(0.0, "GPUs per worker; 0.5 lets two workers share one.")
-    batch_size: int = setting(1, "Prompts that a worker is given at a time; each row comes as soon as it is made.")
+    batch_size: int = setting(1, "Most prompts that a worker is given at a time; each row comes as soon as it is made.")
     device: str | None = setting(None, "Torch device; by default cuda when num_gpus > 0, else cpu.")
     max_tries: int = setting(3, "How often a prompt that kills its worker is tried.")
     max_failures: int = setting(0, "Failed rows with which the command still exits with 0.")
@@ -86,7 +86,8 @@ def run_command(
 ) -> int:
     """Run a stage as a command and return its exit status.
 
-    0, 1 with too many failed rows, 2 where it could not be done: a mistaken input, or a stop that its message explains.
+    0, 1 with too many failed rows, 2 where it could not be done: a mistaken input, or a stop that its message explains;
+    130 after Ctrl-C.
     """
     config = parse_config(config_class, argv)
     echo(config_to_yaml(config))
@@ -95,9 +96,17 @@ def run_command(
             echo((plan if config.dry_run else estimate)(config))
             return 0
         return exit_status(stage(config), config)
-    except (ValueError, StageStoppedError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
+        return stopped_status(error)
+
+
+def stopped_status(error: ValueError | StageStoppedError | KeyboardInterrupt) -> int:
+    """Tell why a command ended before its time. Returns its exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        sys.stderr.write("\nstopped: what was finished is kept, and the same command goes on\n")
+        return 130
+    sys.stderr.write(f"error: {error}\n")
+    return 2
 
 
 @contextmanager

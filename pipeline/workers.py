@@ -29,8 +29,9 @@ def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: P
     """Yield the result of every job, in the order of finishing.
 
     Args:
-        actor: class set up once per process as `actor(settings)`, whose `run(job) -> Result` must not raise. Where it
-            has `run_all(jobs)` instead, an iterator of their results in order, it may prepare a job ahead of its turn.
+        actor: class set up once per process as `actor(settings)`, whose `run(job) -> Result` raises only when the
+            process can do nothing more: it is then replaced, and the job tried again. Where it has `run_all(jobs)`
+            instead, an iterator of their results in order, it may prepare a job ahead of its turn.
         settings: plain values.
 
     A result with "retry" true, and a job that was running when its worker died, is tried `max_tries` times. The first
@@ -66,7 +67,7 @@ class _Docket:
     """The jobs that wait, in batches, and what each has been through. Every job ends in one result."""
 
     def __init__(self, jobs: Sequence[Job], pool: Pool) -> None:
-        size = pool.batch_size
+        size = max(1, min(pool.batch_size, -(-len(jobs) // pool.num_actors)))  # so that each worker has some
         self.waiting = deque(list(jobs[start : start + size]) for start in range(0, len(jobs), size))
         self._left = {job["key"]: job for job in jobs}
         assert len(self._left) == len(jobs), "job keys are unique"

@@ -22,6 +22,14 @@ def check_device(name: str) -> None:
         raise ValueError(f"device is {name!r}, which cannot be used here ({reason}). Try 'cpu'.") from error
 
 
+def is_device_lost(error: Exception) -> bool:
+    """Whether the GPU no longer answers this process: after CUDA's own errors, unlike want of memory, every call fails.
+
+    Told by the text as well, since cuBLAS's have not the type that torch has for them.
+    """
+    return "CUDA error" in str(error) or type(error).__name__ == "AcceleratorError"
+
+
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
     """Without TF32, which cuDNN's float32 convolutions use by default, at 10 bits of mantissa: scores would show it.

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from media import AVClip
 from rewards.base import Prompt, Protocol, Reward
 from rewards.decode import ClipFile, decode_ahead
-from rewards.devices import check_device
+from rewards.devices import check_device, is_device_lost
 from rewards.registry import check_distinct, expand_names, get_reward
 
 __all__ = ["ClipFile", "RewardSuite", "ScoreRow"]
@@ -105,7 +105,8 @@ class RewardSuite:
         """One row per file, in order.
 
         A file that cannot be read, and a clip that a reward cannot score, give a row with `error` and null scores
-        where they failed; the other clips are scored as if it were not there.
+        where they failed; the other clips are scored as if it were not there. An error of the GPU itself is raised: no
+        clip could be scored after it.
         """
         return list(self.iter_scores(files))
 
@@ -178,7 +179,9 @@ def _score_batch(reward: Reward, batch: Sequence[tuple[_Result, AVClip, Prompt]]
     # Boundary to code that is not ours, over input that is not ours: any exception must cost one clip, not the batch.
     try:
         return [*_call(reward, batch)]
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
+        if is_device_lost(error):
+            raise  # no clip's fault alone, and whatever came after would fail as well
         if len(batch) == 1:
             message = f"reward {reward.name!r} failed on {batch[0][0].candidate_id!r}: {type(error).__name__}: {error}"
             return [message]

@@ -208,7 +208,7 @@ class NodeActor:
 
 
 class RaisingActor:
-    """Breaks its promise not to raise, for one job."""
+    """Raises for one job, as a process that can do nothing more."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         pass
@@ -217,3 +217,20 @@ class RaisingActor:
         if job["key"] == "b":
             raise RuntimeError("the driver of the GPU is gone")
         return {"key": job["key"]}
+
+
+class BrokenGpuGenerator(FakeGenerator):
+    """As a process whose GPU has met an error: all that it does after the prompt `BREAK` fails too."""
+
+    _is_broken = False
+
+    def _sample(self, prompt: str, seed: int) -> tuple[AVClip, FakeLatents]:
+        self._is_broken |= prompt == "BREAK"
+        if self._is_broken:
+            raise RuntimeError("CUDA error: an illegal memory access was met\nFor debugging pass this and that.")
+        return super()._sample(prompt, seed)
+
+
+class DyingAtStartActor:
+    def __init__(self, settings: dict[str, Any]) -> None:
+        os._exit(1)

@@ -44,6 +44,15 @@ def test_an_estimate_keeps_its_rows_and_tells_time_and_disk(tmp_path: Path, caps
     assert score.estimate(scoring) == "score: nothing is left to do"
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_an_estimate_says_that_what_it_tried_has_failed(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("prompt_id,prompt\n" + "".join(f"p{n},RAISE\n" for n in range(5)))
+    config = SampleConfig(prompts=prompts, output_dir=tmp_path / "run", model=f"{FAKES}:FakeGenerator")
+    told = "FAILED: 9 of those that were tried, the first being 'p0/0' (ValueError: no such thing)"
+    assert told in sample.estimate(config)
+
+
 def test_the_pace_leaves_out_the_start_and_each_workers_first_job() -> None:
     pool = Pool(2, 4, num_cpus=1, num_gpus=0, batch_size=1, max_tries=1)
     assert measure([{}, {}], lambda result: None, pool) is None

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from pipeline.journal import Journal
 from pipeline.lock import lock_path
 from pipeline.sample import SampleConfig, sample
+from pipeline.sample import main as sample_command
 from pipeline.stops import NoSpaceError, is_full_disk
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,58 @@ def test_a_worker_killed_in_mid_batch_costs_nothing_and_the_pool_decides_nothing
     assert files(disturbed.folder / "media") == files(single.folder / "media")
     tables = [pd.read_parquet(one.folder / "candidates.parquet") for one in (disturbed, single)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_ctrl_c_is_told_from_failed_rows_and_releases_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.sample.map_jobs", interrupted)
+    stage = config(write_prompts(tmp_path, ["a"]), tmp_path / "run", "FakeGenerator")
+    flags = ["--prompts", str(stage.prompts), "--output_dir", str(stage.output_dir), "--model", stage.model]
+    assert sample_command(flags) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not lock_path(stage.folder).exists()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_gpu_that_no_longer_answers_costs_its_worker_and_not_the_prompts_that_come_after(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path, ["a", "BREAK", *"bcdef"])
+    stage = config(prompts, tmp_path / "run", "BrokenGpuGenerator", num_actors=1, max_tries=2)
+    summary = sample(stage)
+    assert (summary.wanted, summary.done, summary.failed) == (14, 12, 2)
+    failures = pd.read_parquet(stage.folder / "failures.parquet")
+    assert set(failures["prompt_id"]) == {"p1"}
+    assert set(failures["tries"]) == {2}
+    assert failures["error"].str.contains("RuntimeError: CUDA error: an illegal memory access was met For").all()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_prompt_that_is_changed_and_changed_back_is_made_again(tmp_path: Path) -> None:
+    stage = config(write_prompts(tmp_path, ["first"]), tmp_path / "run", "FakeGenerator")
+    sample(stage)
+    made = files(stage.folder / "media")
+    write_prompts(tmp_path, ["second"])
+    sample(stage)
+    assert files(stage.folder / "media") != made
+    write_prompts(tmp_path, ["first"])
+    assert sample(stage).skipped == 0
+    assert files(stage.folder / "media") == made
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_clip_that_was_overwritten_or_cut_since_is_made_again(tmp_path: Path) -> None:
+    """As by a run with another prompt of the same id, that was killed before it could say so in the journal."""
+    stage = config(write_prompts(tmp_path, ["a", "b", "c"]), tmp_path / "run", "FakeGenerator")
+    sample(stage)
+    made = files(stage.folder / "media")
+    first, second, _ = sorted((stage.folder / "media").glob("*/0.mp4"))
+    first.write_bytes(first.read_bytes()[:-1])
+    second.with_suffix(".safetensors").write_bytes(b"")
+    assert sample(stage).skipped == 4
+    assert files(stage.folder / "media") == made
 
 
 @pytest.mark.usefixtures("ray_session")

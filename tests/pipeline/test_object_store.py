@@ -219,8 +219,21 @@ def test_a_copied_journal_is_refused_until_it_has_the_form_of_its_place(bucket: 
     (bucket / "other" / "journal.jsonl").write_bytes(copied)
     with pytest.raises(ValueError, match=r"move it to .*/other/journal/00000000\.jsonl"):
         read_journal(bucket / "other")
-    (bucket / "other" / "journal" / "00000000.jsonl").write_bytes(copied)
-    assert read_journal(bucket / "other") == rows
+    (bucket / "other" / "journal" / "00000000.jsonl").write_bytes(copied + b'{"id": "torn')
+    write_journal(bucket / "other", [{"id": 3}])
+    assert read_journal(bucket / "other") == [*rows, {"id": 3}]
+
+
+def test_rows_do_not_wait_for_the_next_one_to_be_written(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_segments, "FLUSH_S", 0.3)
+    rows = [{"id": number} for number in range(3)]
+    with Journal(bucket / "journal.jsonl", SETTINGS) as journal:
+        for number in range(3):
+            journal.append(rows[number : number + 1])
+        deadline = time.monotonic() + 20
+        while read_journal(bucket) != rows:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_rows_are_written_in_groups_and_all_of_them_at_the_end_or_on_an_error(

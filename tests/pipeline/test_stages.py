@@ -230,6 +230,11 @@ def test_scoring_survives_a_clip_that_kills_the_worker_a_truncated_one_and_score
     failures = pd.read_parquet(tmp_path / "run" / "scores" / "failures.parquet")
     assert failures["candidate_id"].tolist() == scores.index[scores["error"].notna()].tolist()
 
+    score(score_config(tmp_path / "run", "LoudnessReward", max_failures=2))
+    later = pd.read_parquet(tmp_path / "run" / "scores" / "scores.parquet").set_index("candidate_id")
+    assert "ib_av: not scored by 'crashing'" in later.loc["POISON/0", "reasons"]  # kept columns say why they are null
+    assert later["reasons"].notna().tolist() == scores["ib_av"].isna().tolist()
+
 
 def test_scores_are_added_by_reward_and_version(tmp_path: Path) -> None:
     rows = [{"prompt_id": "a", "prompt": "a"}, {"prompt_id": "b", "prompt": "silence"}]

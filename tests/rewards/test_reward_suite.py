@@ -222,6 +222,14 @@ def test_a_poison_clip_fails_alone(files):
     assert [rows[i] for i in (0, 1, 3)] == [clean[i] for i in (0, 1, 3)]
 
 
+def test_an_error_of_the_gpu_itself_is_no_clips_fault(files):
+    """Every clip after it would fail as well, so it must not end as the error of them all."""
+    reward = Shade({"shade 120": RuntimeError("CUDA error: an illegal memory access was encountered")})
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        RewardSuite([reward], batch_size=1).score_files(files)
+    assert reward.batch_sizes == [1, 1, 1]
+
+
 def test_a_reward_that_returns_the_wrong_shape_is_told_so(files):
     class Wrong(Shade):
         def score(self, clips, prompts):
