@@ -21,6 +21,7 @@ from dpo.prepare_config import PrepareConfig
 from media.clip import AVClip
 from media.probe import probe
 from media.read import read_clip
+from media.storage import upload
 from media.write import write_clip
 from model import prepare_parts
 from model.latents import AVLatents
@@ -77,6 +78,23 @@ def test_sampler_latents_are_used_and_ground_truth_is_encoded(config, model):
     encoded = pipeline.encode_clips([clip])[0]
     torch.testing.assert_close(dataset[0].chosen["video"], encoded.video, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(dataset[0].chosen["audio"], encoded.audio, rtol=2e-3, atol=2e-3)
+
+
+def test_pairs_in_a_bucket_give_the_data_of_those_on_disk(config, bucket, tmp_path):
+    prepare(config)
+    run = Path(config.pairs).parent
+    for path in run.rglob("*"):
+        if path.is_file():
+            upload(path, bucket / "run" / path.relative_to(run).as_posix())
+    remote = replace(config, pairs=str(bucket / "run" / "pairs"), output=str(tmp_path / "from-bucket"))
+    prepare(remote)
+    for folder in (config.output, remote.output):
+        assert len(PairDataset.load(folder)) == 3
+    rows = [load_from_disk(folder).to_list() for folder in (config.output, remote.output)]
+    assert rows[0] == rows[1]
+    (bucket / "run" / "media" / "gt.mp4").unlink()
+    with pytest.raises(ValueError, match=r"s3://.*gt\.mp4 .*do not exist"):
+        prepare(replace(remote, output=str(tmp_path / "other")))
 
 
 def test_longer_and_larger_ground_truth_is_cut_as_the_candidates_are(config, model):
