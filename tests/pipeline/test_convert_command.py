@@ -8,7 +8,7 @@ import pytest
 from datasets import load_from_disk
 from trl.data_utils import is_conversational, unpair_preference_dataset
 
-from dpo.prepare import check_files, read_pairs
+from dpo.pairs import missing_files, read_pairs
 from pipeline.convert import main
 from pipeline.rank import RankConfig, rank
 from tests.pipeline.ranked_run import run
@@ -50,7 +50,7 @@ def test_pairs_folder_to_csv_and_back_finds_its_clips(
     assert frame["path"].map(lambda path: Path(path).is_file()).all()
     assert convert("--from", "meta/pairs.csv", "--to", "elsewhere/deep/pairs") == 0
     pairs = read_pairs(tmp_path / "elsewhere" / "deep" / "pairs")
-    check_files(tmp_path / "elsewhere" / "deep" / "pairs", pairs)
+    assert not any(missing_files(tmp_path / "elsewhere" / "deep" / "pairs", pairs))
     assert len(pairs) == len(load_from_disk(str(run / "pairs")))
 
 
@@ -93,7 +93,7 @@ def test_labels_take_the_place_of_the_ranking(run: Path, capsys: pytest.CaptureF
     assert human["chosen_candidate_id"].tolist() == pairs["rejected_candidate_id"].tolist()[:4]
     assert human["margin"].tolist() == (-pairs["margin"]).tolist()[:4]
     assert (human["label_source"] == "human").all()
-    check_files(run / "human", read_pairs(run / "human"))
+    assert not any(missing_files(run / "human", read_pairs(run / "human")))
     told = json.loads((run / "human" / "ranking.json").read_text())
     assert told["labels"]["counts"] == {
         "tie, dropped": 6,
@@ -111,7 +111,7 @@ def test_labels_alone_make_pairs_of_candidates(run: Path) -> None:
     human = load_from_disk(str(run / "human"))
     assert human["pair_id"][:] == ["p0003/2>p0003/1", "p0005/gt>p0005/0"]
     assert human["chosen_is_ground_truth"][:] == [False, True]
-    check_files(run / "human", read_pairs(run / "human"))
+    assert not any(missing_files(run / "human", read_pairs(run / "human")))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import yaml
 from datasets import load_from_disk
 from huggingface_hub.errors import HTTPError
 
-from dpo.prepare import check_files, read_pairs
+from dpo.pairs import missing_files, read_pairs
 from pipeline import hub
 from pipeline.convert import main as convert
 from pipeline.hub import download, load, push_to_hub
@@ -107,7 +107,7 @@ def test_push_and_download_give_pairs_that_can_be_trained_on(
     shutil.rmtree(run)
     pairs = download("ann/my-pairs", tmp_path / "theirs")
     rows = read_pairs(pairs)
-    check_files(pairs, rows)
+    assert not any(missing_files(pairs, rows))
     clip = tmp_path / "theirs" / "pairs" / rows[0]["chosen_video_path"]
     assert clip.read_text() == f"{clip.stem} mp4"
     shared = len(list((tmp_path / "theirs" / "candidates" / "media").iterdir()))
