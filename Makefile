@@ -39,7 +39,7 @@ demo: install
 	$(PYTHON) -m evaluation.compare --baseline $(RUN)/evaluation/sft --candidate $(RUN)/evaluation/dpo
 
 test: install chromium lint
-	$(PYTHON) -m pytest tests --durations=10
+	$(PYTHON) -m pytest tests -m "not slow" --durations=10
 
 lint: install
 	$(VENV)/bin/ruff format --check .

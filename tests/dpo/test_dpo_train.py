@@ -1,4 +1,5 @@
 import json
+import os
 import math
 import re
 import shutil
@@ -268,7 +269,8 @@ def test_killed_run_goes_on_with_the_same_losses_bit_for_bit(data, tmp_path, kin
     assert main(flags(data, tmp_path / "whole", **settings)) == 0
     killed = tmp_path / "killed"
     argv = [sys.executable, "-m", "dpo.train", *flags(data, killed, **settings)]
-    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as in this process: sums round as their threads share them
+    process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
     while not (killed / "checkpoint-3" / "trainer_state.json").exists():
         assert process.poll() is None
