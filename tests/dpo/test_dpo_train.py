@@ -1,6 +1,6 @@
 import json
-import os
 import math
+import os
 import re
 import shutil
 import subprocess
