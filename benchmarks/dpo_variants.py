@@ -5,7 +5,7 @@ blocks and AdamW are the same too.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,10 @@ from benchmarks.published_arithmetic import PublishedArithmetic
 from dpo.lora import reference_model
 from dpo.loss import av_dpo_loss
 from dpo.schema import MODALITIES
+from dpo.trainer import noisy_pairs
 from model.audio_lengths import training_mel_frames
 from model.config import JointDiTConfig
-from model.flow import add_noise, velocity_target
+from model.flow import add_noise
 from model.lora import attach_adapter
 from model.sizes import ClipSize, image_size
 from model.stages import LORA_TARGET_MODULES
@@ -114,7 +115,7 @@ def _lora(setting: Setting, batch: dict[str, Any]) -> Callable[[], float]:
         with reference_model(model):
             return model(**arguments)._asdict()
 
-    arguments, target = _noisy_pairs(batch)
+    arguments, target = noisy_pairs(batch)
     return _our_step(setting, model, reference, arguments, target)
 
 
@@ -127,14 +128,14 @@ def _full(setting: Setting, batch: dict[str, Any]) -> Callable[[], float]:
     def reference() -> dict[str, Tensor]:
         return frozen(**arguments)._asdict()
 
-    arguments, target = _noisy_pairs(batch)
+    arguments, target = noisy_pairs(batch)
     return _our_step(setting, model, reference, arguments, target)
 
 
 def _cached(setting: Setting, batch: dict[str, Any], is_lora: bool) -> Callable[[], float]:
     """An adapter or every weight learns; the reference's errors at these draws were stored before."""
     model: torch.nn.Module = _network(setting, frozen=is_lora).eval()
-    arguments, target = _noisy_pairs(batch)
+    arguments, target = noisy_pairs(batch)
     with torch.no_grad(), setting.precision():
         predicted = model(**arguments)._asdict()
     errors = {name: (predicted[name].float() - target[name]).square().flatten(1).mean(1) for name in MODALITIES}
@@ -227,18 +228,6 @@ def _stored_dtype(setting: Setting) -> torch.dtype:
 
 def _adapter(dropout: float) -> LoraConfig:
     return LoraConfig(r=64, lora_alpha=16, lora_dropout=dropout, target_modules=list(LORA_TARGET_MODULES))
-
-
-def _noisy_pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    timestep = batch["timestep"].repeat(2)
-    arguments: dict[str, Any] = {"timestep": timestep, "num_frames": batch["num_frames"]}
-    arguments |= {"text": batch["text"].repeat(2, 1, 1), "text_mask": batch["text_mask"].repeat(2, 1)}
-    target = {}
-    for name in MODALITIES:
-        noise = torch.cat([batch[f"{name}_noise"]] * 2)
-        arguments[name] = add_noise(batch[name], noise, timestep)
-        target[name] = velocity_target(batch[name], noise)
-    return arguments, target
 
 
 def _update(loss: Tensor, trained: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
