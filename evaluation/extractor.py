@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from rewards.base import Prompt, Protocol
@@ -48,6 +49,11 @@ class Extractor(ABC):
         if path is not None:
             raise ValueError(f"path={path!r} was given to {cls.name!r}, which has no weights to load. Leave path out.")
         return cls()
+
+    @classmethod
+    def companions(cls, weights: Path) -> list[Path]:
+        """What shapes a value beside the file or folder of weights that was found: files or folders, there or not."""
+        return [weights.with_name("config.json")] if weights.is_file() else []
 
     def frames(self, num_frames: int, fps: float) -> Collection[int] | None:
         """Which frames of a clip `extract` looks at, from 0; None for all. The others are black in what it is given."""

@@ -1,0 +1,56 @@
+"""What is asked for: the captions of a benchmark, its ground truth where it has any, and its categories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from evaluation.categories import Categories, read_categories
+from pipeline.prompts import read_prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """Rows are numbered from 0 in the order of the table, as the release numbers its samples.
+
+    Attributes:
+        rows: prompt_id, prompt, audio_prompt (None where the table has none), video_path and audio_path of the ground
+            truth (absolute; None where there is none).
+    """
+
+    path: Path
+    rows: pd.DataFrame
+    categories: Categories
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def rows_with_media(self) -> np.ndarray:
+        """The rows whose ground truth is on disk."""
+        return np.flatnonzero([path is not None and Path(path).is_file() for path in self.rows["video_path"]])
+
+
+def read_benchmark(path: Path, group_by: Sequence[str] = (), limit: int | None = None) -> Benchmark:
+    """A prompts table, such as JavisBench.csv; of its rows the first `limit`.
+
+    Raises:
+        ValueError: it cannot be read, or has no such column to group by.
+    """
+    table = read_prompts(path).slice(0, limit).to_pandas()
+    rows = pd.DataFrame({"prompt_id": table["prompt_id"], "prompt": table["prompt"]})
+    rows["audio_prompt"] = _optional(table, "audio_prompt")
+    for column in ("video_path", "audio_path"):
+        rows[column] = [None if cell is None else str(path.parent / cell) for cell in _optional(table, column)]
+    return Benchmark(path, rows, read_categories(table, group_by))
+
+
+def _optional(table: pd.DataFrame, column: str) -> list[str | None]:
+    if column not in table.columns:
+        return [None] * len(table)
+    return [None if pd.isna(cell) else str(cell) for cell in table[column]]

@@ -1,0 +1,187 @@
+"""One evaluation: samples, ground truth and extractors brought together, and the results that come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.benchmark import Benchmark
+from evaluation.extract import Clip, Extraction, ExtractSettings, Wanted
+from evaluation.extractors import Chosen, Skipped, get_extractor
+from evaluation.ground_truth import read_features
+from evaluation.metrics import Metric
+from evaluation.results import Measured, MetricResult, median_generation_s, metric_results
+from evaluation.samples import Problem, Samples
+from pipeline.workers import Pool
+from rewards.base import Protocol
+
+if TYPE_CHECKING:
+    from evaluation.run import EvaluateConfig
+
+NO_GROUND_TRUTH = "compares with ground truth, and neither its clips are on disk nor --ground_truth_features were given"
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything a table, a page or a comparison is made of.
+
+    Attributes:
+        scores: metric -> (N,) of the samples, NaN where undefined; not of distances.
+        problems: captions without a sample, samples that take no part, and values that could not be computed.
+        generation_s: median seconds per clip, and how many clips it is known of.
+    """
+
+    benchmark: Benchmark
+    samples: Samples
+    protocol: Protocol
+    metrics: list[MetricResult]
+    scores: dict[str, np.ndarray]
+    skipped: list[Skipped]
+    problems: list[Problem]
+    generation_s: tuple[float | None, int]
+
+    @property
+    def num_failed(self) -> int:
+        """Samples and captions with a problem."""
+        return len({problem.name for problem in self.problems if not problem.name.endswith("/gt")})
+
+    @property
+    def num_wanted(self) -> int:
+        named = {problem.name for problem in self.problems if not problem.name.endswith("/gt")}
+        return len(named | {sample.candidate_id for sample in self.samples.samples})
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What is to be computed. Made by `prepare`, which reads files and computes nothing."""
+
+    benchmark: Benchmark
+    samples: Samples
+    metrics: list[Metric]  # those that can be computed
+    skipped: list[Skipped]
+    real_rows: np.ndarray  # the rows whose ground-truth clips are looked at
+    features: Mapping[str, np.ndarray]  # published ones: extractor -> (M, width)
+    extraction: Extraction
+    protocol: Protocol
+
+    @classmethod
+    def prepare(
+        cls,
+        *,
+        benchmark: Benchmark,
+        samples: Samples,
+        metrics: Sequence[Metric],
+        chosen: dict[str, Chosen],
+        skipped: Sequence[Skipped],
+        settings: EvaluateConfig,
+    ) -> Evaluation:
+        """Raises ValueError where the file of features does not fit."""
+        features = _features(settings, metrics, chosen)
+        real_rows = benchmark.rows_with_media
+        usable, without = [], list(skipped)
+        for metric in metrics:
+            if metric.extractor not in chosen:
+                continue
+            if metric.distance and metric.extractor not in features and not len(real_rows):
+                without.append(Skipped(metric.name, NO_GROUND_TRUTH, None))
+            else:
+                usable.append(metric)
+        names = {metric.extractor for metric in usable}
+        compared = sorted({one.extractor for one in usable if one.distance and one.extractor not in features})
+        wanted = [
+            Wanted(_sample_clips(samples, benchmark), sorted(names)),
+            Wanted(_real_clips(benchmark, real_rows) if compared else [], compared),
+        ]
+        extraction = Extraction({name: chosen[name] for name in names}, wanted, _extract_settings(settings))
+        return cls(benchmark, samples, usable, without, real_rows, features, extraction, settings.protocol)
+
+    def extract(self, pool: Pool) -> None:
+        self.extraction.run(pool)
+
+    def results(self, num_bootstrap: int, seed: int) -> Results:
+        """The figures of what is in the stores."""
+        measured = {metric.name: (metric, self._measured(metric)) for metric in self.metrics}
+        rows = np.array([sample.row for sample in self.samples.samples])
+        figures = metric_results(
+            measured, rows, self.benchmark.categories, protocol=self.protocol, num_bootstrap=num_bootstrap, seed=seed
+        )
+        return Results(
+            benchmark=self.benchmark,
+            samples=self.samples,
+            protocol=self.protocol,
+            metrics=figures,
+            scores={name: one.values for name, (metric, one) in measured.items() if metric.distance is None},
+            skipped=self.skipped,
+            problems=[*self.samples.problems, *self._extraction_problems],
+            generation_s=median_generation_s([sample.generation_s for sample in self.samples.samples]),
+        )
+
+    @cached_property
+    def _extraction_problems(self) -> list[Problem]:
+        """One per clip, with the reasons of all extractors that failed on it."""
+        reasons: dict[str, list[str]] = {}
+        for (_, clip), message in self.extraction.errors.items():
+            if message not in reasons.setdefault(clip, []):
+                reasons[clip].append(message)
+        return [Problem(clip, "failed", "; ".join(messages)) for clip, messages in sorted(reasons.items())]
+
+    def _measured(self, metric: Metric) -> Measured:
+        store, keys = self.extraction.stores[metric.extractor], self.extraction.keys
+        values = store.stack(metric.output, keys[0][metric.extractor])
+        if metric.distance is None:
+            return Measured(values)
+        if metric.extractor in self.features:
+            real = self.features[metric.extractor]
+            # The published file has a row per row of its benchmark; any other number of them cannot be told apart.
+            rows = np.arange(len(real)) if len(real) == len(self.benchmark) else None
+            return Measured(values, real, rows)
+        return Measured(values, store.stack(metric.output, keys[1][metric.extractor]), self.real_rows)
+
+
+def _features(
+    settings: EvaluateConfig, metrics: Sequence[Metric], chosen: Mapping[str, Chosen]
+) -> dict[str, np.ndarray]:
+    if settings.ground_truth_features is None:
+        return {}
+    widths: dict[str, int] = {}
+    for metric in metrics:
+        width = get_extractor(metric.extractor).outputs[metric.output] if metric.extractor in chosen else None
+        if metric.distance and width is not None:
+            widths[metric.extractor] = width
+    return read_features(settings.ground_truth_features, widths)
+
+
+def _extract_settings(settings: EvaluateConfig) -> ExtractSettings:
+    return ExtractSettings(
+        cache=settings.cache_folder,
+        protocol=settings.protocol,
+        dtype=settings.dtype,
+        device=settings.worker_settings["device"],
+        num_threads=settings.worker_settings["num_threads"],
+        num_decoders=settings.num_decoders,
+        clip_batch_size=settings.clip_batch_size,
+    )
+
+
+def _sample_clips(samples: Samples, benchmark: Benchmark) -> list[Clip]:
+    return [
+        _clip(benchmark, sample.row, sample.candidate_id, sample.video_path, sample.audio_path)
+        for sample in samples.samples
+    ]
+
+
+def _real_clips(benchmark: Benchmark, rows: np.ndarray) -> list[Clip]:
+    table = benchmark.rows
+    return [
+        _clip(benchmark, row, f"{table['prompt_id'][row]}/gt", table["video_path"][row], table["audio_path"][row])
+        for row in rows.tolist()
+    ]
+
+
+def _clip(benchmark: Benchmark, row: int, name: str, video_path: str, audio_path: str | None) -> Clip:
+    table = benchmark.rows
+    return Clip(name, video_path, audio_path, table["prompt_id"][row], table["prompt"][row], table["audio_prompt"][row])

@@ -1,0 +1,124 @@
+"""The extractors by name, and which of them a run can use: those whose weights are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from evaluation.extractor import Extractor
+from evaluation.from_rewards import reward_extractor
+from evaluation.metrics import Metric
+from media.file_identity import files_identity
+from rewards.base import Protocol
+from rewards.weights import PRESETS
+
+# Name -> "module:Class"; nothing is imported before it is asked for.
+EXTRACTORS: dict[str, str] = {
+    "i3d": "evaluation.i3d.extractor:I3DExtractor",
+    "audioclip": "evaluation.audioclip.extractor:AudioClipExtractor",
+    "clip": "evaluation.clip_score:ClipExtractor",
+    "clap": "evaluation.clap_score:ClapExtractor",
+    "cavp": "evaluation.cavp.extractor:CavpExtractor",
+    "javis": "evaluation.imagebind:JavisExtractor",
+    "av_align": "evaluation.av_align:AVAlignExtractor",
+}
+# Those that are rewards as well.
+FROM_REWARDS = ("videoalign", "audiobox", "imagebind", "synchformer", "verifiable")
+# Whose weights are another one's too.
+SHARED_WEIGHTS = {"javis": "imagebind"}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An extractor as a run uses it. Its values are kept by name, `version` and `weights`."""
+
+    name: str
+    version: str  # under the run's protocol
+    path: str | None  # what `load` is given; None for one without weights
+    weights: str | None  # changes when the content of the files does
+
+    @property
+    def key(self) -> str:
+        """The folder of its values in the cache."""
+        return "-".join(part for part in (self.name, self.version, self.weights) if part)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A metric that cannot be computed here, and what would change that."""
+
+    metric: str
+    reason: str
+    command: str | None
+
+    @property
+    def advice(self) -> str:
+        return self.reason + (f"; get them with: {self.command}" if self.command else "")
+
+
+def get_extractor(name: str) -> type[Extractor]:
+    """The class of an extractor; imports its module."""
+    if name in FROM_REWARDS:
+        return reward_extractor(name)
+    module, _, class_name = EXTRACTORS[name].partition(":")
+    return getattr(import_module(module), class_name)
+
+
+def choose_extractors(
+    metrics: Sequence[Metric], weights: str | None, protocol: Protocol
+) -> tuple[dict[str, Chosen], list[Skipped]]:
+    """The extractors that the metrics need, by name, and the metrics that have to do without. Loads nothing.
+
+    Args:
+        weights: the folder that `model.fetch` filled; "tiny" for the presets of the rewards.
+    """
+    chosen: dict[str, Chosen] = {}
+    skipped: list[Skipped] = []
+    for metric in metrics:
+        if metric.extractor in chosen:
+            continue
+        extractor = get_extractor(metric.extractor)
+        found = None
+        if extractor.published is not None:
+            found = find_weights(metric.extractor, extractor.published, weights)
+            if found is None:
+                skipped.append(_without_weights(metric, extractor.published, weights))
+                continue
+        chosen[metric.extractor] = Chosen(
+            metric.extractor,
+            extractor.version_under(protocol),
+            None if found is None else str(found.resolve()),
+            None if found is None else _identity(extractor, found),
+        )
+    return chosen, skipped
+
+
+def find_weights(name: str, published: str, weights: str | None) -> Path | None:
+    """The file or folder of an extractor's weights in the folder `weights`, or that of the preset; None without one."""
+    if weights is None:
+        return None
+    name = SHARED_WEIGHTS.get(name, name)
+    candidates = (PRESETS / weights / name, Path(weights) / published, Path(weights) / name)
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _without_weights(metric: Metric, published: str, weights: str | None) -> Skipped:
+    where = "no --weights were given" if weights is None else f"{weights} has no {published}"
+    component = SHARED_WEIGHTS.get(metric.extractor, metric.extractor)
+    command = f"python -m model.fetch --components {component} --output {weights or 'weights'} --accept_licences"
+    return Skipped(metric.name, f"needs the weights {published}, and {where}", command)
+
+
+def _identity(extractor: type[Extractor], found: Path) -> str:
+    files = [file for path in (found, *extractor.companions(found)) for file in _visible_files(path)]
+    return files_identity(files, found.parent)
+
+
+def _visible_files(path: Path) -> Iterable[Path]:
+    """The path itself, or the files in it; not those that are hidden there, such as the cache of a download."""
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
+    return [path / file for file in inside if not any(part.startswith(".") for part in file.parts)]

@@ -1,0 +1,167 @@
+"""The samples of a model, each with the row of the benchmark that it answers; what is wrong with them, by name.
+
+Two layouts: the output of `pipeline.sample`, joined by prompt_id; and a folder of files as the release names them,
+`sample_0007.mp4` with `sample_0007.wav` beside it, which answers row 7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from evaluation.benchmark import Benchmark
+from pipeline.naming import candidate_id
+from pipeline.schema import CANDIDATES, read_table
+
+_SAMPLE = re.compile(r"sample_(\d+)(?:-(\d+))?\.(mp4|avi|mov|mkv|webm)", re.IGNORECASE)
+MAX_NAMED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One generated clip."""
+
+    candidate_id: str
+    row: int  # of the benchmark
+    video_path: str
+    audio_path: str | None
+    seed: int | None = None
+    duration_s: float | None = None
+    generation_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A sample that takes no part, or a caption without one."""
+
+    name: str  # candidate_id, file name or prompt_id
+    kind: str  # "missing", "duplicate", "wrong" or "failed"
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The usable samples, in the order of the benchmark's rows."""
+
+    samples: list[Sample]
+    problems: list[Problem]
+    metadata: dict[str, str]  # of the candidates table: its settings and the model's lineage
+
+    def count(self, kind: str) -> int:
+        return sum(problem.kind == kind for problem in self.problems)
+
+
+def read_samples(folder: Path, benchmark: Benchmark) -> Samples:
+    """Find the samples in a folder, and account for every row of the benchmark.
+
+    Raises:
+        ValueError: the folder has neither layout, or not one sample of the benchmark.
+    """
+    tables = (folder / "candidates" / "candidates.parquet", folder / "candidates.parquet")
+    table = next((path for path in tables if path.is_file()), None)
+    found = _from_table(table, benchmark) if table else _from_files(folder, benchmark)
+    answered = {sample.row for sample in found.samples}
+    named = {problem.name.rsplit("/", 1)[0] for problem in found.problems}
+    missing = [
+        Problem(prompt_id, "missing", f"no sample for row {row} of {benchmark.path.name}")
+        for row, prompt_id in enumerate(benchmark.rows["prompt_id"])
+        if row not in answered and prompt_id not in named
+    ]
+    if not found.samples:
+        reasons = "; ".join(f"{problem.name}: {problem.reason}" for problem in found.problems[:3])
+        raise ValueError(
+            f"{folder} has no sample of {benchmark.path}{f' ({reasons})' if reasons else ''}. Sample from that very "
+            "table, or name the files sample_0000.mp4, sample_0001.mp4, ... in the order of its rows."
+        )
+    return Samples(sorted(found.samples, key=lambda one: one.row), [*found.problems, *missing], found.metadata)
+
+
+def _from_table(path: Path, benchmark: Benchmark) -> Samples:
+    """Joined by prompt_id; the prompt has to be the benchmark's."""
+    table = read_table(path, CANDIDATES, "python -m pipeline.sample")
+    rows = {prompt_id: row for row, prompt_id in enumerate(benchmark.rows["prompt_id"])}
+    samples, problems = [], []
+    for one in table.to_pylist():
+        if one["is_ground_truth"]:
+            continue
+        reason = _mistake(one, benchmark, rows)
+        if reason:
+            problems.append(Problem(one["candidate_id"], *reason))
+            continue
+        samples.append(_sample(one, rows[one["prompt_id"]], path.parent))
+    return Samples(samples, [*problems, *_failures(path.parent / "failures.parquet", samples)], _metadata(table))
+
+
+def _mistake(one: dict[str, Any], benchmark: Benchmark, rows: dict[str, int]) -> tuple[str, str] | None:
+    """The kind of what is wrong with a candidate, and the reason in words."""
+    if one["error"]:
+        return "failed", f"failed in sampling: {one['error']}"
+    if one["prompt_id"] not in rows:
+        return "wrong", f"the benchmark has no prompt_id {one['prompt_id']!r}"
+    wanted = benchmark.rows["prompt"][rows[one["prompt_id"]]]
+    if one["prompt"] != wanted:
+        return "wrong", f"was sampled from {one['prompt']!r}, but the benchmark's prompt of this id is {wanted!r}"
+    return None
+
+
+def _sample(one: dict[str, Any], row: int, folder: Path) -> Sample:
+    return Sample(
+        candidate_id=one["candidate_id"],
+        row=row,
+        video_path=str(folder / one["video_path"]),
+        audio_path=str(folder / one["audio_path"]) if one["audio_path"] else None,
+        seed=one["seed"],
+        duration_s=one["duration_s"],
+        generation_s=one.get("generation_s"),
+    )
+
+
+def _failures(path: Path, samples: list[Sample]) -> list[Problem]:
+    if not path.is_file():
+        return []
+    done = {sample.candidate_id for sample in samples}
+    rows = pa.parquet.read_table(path).to_pylist()
+    return [
+        Problem(one["candidate_id"], "failed", f"failed in sampling: {one['error']}")
+        for one in rows
+        if one["candidate_id"] not in done and not one["candidate_id"].endswith("/gt")
+    ]
+
+
+def _metadata(table: pa.Table) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+
+
+def _from_files(folder: Path, benchmark: Benchmark) -> Samples:
+    """Joined by the number in the file's name, which is all that such a folder tells."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist: give the output_dir of pipeline.sample, or a folder of samples.")
+    matches = [match for path in sorted(folder.iterdir()) if (match := _SAMPLE.fullmatch(path.name))]
+    if not matches:
+        raise ValueError(
+            f"{folder} holds neither candidates/candidates.parquet, which pipeline.sample writes, nor files such as "
+            "sample_0000.mp4: give a folder that holds one of the two."
+        )
+    keys = [(int(match[1]), int(match[2] or 0)) for match in matches]
+    counts = Counter(keys)
+    samples, problems = [], []
+    for match, (row, index) in zip(matches, keys, strict=True):
+        if row >= len(benchmark):
+            problems.append(
+                Problem(match[0], "wrong", f"the benchmark has no row {row}, its last is {len(benchmark) - 1}")
+            )
+        elif counts[row, index] > 1:
+            problems.append(Problem(match[0], "duplicate", f"{counts[row, index]} files are sample {row}: keep one"))
+        else:
+            samples.append(_file_sample(folder / match[0], row, candidate_id(benchmark.rows["prompt_id"][row], index)))
+    return Samples(samples, problems, {})
+
+
+def _file_sample(path: Path, row: int, key: str) -> Sample:
+    sound = path.with_suffix(".wav")
+    return Sample(candidate_id=key, row=row, video_path=str(path), audio_path=str(sound) if sound.is_file() else None)
