@@ -84,7 +84,7 @@ class AVDPOTrainer(JointTrainer):
             args,
             train_dataset,
             batch_sampler(train_dataset, args, network.config),
-            PairCollator(args.seed, train_dataset.negative_text, args.text_dropout, args.shift_scale, mean_margin),
+            _collator(args, train_dataset, network, mean_margin),
             postfix=_margins,
             callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
             eval_dataset=() if eval_dataset is None else eval_dataset,  # evaluation may be samples alone
@@ -144,7 +144,7 @@ class AVDPOTrainer(JointTrainer):
 
     def _eval_loader(self) -> DataLoader:
         args, dataset = self.args, self.eval_dataset
-        collate = PairCollator(args.seed, dataset.negative_text, args.text_dropout, args.shift_scale)
+        collate = _collator(args, dataset, self.network)
         sampler = batch_sampler(dataset, args, self.network.config, keep_all=True)
         return self.accelerator.prepare(self.loader(dataset, sampler, collate))
 
@@ -254,6 +254,15 @@ def _trained(model: JointDiT | PeftModel, peft_config: LoraConfig | None, seed: 
     if peft_config is not None:
         return share_dropout(attach_adapter(model, peft_config, seed))
     return model.requires_grad_(True).train()
+
+
+def _collator(
+    args: AVDPOConfig, dataset: PairDataset, network: JointDiT, mean_margin: float | None = None
+) -> PairCollator:
+    text_len = network.config.text_len
+    return PairCollator(
+        args.seed, dataset.negative_text, args.text_dropout, args.shift_scale, mean_margin, text_len=text_len
+    )
 
 
 def _margins(logs: Mapping[str, Any]) -> dict[str, str]:

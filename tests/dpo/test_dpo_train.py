@@ -231,7 +231,7 @@ def test_plan_of_the_published_recipe_needs_no_weights(tmp_path, capsys):
                 f"{side}_audio_latents": [0.0] * math.prod(audio),
             }
         rows += make_rows(1, first_id=number, **size)
-    data = save_rows(tmp_path / "data", rows)
+    data = save_rows(tmp_path / "data", rows, text_len=512)
     argv = ["--config", str(PUBLISHED), "--model", "javisdit_pp", "--adapter", "new", "--dataset", str(data)]
     assert main([*argv, "--output_dir", str(tmp_path / "out"), "--dry_run", "--dataloader_drop_last", "false"]) == 0
     out = capsys.readouterr().out
