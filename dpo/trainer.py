@@ -162,7 +162,7 @@ class AVDPOTrainer(JointTrainer):
             target,
             beta=args.beta,
             modality_weights=args.modality_weights,
-            fm_weight=args.fm_weight,
+            fm_weight=args.fm_weights,
             loss_type=args.loss_type,
             label_smoothing=args.label_smoothing,
             winner_preserving_mu=args.winner_preserving_mu,

@@ -174,6 +174,8 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
         ({"output_dir": ""}, "nowhere to put"),
         ({"model": ""}, "set --model"),
         ({"beta_video": -1.0}, "towards the loser"),
+        ({"fm_weight": -1.0}, "fm_weight is -1.0"),
+        ({"fm_weight_audio": -1.0}, "fm_weight_audio is -1.0, which would train away"),
         ({"video_weight": 0.0, "audio_weight": 0.0}, "nothing would train"),
         ({"label_smoothing": 0.1, "loss_type": "hinge"}, "has no meaning"),
         ({"text_dropout": 1.0}, "no chance"),
@@ -201,6 +203,15 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
 def test_settings_out_of_range_are_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**({"output_dir": str(tmp_path), "model": "tiny", "dataset": "data"} | change))
+
+
+def test_flow_matching_weight_of_one_modality_replaces_that_of_both(tmp_path):
+    def weights(**settings):
+        return AVDPOConfig(output_dir=str(tmp_path), **settings).fm_weights
+
+    assert weights() == {"video": 0.1, "audio": 0.1}
+    assert weights(fm_weight=0.5, fm_weight_audio=0.0) == {"video": 0.5, "audio": 0.0}
+    assert weights(fm_weight_video=2.0) == {"video": 2.0, "audio": 0.1}
 
 
 def test_defaults_are_the_published_ones(tmp_path):
