@@ -18,7 +18,7 @@ from dpo.lora import share_dropout
 from dpo.loss import AVDPOLoss, av_dpo_loss, velocity_error
 from dpo.metrics import GradientShares, PreferenceMeter
 from dpo.reference import REFERENCE_NAME, FrozenCopy, adapter_reference, velocities
-from dpo.reference_errors import FOLDER_NAME, ReferenceErrors
+from dpo.reference_errors import FOLDER_NAME, ReferenceErrors, identity
 from dpo.schema import MODALITIES
 from model.batches import Steps
 from model.ema import load_weights, save_weights
@@ -77,6 +77,9 @@ class AVDPOTrainer(JointTrainer):
         backend = (args.torch_compile_backend or "inductor") if args.torch_compile else None
         self.frozen_copy = FrozenCopy(network, backend) if copied else None
         self.reference_errors: ReferenceErrors | None = None
+        if args.precompute_ref_errors:  # now, while the network is as it will be compared with
+            draws = args.seed, args.text_dropout, args.shift_scale, train_dataset.fingerprint
+            self._reference_identity = identity(network, *draws)
         self.meter, self.shares = PreferenceMeter(), GradientShares()
         mean_margin = train_dataset.mean_margin() if args.margin_weighting else None
         super().__init__(
@@ -181,7 +184,8 @@ class AVDPOTrainer(JointTrainer):
         In the batches of the run, each process those it will train on, so that the numbers are those that a frozen copy
         would give.  The network is whole on each device meanwhile.
         """
-        known = ReferenceErrors(Path(str(self.args.output_dir)) / FOLDER_NAME, self.args.process_index)
+        folder = Path(str(self.args.output_dir)) / FOLDER_NAME / self._reference_identity
+        known = ReferenceErrors(folder, self.args.process_index)
         loader = self.get_train_dataloader()
         steps = Steps.of(len(self.sampler), self.args.world_size, self.args)
         left = steps.total * self.args.gradient_accumulation_steps  # batches

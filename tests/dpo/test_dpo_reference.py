@@ -80,7 +80,7 @@ def test_errors_computed_before_give_the_losses_of_the_frozen_copy(tmp_path, kin
 
 def test_killed_computation_of_errors_goes_on_and_a_torn_line_is_computed_again(tmp_path):
     make_trainer(tmp_path / "whole", precompute_ref_errors=True, **FULL).train()
-    path = tmp_path / "whole" / "reference_errors" / "process-0.jsonl"
+    [path] = (tmp_path / "whole" / "reference_errors").glob("*/process-0.jsonl")
     expected = path.read_text()
     path.write_text(expected[: len(expected) // 2 + 5])
     trainer = make_trainer(tmp_path / "whole", precompute_ref_errors=True, **FULL)
@@ -97,10 +97,24 @@ def test_a_resumed_run_uses_the_errors_of_the_start_not_of_the_checkpoint(tmp_pa
     first.add_callback(StopAt(3))
     with pytest.raises(KeyboardInterrupt):
         first.train()
-    (tmp_path / "parts" / "reference_errors" / "process-0.jsonl").unlink()
+    [path] = (tmp_path / "parts" / "reference_errors").glob("*/process-0.jsonl")
+    path.unlink()
     again = make_trainer(tmp_path / "parts", **settings)
     again.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
     assert lines_without_clock(tmp_path / "parts") == lines_without_clock(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["seed", "network", "pairs"])
+def test_errors_of_other_draws_another_network_or_other_pairs_are_not_taken(tmp_path, change):
+    """In the same folder, as when a model is trained anew under its old name."""
+    make_trainer(tmp_path, precompute_ref_errors=True, **FULL).train()
+    before = sorted(tmp_path.glob("reference_errors/*/*"))
+    rows = make_rows(seed=int(change == "pairs"))
+    settings = {"model": tiny_model(int(change == "network")), "seed": 7 if change == "seed" else 42, **FULL}
+    make_trainer(tmp_path, rows, precompute_ref_errors=True, **settings).train()
+    assert len(before) == 1
+    assert len(sorted(tmp_path.glob("reference_errors/*/*"))) == 2
+    assert lines(tmp_path)[0]["rewards/margins/video"] == 0.0
 
 
 def lines_without_clock(folder):
