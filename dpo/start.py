@@ -18,9 +18,8 @@ def make_trainer(config: TrainConfig) -> AVDPOTrainer:
     Raises:
         ValueError: data that does not fit the model, or a model that is none.
     """
-    dataset = PairDataset.load(config.dataset)
+    dataset, eval_dataset = open_pairs(config)
     model = starting_model(config)
-    eval_dataset = None if config.eval_dataset is None else PairDataset.load(config.eval_dataset)
     is_new = config.trainable == "lora" and not isinstance(model, PeftModel)
     peft_config = lora_config(config) if is_new else None
     trainer = AVDPOTrainer(model, config, dataset, eval_dataset=eval_dataset, peft_config=peft_config)
@@ -33,6 +32,20 @@ def make_trainer(config: TrainConfig) -> AVDPOTrainer:
         if config.eval_rewards or config.held_out_rewards:
             trainer.add_callback(RewardWatcher(trainer, config))
     return trainer
+
+
+def open_pairs(config: TrainConfig) -> tuple[PairDataset, PairDataset | None]:
+    """The pairs to train on, and those to measure on.
+
+    Raises:
+        ValueError: no pairs, or pairs that the codecs and the text encoder of another model made.
+    """
+    dataset = PairDataset.load(config.dataset)
+    eval_dataset = PairDataset.load(config.eval_dataset) if config.eval_dataset else None
+    if config.model not in SIZES:  # a size's name, for a dry run, has no codecs
+        for pairs in filter(None, (dataset, eval_dataset)):
+            pairs.check_model(config.model)
+    return dataset, eval_dataset
 
 
 def starting_model(config: TrainConfig) -> JointDiT | PeftModel:

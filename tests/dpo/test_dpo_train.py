@@ -147,6 +147,17 @@ def test_model_that_does_not_fit_the_data_is_refused(data, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_data_of_other_codecs_is_refused_though_its_sizes_fit(data, tmp_path, capsys):
+    other = save_pipeline(tmp_path / "other", seed=1)
+    for name in ("video_codec", "audio_codec"):  # the text encoder alone is another one
+        shutil.rmtree(other / name)
+        shutil.copytree(data[0] / name, other / name)
+    for dry_run in ([], ["--dry_run"]):
+        assert main([*flags((other, data[1]), tmp_path / "out"), *dry_run]) == 2
+        assert "was made by the codecs and the text encoder of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_recipe_parses_and_resolved_settings_read_back(tmp_path):
     config = parse(["--config", str(RECIPE), "--report_to", "tensorboard", "--gradient_checkpointing", "true"])
     path = tmp_path / "resolved.yaml"
