@@ -1,6 +1,8 @@
 """From the settings of preference training to the model that trains and its pairs."""
 
-from peft import PeftModel
+from typing import cast
+
+from peft import LoraConfig, PeftModel
 
 from dpo.config import TrainConfig
 from dpo.data import PairDataset
@@ -65,7 +67,25 @@ def starting_model(config: TrainConfig) -> JointDiT | PeftModel:
             f"adapter is 'continue', and {config.model} is no adapter folder: give what stage 2 wrote with trainable: "
             "lora, or set adapter to 'new'."
         )
-    return continue_adapter(load_transformer(base, dtype), config.model, config.lora_dropout)
+    model = continue_adapter(load_transformer(base, dtype), config.model, config.lora_dropout)
+    _check_own_settings(config, cast(LoraConfig, model.peft_config["default"]))
+    return model
+
+
+def _check_own_settings(config: TrainConfig, adapter: LoraConfig) -> None:
+    """A continued adapter keeps its rank, scale and layers: settings that ask for others would be lost."""
+    layers = adapter.target_modules or ()
+    own = {
+        "lora_r": adapter.r,
+        "lora_alpha": adapter.lora_alpha,
+        "lora_target_modules": layers if isinstance(layers, str) else sorted(layers),
+    }
+    for name, value in config.changed_adapter_settings().items():
+        if name in own and (sorted(value) if isinstance(value, list) else value) != own[name]:
+            raise ValueError(
+                f"{name} is {value!r}, but adapter 'continue' trains on the adapter in {config.model}, which has "
+                f"{own[name]!r}: leave {name} out, or set adapter to 'new'."
+            )
 
 
 def planned_network(config: TrainConfig) -> JointDiT:

@@ -51,6 +51,8 @@ def flags(start, output, **changes):
         "use_cpu": True,
         "disable_tqdm": True,
     } | changes
+    if values.get("trainable") == "full":
+        del values["lora_r"]
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
 

@@ -184,7 +184,9 @@ def tuned(tmp_path_factory):
 def flags(tuned, output, **changes):
     values = {"model": tuned[1], "dataset": tuned[2], "output_dir": output, "max_steps": 3, "warmup_steps": 0}
     values |= {"learning_rate": 1e-2, "logging_steps": 1, "save_steps": 1, "per_device_train_batch_size": 2}
-    values |= {"use_cpu": True, "disable_tqdm": True, "lora_r": 4} | changes
+    values |= {"use_cpu": True, "disable_tqdm": True} | changes
+    if values.get("trainable") != "full" and values.get("adapter") != "continue":
+        values["lora_r"] = 4
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
 
@@ -260,6 +262,14 @@ def test_continuing_what_is_no_adapter_is_refused(tuned, tmp_path, capsys):
     assert main(flags((tuned[0], tuned[0], tuned[2]), tmp_path / "out", adapter="continue")) == 2
     assert "is no adapter folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("lora_r", 5), ("lora_alpha", 5), ("lora_target_modules", "ffn.0")])
+def test_settings_that_a_continued_adapter_would_ignore_are_refused(tuned, tmp_path, capsys, name, value):
+    assert main(flags(tuned, tmp_path / "out", adapter="continue", **{name: value})) == 2
+    assert f"{name} is" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(flags(tuned, tmp_path / "out", adapter="continue", lora_r=3, lora_alpha=6, max_steps=1)) == 0
 
 
 def test_adapter_of_another_network_or_with_tensors_missing_is_refused(tuned, tmp_path, capsys):

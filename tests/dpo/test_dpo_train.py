@@ -56,6 +56,8 @@ def flags(data, output, **changes):
         "use_cpu": True,
         "disable_tqdm": True,
     } | changes
+    if values.get("trainable") == "full":
+        del values["lora_r"]
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
 
@@ -205,6 +207,9 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
         ({"trainable": "full", "sync_ref_model": True, "precompute_ref_errors": True}, "turn one off"),
         ({"trainable": "full", "sync_ref_model": True, "ref_model_mixup_alpha": 0.0}, r"in \(0, 1\]"),
         ({"trainable": "full", "dtype": "bfloat16"}, "lose small updates"),
+        ({"trainable": "full", "lora_r": 16}, "lora_r is 16, but trainable 'full' has no adapter"),
+        ({"trainable": "full", "lora_dropout": 0.05}, "lora_dropout is 0.05"),
+        ({"trainable": "full", "lora_target_modules": ["q"]}, "leave it out"),
         ({"winner_preserving_mu": 0.0, "loss_type": "ipo"}, "itself raises"),
         ({"dataset": ""}, "set --dataset"),
         ({"ema_decay": 1.0}, "published is 0.99"),
