@@ -22,6 +22,7 @@ from dpo.schema import MODALITIES
 from dpo.trainer import noisy_pairs
 from model.audio_lengths import training_mel_frames
 from model.config import JointDiTConfig
+from model.ema import WeightAverage
 from model.flow import add_noise
 from model.lora import attach_adapter
 from model.sizes import ClipSize, image_size
@@ -159,6 +160,7 @@ def _our_step(
 ) -> Callable[[], float]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, eps=1e-15, weight_decay=0.0)
+    average = WeightAverage(model, EMA_DECAY)
 
     def step() -> float:
         with setting.precision():
@@ -166,6 +168,7 @@ def _our_step(
             policy = model(**arguments)._asdict()
             loss = av_dpo_loss(policy, expected, target, beta=BETA, fm_weight=FM_WEIGHT).loss.mean()
         _update(loss, trained, optimizer)
+        average.update(model)
         return loss.item()
 
     return step

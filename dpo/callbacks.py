@@ -71,12 +71,13 @@ class TrainingAlarms(TrainerCallback):
             assert mean is not None
             logger.warning(
                 "The winner's %s error has been %.1f %% above the reference's over the last %d steps (now step %d): "
-                "the model is drifting off the data. Raise fm_weight, lower learning_rate or beta_%s, or set "
+                "the model is drifting off the data. Raise fm_weight_%s, lower learning_rate or beta_%s, or set "
                 "winner_preserving_mu 0.9.",
                 name,
                 100 * mean,
                 self.window,
                 step,
+                name,
                 name,
             )
 

@@ -14,6 +14,9 @@ from model.training_args import JointTrainingArguments
 
 Trainable = Literal["lora", "full"]
 AdapterStart = Literal["new", "continue"]
+_HARM_BELOW_ZERO = dict.fromkeys(("beta_video", "beta_audio"), "towards the loser") | dict.fromkeys(
+    ("fm_weight", "fm_weight_video", "fm_weight_audio"), "away from the winner"
+)
 
 
 @dataclass
@@ -26,6 +29,8 @@ class AVDPOConfig(JointTrainingArguments):
         default=0.1,
         metadata={"help": "weight of the winner's flow-matching error, which keeps the model on the data"},
     )
+    fm_weight_video: float | None = field(default=None, metadata={"help": "the same for video, where it differs"})
+    fm_weight_audio: float | None = field(default=None, metadata={"help": "the same for audio, where it differs"})
     loss_type: LossType = field(default="sigmoid", metadata={"help": "sigmoid (published), robust, ipo or hinge"})
     label_smoothing: float = field(
         default=0.0,
@@ -61,9 +66,10 @@ class AVDPOConfig(JointTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("beta_video", "beta_audio", "fm_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, which would train towards the loser: give >= 0.")
+        for name, harm in _HARM_BELOW_ZERO.items():
+            value = getattr(self, name)
+            if value is not None and not value >= 0:  # NaN fails this as well
+                raise ValueError(f"{name} is {value}, which would train {harm}: give a number >= 0.")
         check_objective(self.loss_type, self.label_smoothing, self.winner_preserving_mu)
         if self.winner_error_window < 1:
             raise ValueError(f"winner_error_window is {self.winner_error_window}: give at least 1 step.")
@@ -72,6 +78,11 @@ class AVDPOConfig(JointTrainingArguments):
     @property
     def beta(self) -> dict[str, float]:
         return {name: getattr(self, f"beta_{name}") for name in MODALITIES}
+
+    @property
+    def fm_weights(self) -> dict[str, float]:
+        given = {name: getattr(self, f"fm_weight_{name}") for name in MODALITIES}
+        return {name: self.fm_weight if value is None else value for name, value in given.items()}
 
     def _check_reference(self) -> None:
         if self.sync_ref_model and self.precompute_ref_errors:

@@ -64,7 +64,7 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
             is_finite: every value was found finite when it was written.
 
         Raises:
-            ValueError: no rows, columns missing, or latents that do not fit their shape columns.
+            ValueError: no rows, a pair twice, columns missing, or latents that do not fit their shape columns.
         """
         self.rows = rows.with_format("numpy")
         self.negative_text = negative_text
@@ -139,15 +139,20 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
             for row in zip(*(table[column] for column in columns), strict=True)
         ]
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the rows."""
+        return str(self.rows._fingerprint)
+
     def mean_margin(self) -> float:
         """Mean of the ranking's margins, by which `PairCollator` turns them into weights with mean 1.
 
         Raises:
-            ValueError: a pair has no margin, or one that is not positive.
+            ValueError: a pair has no margin, or one that is not positive and finite.
         """
         columns = self.rows.select_columns(["pair_id", "margin"]).with_format(None).to_dict()
         for pair_id, margin in zip(columns["pair_id"], columns["margin"], strict=True):
-            if margin is None or not margin > 0:
+            if margin is None or not 0 < margin < float("inf"):
                 raise ValueError(
                     f"{self.source}: pair {pair_id!r} has margin {margin}, which gives it no weight. Pairs labelled by "
                     "people have the margin of the reward models, if any: turn margin_weighting off for them."
@@ -166,6 +171,8 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         """ValueError when the data was made by other codecs or another text encoder than the network's."""
         config = network if isinstance(network, JointDiTConfig) else network.config
         data_checks.check_network(self.rows, self.source, config)
+        if self.negative_text is not None:
+            data_checks.check_negative_text(self.negative_text, self.source, config)
 
 
 class PairCollator:
@@ -183,12 +190,15 @@ class PairCollator:
         text_dropout: float = 0.1,
         shift_scale: float = 5.0,
         mean_margin: float | None = None,
+        text_len: int | None = None,
     ) -> None:
         """Takes the run's seed, the padded embedding of the negative prompt (dropped captions become it, as published).
 
         Args:
             mean_margin: with `PairDataset.mean_margin()` a pair's weight is its margin over it, so that weights have
                 mean 1 over the dataset and the loss keeps its scale; without, every weight is 1, as published.
+            text_len: length that captions are padded to, by default that of the negative text; the network attends to
+                padding as well, so that it must not depend on the batch.
 
         Raises:
             ValueError: text dropout without a negative text to put in place of the captions.
@@ -200,8 +210,7 @@ class PairCollator:
             )
         self.seed = seed
         self.negative_text = None if negative_text is None else negative_text[negative_text.any(1)]  # unpadded
-        # The network attends to padding as well, so its length must not depend on the batch.
-        self.text_len = None if negative_text is None else len(negative_text)
+        self.text_len = text_len or (None if negative_text is None else len(negative_text))
         self.text_dropout = text_dropout
         self.shift_scale = shift_scale
         self.mean_margin = mean_margin

@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, load_from_disk
+from torch import Tensor
 
 from dpo.schema import COLUMNS, MODALITIES, SIDES
 from model.config import JointDiTConfig
@@ -17,7 +19,7 @@ ROWS_OF_VALUES = 4  # whose values are in memory together: 70 MB at 480p
 
 
 def check_columns(rows: Dataset, source: str) -> None:
-    """There are rows, and they have the columns of pairs."""
+    """There are rows, each pair is one of them, and they have the columns of pairs."""
     missing = [name for name in COLUMNS if name not in rows.column_names]
     if missing:
         raise ValueError(
@@ -26,6 +28,10 @@ def check_columns(rows: Dataset, source: str) -> None:
         )
     if not len(rows):
         raise no_pairs(source)
+    pair_ids = rows.with_format(None).select_columns("pair_id").to_dict()["pair_id"]
+    [(pair_id, count)] = Counter(pair_ids).most_common(1)
+    if count > 1:
+        raise ValueError(f"{source} has pair {pair_id!r} {count} times, and a pair's draws go by its id: keep one.")
 
 
 def open_rows(folder: Path) -> Dataset:
@@ -88,15 +94,47 @@ def check_finite(rows: Dataset, source: str) -> None:
 
 
 def check_network(rows: Dataset, source: str, config: JointDiTConfig) -> None:
-    """The data was made by the codecs and the text encoder of this network, as far as channels tell."""
-    row = rows.with_format(None).select_columns(
-        [*(f"{name}_latents_shape" for name in MODALITIES), "text_dim"],
-    )[0]
-    found = {name: row[f"{name}_latents_shape"][0] for name in MODALITIES} | {"text": row["text_dim"]}
+    """Every pair was made by the codecs and the text encoder of this network, as far as sizes tell."""
+    columns = [*(f"{name}_latents_shape" for name in MODALITIES), "text_dim", "text_length"]
+    table = rows.with_format(None).select_columns(["pair_id", *columns]).to_dict()
+    sizes = zip(*(map(_hashable, table[column]) for column in columns), strict=True)
+    first = {size: pair_id for pair_id, size in reversed(list(zip(table["pair_id"], sizes, strict=True)))}
+    for (*shapes, text_dim, text_length), pair_id in reversed(first.items()):
+        where, latents = f"{source}: pair {pair_id!r}", dict(zip(MODALITIES, shapes, strict=True))
+        _check_channels(where, {name: shape[0] for name, shape in latents.items()} | {"text": text_dim}, config)
+        for spec in config.specs:
+            size = latents[spec.name][1:]
+            if len(size) != len(spec.patch) or not all(n and n % p == 0 for n, p in zip(size, spec.patch, strict=True)):
+                raise ValueError(
+                    f"{where} has {spec.name} latents of size {size}, which do not split into the model's patches of "
+                    f"{spec.patch}: sample and prepare clips of another size."
+                )
+        if text_length > config.text_len:
+            raise ValueError(
+                f"{where} has a caption of {text_length} tokens, and the model takes {config.text_len}: the data "
+                "was prepared for another model; run `python -m dpo.prepare` with this one."
+            )
+
+
+def check_negative_text(negative_text: Tensor, source: str, config: JointDiTConfig) -> None:
+    """The negative prompt, which dropped captions become, is padded as the network's captions are."""
+    expected = (config.text_len, config.text_dim)
+    if tuple(negative_text.shape) != expected:
+        raise ValueError(
+            f"{source} has a negative prompt of {tuple(negative_text.shape)} (tokens, channels), the model expects "
+            f"{expected}: the data was prepared for another model; run `python -m dpo.prepare` with this one."
+        )
+
+
+def _check_channels(where: str, found: dict[str, int], config: JointDiTConfig) -> None:
     expected = {spec.name: spec.channels for spec in config.specs} | {"text": config.text_dim}
     for name, value in found.items():
         if expected.get(name) != value:
             raise ValueError(
-                f"{source} has {value} {name} channels, the model expects {expected.get(name, 'none')}: the "
+                f"{where} has {value} {name} channels, the model expects {expected.get(name, 'none')}: the "
                 "data was prepared for another model; run `python -m dpo.prepare` with this one."
             )
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -58,7 +58,7 @@ def av_dpo_loss(
         target: the same as `policy`, true velocities.
         beta: strength of the preference, >= 0; one number or one per modality (published: video 3000, audio 1000).
         modality_weights: weight of each modality's loss, 1 by default.
-        fm_weight: weight of the winner's flow-matching error (published 0.1).
+        fm_weight: weight of the winner's flow-matching error, >= 0; one number or one per modality (published 0.1).
         loss_type: "sigmoid", "robust", "ipo" or "hinge".
         label_smoothing: share of pairs assumed to be labelled the wrong way round, in [0, 0.5); "sigmoid" and "robust".
         winner_preserving_mu: scales the loser's gradient by `safe_loser_scale`, so that the winner's error does not

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 
 from dpo.config import TrainConfig
-from dpo.data import PairDataset
 from dpo.reference import velocities
-from dpo.start import planned_network
+from dpo.start import open_pairs, planned_network
 from model.batches import Steps
 from model.config import SIZES, JointDiTConfig
 from model.lora import attach_adapter, lora_config
@@ -28,9 +27,8 @@ def plan(config: TrainConfig) -> str:
     Raises:
         ValueError: no data, or data that does not fit the model.
     """
-    dataset, network = PairDataset.load(config.dataset), planned_network(config)
-    unseen = [PairDataset.load(config.eval_dataset)] if config.eval_dataset else []
-    for data in (dataset, *unseen):
+    (dataset, eval_dataset), network = open_pairs(config), planned_network(config)
+    for data in filter(None, (dataset, eval_dataset)):
         data.check_network(network)
         data.check_finite()
     sampler = batch_sampler(dataset, config, network.config)

@@ -1,23 +1,26 @@
 """The reference's errors, computed once before training: full fine-tuning then needs no second network in memory.
 
 A pair's draws are a function of (seed, pair, epoch), so the reference's error at them is a number that can be kept.
-They lie in `<output_dir>/reference_errors/`, one file per process and one line per pair and epoch, written as they
-come: a killed computation goes on where it stopped.
+They lie in `<output_dir>/reference_errors/<identity>/`, one file per process and one line per pair and epoch, written
+as they come: a killed computation goes on where it stopped.  The identity changes with the network, the pairs and the
+draws, so that errors of others are never taken for these.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpo.schema import MODALITIES
 from media.atomic import atomic_write_text
 
 FOLDER_NAME = "reference_errors"
 Key = tuple[str, int]  # pair, epoch
+_PROBED_VALUES = 1024  # of each parameter: any training changes them
 
 
 class ReferenceErrors:
@@ -71,6 +74,16 @@ class ReferenceErrors:
         rows = torch.tensor([self._values[key] for key in zip(pair_ids, epochs, strict=True)], device=device)
         pairs = rows.view(-1, len(MODALITIES), 2)
         return {name: pairs[:, index].T.flatten() for index, name in enumerate(MODALITIES)}
+
+
+@torch.no_grad()
+def identity(network: nn.Module, *draws: Any) -> str:
+    """Twelve hex digits that change with a network's weights and with what the draws are made from."""
+    digest = hashlib.blake2b(json.dumps(draws).encode(), digest_size=6)
+    for name, parameter in network.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        digest.update(parameter.flatten()[:_PROBED_VALUES].cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _complete_lines(path: Path) -> list[str]:

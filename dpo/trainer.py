@@ -18,7 +18,7 @@ from dpo.lora import share_dropout
 from dpo.loss import AVDPOLoss, av_dpo_loss, velocity_error
 from dpo.metrics import GradientShares, PreferenceMeter
 from dpo.reference import REFERENCE_NAME, FrozenCopy, adapter_reference, velocities
-from dpo.reference_errors import FOLDER_NAME, ReferenceErrors
+from dpo.reference_errors import FOLDER_NAME, ReferenceErrors, identity
 from dpo.schema import MODALITIES
 from model.batches import Steps
 from model.ema import load_weights, save_weights
@@ -77,6 +77,9 @@ class AVDPOTrainer(JointTrainer):
         backend = (args.torch_compile_backend or "inductor") if args.torch_compile else None
         self.frozen_copy = FrozenCopy(network, backend) if copied else None
         self.reference_errors: ReferenceErrors | None = None
+        if args.precompute_ref_errors:  # now, while the network is as it will be compared with
+            draws = args.seed, args.text_dropout, args.shift_scale, train_dataset.fingerprint
+            self._reference_identity = identity(network, *draws)
         self.meter, self.shares = PreferenceMeter(), GradientShares()
         mean_margin = train_dataset.mean_margin() if args.margin_weighting else None
         super().__init__(
@@ -84,7 +87,7 @@ class AVDPOTrainer(JointTrainer):
             args,
             train_dataset,
             batch_sampler(train_dataset, args, network.config),
-            PairCollator(args.seed, train_dataset.negative_text, args.text_dropout, args.shift_scale, mean_margin),
+            _collator(args, train_dataset, network, mean_margin),
             postfix=_margins,
             callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
             eval_dataset=() if eval_dataset is None else eval_dataset,  # evaluation may be samples alone
@@ -144,7 +147,7 @@ class AVDPOTrainer(JointTrainer):
 
     def _eval_loader(self) -> DataLoader:
         args, dataset = self.args, self.eval_dataset
-        collate = PairCollator(args.seed, dataset.negative_text, args.text_dropout, args.shift_scale)
+        collate = _collator(args, dataset, self.network)
         sampler = batch_sampler(dataset, args, self.network.config, keep_all=True)
         return self.accelerator.prepare(self.loader(dataset, sampler, collate))
 
@@ -162,7 +165,7 @@ class AVDPOTrainer(JointTrainer):
             target,
             beta=args.beta,
             modality_weights=args.modality_weights,
-            fm_weight=args.fm_weight,
+            fm_weight=args.fm_weights,
             loss_type=args.loss_type,
             label_smoothing=args.label_smoothing,
             winner_preserving_mu=args.winner_preserving_mu,
@@ -181,7 +184,8 @@ class AVDPOTrainer(JointTrainer):
         In the batches of the run, each process those it will train on, so that the numbers are those that a frozen copy
         would give.  The network is whole on each device meanwhile.
         """
-        known = ReferenceErrors(Path(str(self.args.output_dir)) / FOLDER_NAME, self.args.process_index)
+        folder = Path(str(self.args.output_dir)) / FOLDER_NAME / self._reference_identity
+        known = ReferenceErrors(folder, self.args.process_index)
         loader = self.get_train_dataloader()
         steps = Steps.of(len(self.sampler), self.args.world_size, self.args)
         left = steps.total * self.args.gradient_accumulation_steps  # batches
@@ -254,6 +258,15 @@ def _trained(model: JointDiT | PeftModel, peft_config: LoraConfig | None, seed: 
     if peft_config is not None:
         return share_dropout(attach_adapter(model, peft_config, seed))
     return model.requires_grad_(True).train()
+
+
+def _collator(
+    args: AVDPOConfig, dataset: PairDataset, network: JointDiT, mean_margin: float | None = None
+) -> PairCollator:
+    text_len = network.config.text_len
+    return PairCollator(
+        args.seed, dataset.negative_text, args.text_dropout, args.shift_scale, mean_margin, text_len=text_len
+    )
 
 
 def _margins(logs: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Settings of the adapter that a training command trains; defaults are the published ones."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal
 
 from model.stages import LORA_ALPHA, LORA_DROPOUT, LORA_R, LORA_TARGET_MODULES
 
@@ -32,8 +32,21 @@ class AdapterArguments:
                 f"dtype {self.dtype} would lose small updates of the weights that train: use float32 (bf16 true makes "
                 "the products bfloat16 all the same), or trainable: lora."
             )
+        changed = self.changed_adapter_settings()
+        if changed and trainable != "lora":
+            name, value = next(iter(changed.items()))
+            raise ValueError(
+                f"{name} is {value!r}, but trainable {trainable!r} has no adapter, so it would be lost: leave it out "
+                "(of the YAML as well), or use trainable: lora."
+            )
         if self.lora_r < 1 or not 0 <= self.lora_dropout < 1:
             raise ValueError(
                 f"lora_r {self.lora_r} and lora_dropout {self.lora_dropout} make no adapter: "
                 "give a rank >= 1 and a dropout in [0, 1)."
             )
+
+    def changed_adapter_settings(self) -> dict[str, Any]:
+        """Those `lora_*` that are not at their defaults."""
+        own = [one for one in fields(self) if one.name.startswith("lora_")]
+        defaults = {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in own}
+        return {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}

@@ -23,7 +23,7 @@ from media.atomic import atomic_write_text
 from media.cli import echo, parse_config
 from model.checkpoints import LORA_FOLDER, MODEL_FOLDER, save_published
 from model.locate import PIPELINE_CONFIG_NAME, adapter_base, base_folder, load_transformer
-from model.lora import ADAPTER_CONFIG_NAME
+from model.lora import ADAPTER_CONFIG_NAME, adapter_files
 from model.pipeline import JointAVPipeline, read_defaults
 from model.presets import PRESETS, preset_path
 
@@ -151,11 +151,9 @@ def _write_release(config: ExportConfig, dtype: torch.dtype) -> None:
 
 
 def _write_release_adapter(adapter: Path, folder: Path) -> None:
-    from safetensors.torch import load_file
-
     folder.mkdir(parents=True)
     shutil.copy(adapter / ADAPTER_CONFIG_NAME, folder)
-    torch.save(load_file(adapter / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    torch.save(dict(adapter_files(adapter).tensors()), folder / "adapter_model.bin")
 
 
 def _write_pipeline_config(config: ExportConfig, components: dict[str, str]) -> None:

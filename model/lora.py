@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
+ADAPTER_WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX, _SUFFIX = "base_model.model.", ".weight"
 # Settings under which a layer is not W + alpha / r * B A, and the values that mean "off".
 _UNSUPPORTED: tuple[str, ...] = (
@@ -77,7 +78,7 @@ def merge_lora(model: nn.Module, folder: str | Path) -> None:
     folder = Path(folder)
     config = check_adapter(model, folder)
     targets = _target_modules(model, config["target_modules"])
-    files = StateFiles(folder)
+    files = adapter_files(folder)
     scale = config["lora_alpha"] / config["r"]
     halves: dict[str, Tensor] = {}
     for name, tensor in files.tensors(torch.float32):
@@ -99,8 +100,18 @@ def check_adapter(model: nn.Module, folder: str | Path) -> dict[str, Any]:
         ValueError: when the adapter is of another kind, or its tensors are not exactly those of its target modules.
     """
     config = _read_config(Path(folder))
-    _check_names(StateFiles(Path(folder)), _target_modules(model, config["target_modules"]), config["r"])
+    _check_names(adapter_files(folder), _target_modules(model, config["target_modules"]), config["r"])
     return config
+
+
+def adapter_files(folder: str | Path) -> StateFiles:
+    """The tensors of the adapter in a folder, which a training's checkpoint has others beside.
+
+    Raises:
+        ValueError: when there are none.
+    """
+    found = [path for name in ADAPTER_WEIGHTS_NAMES if (path := Path(folder) / name).is_file()]
+    return StateFiles(found[0] if found else folder)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

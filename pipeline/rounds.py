@@ -115,9 +115,18 @@ def check(config: RoundsConfig) -> None:
         refuse_changes(config.output_dir, found, dict.fromkeys(found) | wanted)
     if all(finished_round(config, number) for number in range(1, config.rounds + 1)):
         return  # at once: reading a training's settings takes seconds
+    from model.lora import ADAPTER_CONFIG_NAME  # late: imports torch
+
     with tempfile.TemporaryDirectory() as folder:
-        for name, settings in config.stages(1).items():
-            _parse(name, _write_settings(Path(folder), name, settings))
+        parsed = {
+            name: _parse(name, _write_settings(Path(folder), name, settings))
+            for name, settings in config.stages(1).items()
+        }
+    if parsed["training"].adapter == "continue" and not (Path(config.first_model) / ADAPTER_CONFIG_NAME).is_file():
+        raise ValueError(
+            f"training sets adapter to 'continue', and {config.model} is no adapter folder, so that the first round "
+            "would stop after its sampling: give an adapter folder as model, or set adapter to 'new'."
+        )
 
 
 def plan(config: RoundsConfig) -> list[str]:

@@ -64,7 +64,7 @@ def encoded_rows(count, prefixes, seed=0, video_shape=VIDEO_SHAPE, num_frames=9)
     return rows
 
 
-def negative_text(dim=TEXT_DIM):
-    text = torch.zeros(TEXT_LEN, dim)
+def negative_text(dim=TEXT_DIM, length=TEXT_LEN):
+    text = torch.zeros(length, dim)
     text[:3] = torch.randn(3, dim, generator=torch.Generator().manual_seed(99))
     return text

@@ -12,7 +12,7 @@ from dpo.schema import NEGATIVE_TEXT_NAME, dataset_features
 from dpo.trainer import AVDPOTrainer
 from model.presets import preset_path
 from model.stages import LORA_TARGET_MODULES
-from tests.small_latents import TRAINING, VIDEO_SHAPE, encoded_rows, negative_text, small_network
+from tests.small_latents import TEXT_LEN, TRAINING, VIDEO_SHAPE, encoded_rows, negative_text, small_network
 
 
 def tiny_model(seed=0):
@@ -52,11 +52,11 @@ def make_trainer(folder, rows=None, model=None, peft_config=None, eval_rows=None
     )
 
 
-def save_rows(folder, rows):
-    """A training dataset as `dpo.prepare` leaves it."""
+def save_rows(folder, rows, text_len=TEXT_LEN):
+    """A training dataset as `dpo.prepare` leaves it; `text_len` is that of the model."""
     folder.mkdir(parents=True)
     Dataset.from_list(rows, features=Features(dataset_features())).save_to_disk(str(folder))
-    save_file({"embeds": negative_text(rows[0]["text_dim"])}, folder / NEGATIVE_TEXT_NAME)
+    save_file({"embeds": negative_text(rows[0]["text_dim"], text_len)}, folder / NEGATIVE_TEXT_NAME)
     return folder
 
 

@@ -4,7 +4,9 @@ import json
 import math
 
 import pytest
+import torch
 from dpo_helpers import make_rows, save_model, save_rows
+from safetensors.torch import save_file
 
 from dpo.train import main
 from tests.small_latents import small_network
@@ -73,6 +75,37 @@ def test_captions_of_another_text_encoder(model, tmp_path, capsys):
     error = refuse(model, save_rows(tmp_path / "data", rows), tmp_path, capsys)
     assert "6 text channels, the model expects 12" in error
     assert "run `python -m dpo.prepare` with this one" in error
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"video_latents_shape": [5, 3, 4, 4], "latents": 240}, "'p2' has 5 video channels, the model expects 4"),
+        ({"video_latents_shape": [4, 4, 3, 4], "latents": 192}, "'p2' has video latents of size (4, 3, 4)"),
+        ({"text_embeds": [0.5] * 12, "text_length": 2, "text_dim": 6}, "'p2' has 6 text channels"),
+        ({"text_embeds": [0.5] * 84, "text_length": 7}, "'p2' has a caption of 7 tokens, and the model takes 6"),
+    ],
+)
+def test_pair_of_another_model_behind_fitting_ones(model, tmp_path, capsys, changes, message):
+    rows = make_rows(3)
+    size = changes.pop("latents", None)
+    rows[2] |= changes | {f"{side}_video_latents": [0.5] * size for side in ("chosen", "rejected") if size}
+    assert message in refuse(model, save_rows(tmp_path / "data", rows), tmp_path, capsys)
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (6, 11)])
+def test_negative_prompt_of_another_model(model, tmp_path, capsys, shape):
+    """Of another length the network, which attends to padding, would see captions that it never saw."""
+    data = save_rows(tmp_path / "data", make_rows(2))
+    save_file({"embeds": torch.ones(shape)}, data / "negative_text.safetensors")
+    assert f"negative prompt of {shape} (tokens, channels), the model expects (6, 12)" in refuse(
+        model, data, tmp_path, capsys
+    )
+
+
+def test_the_same_pair_twice(model, tmp_path, capsys):
+    data = save_rows(tmp_path / "data", make_rows(2) + make_rows(1, first_id=1))
+    assert "has pair 'p1' 2 times" in refuse(model, data, tmp_path, capsys)
 
 
 def test_dropped_captions_without_a_negative_prompt(model, tmp_path, capsys):

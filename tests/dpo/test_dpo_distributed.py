@@ -51,6 +51,8 @@ def flags(start, output, **changes):
         "use_cpu": True,
         "disable_tqdm": True,
     } | changes
+    if values.get("trainable") == "full":
+        del values["lora_r"]
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
 
@@ -163,7 +165,7 @@ def test_first_process_scores_and_all_of_them_stop(tmp_path):
         row |= {"text_dim": 64, "num_frames": 33, "height": 64, "width": 64}
         for side, value in (("chosen", 0.5), ("rejected", -0.5)):
             row |= {f"{side}_video_latents": [value] * 4608, f"{side}_audio_latents": [value] * 6656}
-    data = tmp_path, save_rows(tmp_path / "data", rows)
+    data = tmp_path, save_rows(tmp_path / "data", rows, text_len=40)
     changes = {"eval_strategy": "steps", "eval_steps": 1, "stop_on_decline": 0.01, "learning_rate": 1.0}
     argv = flags(data, tmp_path / "out", per_device_train_batch_size=1, ema_decay=0, **changes)
     argv += ["--held_out_rewards", "verifiable", "--sample_prompts", "A red ball bounces.", "A blue ball bounces."]

@@ -80,7 +80,7 @@ def test_errors_computed_before_give_the_losses_of_the_frozen_copy(tmp_path, kin
 
 def test_killed_computation_of_errors_goes_on_and_a_torn_line_is_computed_again(tmp_path):
     make_trainer(tmp_path / "whole", precompute_ref_errors=True, **FULL).train()
-    path = tmp_path / "whole" / "reference_errors" / "process-0.jsonl"
+    [path] = (tmp_path / "whole" / "reference_errors").glob("*/process-0.jsonl")
     expected = path.read_text()
     path.write_text(expected[: len(expected) // 2 + 5])
     trainer = make_trainer(tmp_path / "whole", precompute_ref_errors=True, **FULL)
@@ -97,10 +97,24 @@ def test_a_resumed_run_uses_the_errors_of_the_start_not_of_the_checkpoint(tmp_pa
     first.add_callback(StopAt(3))
     with pytest.raises(KeyboardInterrupt):
         first.train()
-    (tmp_path / "parts" / "reference_errors" / "process-0.jsonl").unlink()
+    [path] = (tmp_path / "parts" / "reference_errors").glob("*/process-0.jsonl")
+    path.unlink()
     again = make_trainer(tmp_path / "parts", **settings)
     again.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
     assert lines_without_clock(tmp_path / "parts") == lines_without_clock(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["seed", "network", "pairs"])
+def test_errors_of_other_draws_another_network_or_other_pairs_are_not_taken(tmp_path, change):
+    """In the same folder, as when a model is trained anew under its old name."""
+    make_trainer(tmp_path, precompute_ref_errors=True, **FULL).train()
+    before = sorted(tmp_path.glob("reference_errors/*/*"))
+    rows = make_rows(seed=int(change == "pairs"))
+    settings = {"model": tiny_model(int(change == "network")), "seed": 7 if change == "seed" else 42, **FULL}
+    make_trainer(tmp_path, rows, precompute_ref_errors=True, **settings).train()
+    assert len(before) == 1
+    assert len(sorted(tmp_path.glob("reference_errors/*/*"))) == 2
+    assert lines(tmp_path)[0]["rewards/margins/video"] == 0.0
 
 
 def lines_without_clock(folder):
@@ -170,7 +184,9 @@ def tuned(tmp_path_factory):
 def flags(tuned, output, **changes):
     values = {"model": tuned[1], "dataset": tuned[2], "output_dir": output, "max_steps": 3, "warmup_steps": 0}
     values |= {"learning_rate": 1e-2, "logging_steps": 1, "save_steps": 1, "per_device_train_batch_size": 2}
-    values |= {"use_cpu": True, "disable_tqdm": True, "lora_r": 4} | changes
+    values |= {"use_cpu": True, "disable_tqdm": True} | changes
+    if values.get("trainable") != "full" and values.get("adapter") != "continue":
+        values["lora_r"] = 4
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
 
@@ -246,6 +262,14 @@ def test_continuing_what_is_no_adapter_is_refused(tuned, tmp_path, capsys):
     assert main(flags((tuned[0], tuned[0], tuned[2]), tmp_path / "out", adapter="continue")) == 2
     assert "is no adapter folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("lora_r", 5), ("lora_alpha", 5), ("lora_target_modules", "ffn.0")])
+def test_settings_that_a_continued_adapter_would_ignore_are_refused(tuned, tmp_path, capsys, name, value):
+    assert main(flags(tuned, tmp_path / "out", adapter="continue", **{name: value})) == 2
+    assert f"{name} is" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(flags(tuned, tmp_path / "out", adapter="continue", lora_r=3, lora_alpha=6, max_steps=1)) == 0
 
 
 def test_adapter_of_another_network_or_with_tensors_missing_is_refused(tuned, tmp_path, capsys):

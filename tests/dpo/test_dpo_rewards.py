@@ -45,7 +45,7 @@ def data(tmp_path_factory):
     parts = {p: str(preset_path("tiny") / p) for p in ("transformer", "video_codec", "audio_codec", "text_encoder")}
     defaults = {"num_frames": 33, "height": 64, "width": 64, "num_inference_steps": 1, "guidance_scale": 1.0}
     (root / "pipeline.json").write_text(json.dumps({"components": parts, "defaults": defaults}))
-    return root, save_rows(root / "data", tiny_rows(4))
+    return root, save_rows(root / "data", tiny_rows(4), text_len=40)
 
 
 def _two(rng, shape):

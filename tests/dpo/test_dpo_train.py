@@ -56,6 +56,8 @@ def flags(data, output, **changes):
         "use_cpu": True,
         "disable_tqdm": True,
     } | changes
+    if values.get("trainable") == "full":
+        del values["lora_r"]
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
 
@@ -147,6 +149,17 @@ def test_model_that_does_not_fit_the_data_is_refused(data, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_data_of_other_codecs_is_refused_though_its_sizes_fit(data, tmp_path, capsys):
+    other = save_pipeline(tmp_path / "other", seed=1)
+    for name in ("video_codec", "audio_codec"):  # the text encoder alone is another one
+        shutil.rmtree(other / name)
+        shutil.copytree(data[0] / name, other / name)
+    for dry_run in ([], ["--dry_run"]):
+        assert main([*flags((other, data[1]), tmp_path / "out"), *dry_run]) == 2
+        assert "was made by the codecs and the text encoder of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_recipe_parses_and_resolved_settings_read_back(tmp_path):
     config = parse(["--config", str(RECIPE), "--report_to", "tensorboard", "--gradient_checkpointing", "true"])
     path = tmp_path / "resolved.yaml"
@@ -174,6 +187,8 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
         ({"output_dir": ""}, "nowhere to put"),
         ({"model": ""}, "set --model"),
         ({"beta_video": -1.0}, "towards the loser"),
+        ({"fm_weight": -1.0}, "fm_weight is -1.0"),
+        ({"fm_weight_audio": -1.0}, "fm_weight_audio is -1.0, which would train away"),
         ({"video_weight": 0.0, "audio_weight": 0.0}, "nothing would train"),
         ({"label_smoothing": 0.1, "loss_type": "hinge"}, "has no meaning"),
         ({"text_dropout": 1.0}, "no chance"),
@@ -192,6 +207,9 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
         ({"trainable": "full", "sync_ref_model": True, "precompute_ref_errors": True}, "turn one off"),
         ({"trainable": "full", "sync_ref_model": True, "ref_model_mixup_alpha": 0.0}, r"in \(0, 1\]"),
         ({"trainable": "full", "dtype": "bfloat16"}, "lose small updates"),
+        ({"trainable": "full", "lora_r": 16}, "lora_r is 16, but trainable 'full' has no adapter"),
+        ({"trainable": "full", "lora_dropout": 0.05}, "lora_dropout is 0.05"),
+        ({"trainable": "full", "lora_target_modules": ["q"]}, "leave it out"),
         ({"winner_preserving_mu": 0.0, "loss_type": "ipo"}, "itself raises"),
         ({"dataset": ""}, "set --dataset"),
         ({"ema_decay": 1.0}, "published is 0.99"),
@@ -201,6 +219,15 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
 def test_settings_out_of_range_are_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**({"output_dir": str(tmp_path), "model": "tiny", "dataset": "data"} | change))
+
+
+def test_flow_matching_weight_of_one_modality_replaces_that_of_both(tmp_path):
+    def weights(**settings):
+        return AVDPOConfig(output_dir=str(tmp_path), **settings).fm_weights
+
+    assert weights() == {"video": 0.1, "audio": 0.1}
+    assert weights(fm_weight=0.5, fm_weight_audio=0.0) == {"video": 0.5, "audio": 0.0}
+    assert weights(fm_weight_video=2.0) == {"video": 2.0, "audio": 0.1}
 
 
 def test_defaults_are_the_published_ones(tmp_path):
@@ -231,7 +258,7 @@ def test_plan_of_the_published_recipe_needs_no_weights(tmp_path, capsys):
                 f"{side}_audio_latents": [0.0] * math.prod(audio),
             }
         rows += make_rows(1, first_id=number, **size)
-    data = save_rows(tmp_path / "data", rows)
+    data = save_rows(tmp_path / "data", rows, text_len=512)
     argv = ["--config", str(PUBLISHED), "--model", "javisdit_pp", "--adapter", "new", "--dataset", str(data)]
     assert main([*argv, "--output_dir", str(tmp_path / "out"), "--dry_run", "--dataloader_drop_last", "false"]) == 0
     out = capsys.readouterr().out

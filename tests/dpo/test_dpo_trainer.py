@@ -57,6 +57,13 @@ def test_first_step_is_log_2_per_modality_with_zero_margins(tmp_path):
         assert first[f"error/chosen/{name}"] == first[f"ref_error/chosen/{name}"]
 
 
+def test_flow_matching_weights_reach_the_loss_by_modality(tmp_path):
+    """At the first step the preference terms are log 2, and what is left is the weighted error of one modality."""
+    make_trainer(tmp_path, max_steps=1, fm_weight=0.0, fm_weight_audio=3.0).train()
+    first = read_log(tmp_path)[0]
+    assert first["loss"] == pytest.approx(2 * math.log(2) + 3 * first["error/chosen/audio"], rel=1e-5)
+
+
 def test_reference_pass_leaves_the_adapter_trainable(tmp_path):
     model = share_dropout(attach_adapter(tiny_model(), lora(), seed=0)).train()
     with reference_model(model):

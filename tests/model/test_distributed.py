@@ -33,7 +33,9 @@ def start(tmp_path_factory):
 
 def proportional(start, output, **changes):
     """Adam with an epsilon that makes its steps about proportional to the gradient, so that rounding stays rounding."""
-    values = {"adam_epsilon": 1.0, "learning_rate": 0.1, "max_steps": 3, "ema_decay": 0.5, "lora_dropout": 0.0}
+    values = {"adam_epsilon": 1.0, "learning_rate": 0.1, "max_steps": 3, "ema_decay": 0.5}
+    if changes.get("trainable") == "lora":
+        values["lora_dropout"] = 0.0
     return flags(start, output, **(values | {"save_strategy": "no"} | changes))
 
 

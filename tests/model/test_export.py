@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 import torch
 from peft import LoraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from model.checkpoints import load_javisdit
 from model.export import main
@@ -83,6 +83,18 @@ def test_unmerged_release_layout_keeps_base_and_adapter_apart(adapter, tmp_path)
     lora = torch.load(tmp_path / "out" / "lora" / "adapter_model.bin", weights_only=True)
     assert lora.keys() == load_file(adapter / "adapter_model.safetensors").keys()
     assert all(name.startswith("base_model.model.blocks.") for name in lora)
+
+
+def test_checkpoint_of_a_run_and_the_releases_layout_are_adapters_too(adapter, tmp_path):
+    """A checkpoint has the average and the optimiser beside the adapter, and the release has torch's files."""
+    checkpoint = shutil.copytree(adapter, tmp_path / "checkpoint-1")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    save_file({f"{name}.average": tensor for name, tensor in tensors.items()}, checkpoint / "ema.safetensors")
+    assert_same(load_transformer(checkpoint), load_transformer(adapter))
+    (checkpoint / "adapter_model.safetensors").unlink()
+    torch.save(tensors, checkpoint / "adapter_model.bin")
+    assert export(checkpoint, tmp_path / "out", "--layout", "release", "--merge", "false") == 0
+    assert_same(load_javisdit(tmp_path / "out"), load_transformer(adapter))
 
 
 def test_folder_with_all_parts_stands_alone(tmp_path):

@@ -64,10 +64,11 @@ def flags(start, output, **changes):
         "save_steps": 1,
         "save_total_limit": 9,
         "per_device_train_batch_size": 4,
-        "lora_r": 4,
         "use_cpu": True,
         "disable_tqdm": True,
     } | changes
+    if values.get("trainable") == "lora":
+        values = {"lora_r": 4} | values
     return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
 
 
@@ -205,6 +206,7 @@ def tiny_rows():
         ({"clips": "clips.csv"}, "give one of them"),
         ({"dataset": None, "clips": "clips.csv"}, "clips need buckets"),
         ({"video_backbone": "wan", "trainable": "lora"}, "run stage 1 on the backbone first"),
+        ({"trainable": "audio", "lora_r": 16}, "lora_r is 16, but trainable 'audio' has no adapter"),
         ({"ffn": "shared"}, "can be chosen with video_backbone only"),
         ({"dtype": "bfloat16"}, "would lose small updates"),
         ({"eval_strategy": "steps"}, "give eval_dataset or sample_prompts"),

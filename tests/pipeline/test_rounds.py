@@ -155,6 +155,7 @@ def test_dry_run_tells_every_round_and_writes_nothing(inputs, tmp_path, capsys):
     [
         ("training", {"model": "tiny"}, "training sets model"),
         ("training", {"max_stebs": 1}, "max_steps"),
+        ("training", {"adapter": "continue", "lora_r": 64}, "is no adapter folder"),
         ("preparation", {"num_worker": 1}, "num_workers"),
         ("preferences", {"strategy": "best"}, "strategy"),
         ("evaluation", {"num_candidates": 0}, "num_candidates is 0"),
