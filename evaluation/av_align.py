@@ -92,10 +92,7 @@ def flow_magnitudes(frames: np.ndarray) -> np.ndarray:
     """
     cv2 = _package("cv2")
     grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
-    flows = (
-        cv2.calcOpticalFlowFarneback(before, after, None, *FLOW_SETTINGS)
-        for before, after in pairwise(grey)
-    )
+    flows = (cv2.calcOpticalFlowFarneback(before, after, None, *FLOW_SETTINGS) for before, after in pairwise(grey))
     magnitudes = [cv2.cartToPolar(flow[..., 0], flow[..., 1])[0].mean(dtype=np.float64) for flow in flows]
     return np.array([*magnitudes[:1], *magnitudes] or [0.0], dtype=np.float64)
 
