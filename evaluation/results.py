@@ -116,8 +116,8 @@ def _mean(column: np.ndarray, low: float, high: float) -> Figure:
     defined = column[np.isfinite(column)]
     if not len(defined):
         return Figure(None)
-    interval = (float(low), float(high)) if np.isfinite(low) else (None, None)
-    return Figure(float(defined.mean()), *interval, num_samples=len(defined))
+    ends = (float(low), float(high)) if np.isfinite(low) else (None, None)
+    return Figure(float(defined.mean()), ends[0], ends[1], len(defined))
 
 
 def _part(measured: Measured, rows: np.ndarray, members: np.ndarray) -> Measured:
