@@ -38,7 +38,8 @@ class ClapExtractor(Extractor):
 
     def __init__(self, model: ClapModel, front_end: ClapFeatureExtractor, tokenizer: Any) -> None:
         """Raises ValueError for a model with feature fusion, which hears random pieces of a sound."""
-        if model.config.audio_config.enable_fusion:
+        audio: Any = model.config.audio_config
+        if audio.enable_fusion:
             raise ValueError(f"This CLAP model fuses random pieces of a sound: give one without fusion, as {SOURCE}.")
         self.model = model
         self.front_end = front_end
@@ -113,7 +114,7 @@ class ClapExtractor(Extractor):
         """Unit vector float32 (width,)."""
         from torch.nn.functional import normalize
 
-        config = self.model.config.text_config
+        config: Any = self.model.config.text_config
         longest = (
             config.max_position_embeddings - config.pad_token_id - 1
         )  # RoBERTa counts from behind the padding's id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -45,10 +45,11 @@ class ClipExtractor(Extractor):
         protocol: Protocol = "correct",
     ) -> None:
         """Raises ValueError for a tokenizer of another size than the model's."""
-        if tokenizer.vocab_size != model.config.text_config.vocab_size:
+        text: Any = model.config.text_config
+        if tokenizer.vocab_size != text.vocab_size:
             raise ValueError(
-                f"The tokenizer has {tokenizer.vocab_size} tokens and the CLIP model "
-                f"{model.config.text_config.vocab_size}: put the files of one repository into the folder."
+                f"The tokenizer has {tokenizer.vocab_size} tokens and the CLIP model {text.vocab_size}: put the files "
+                "of one repository into the folder."
             )
         self.model = model
         self.processor = processor
@@ -75,8 +76,8 @@ class ClipExtractor(Extractor):
         model = load_model(CLIPModel, folder, device, float_dtype(dtype))
         processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
         words = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        tokenizer = TextTokenizer(words, model.config.text_config.max_position_embeddings)
-        return cls(model, processor, tokenizer, protocol)
+        text: Any = model.config.text_config
+        return cls(model, processor, TextTokenizer(words, text.max_position_embeddings), protocol)
 
     def frames(self, num_frames: int, fps: float) -> Collection[int]:
         return set(frame_indices(num_frames).tolist())

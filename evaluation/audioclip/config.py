@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EMBED_DIM = 1024
+
 
 @dataclass(frozen=True)
 class AudioClipConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from evaluation.audioclip.config import EMBED_DIM
 from evaluation.extractor import Extractor
 from rewards.base import JAVISBENCH_LENGTH_S, Prompt, Protocol
 from rewards.weights import find_weights, float_dtype
@@ -25,18 +26,18 @@ class AudioClipExtractor(Extractor):
 
     By default a sound is heard whole, at 44.1 kHz and at the level that the network was trained on. Under "javisbench"
     it is resampled to 16 kHz, cut or zero-padded to 4 s, and fed as is: as though it were at 44.1 kHz, and in [-1, 1]
-    where the network expects 16-bit units, which leaves about 8 bits of it and a constant of half its range.
+    where the network expects 16-bit units, which leaves steps of 1/256 and adds a constant of 0.5.
 
-    There is no golden tensor for this network. It follows the public sources in every layer and name, and the tests
-    check that, but the published weights have not been run here. The release differs in one respect that no value of a
-    single clip can follow: public copies of its loader never leave training mode, so that its batch norms take the
-    statistics of the eight sounds of a batch. Here they are the learned ones under both protocols, and features from
-    the release's cache are not to be compared with these.
+    With procedural weights the embeddings are those of the public implementation. What could not be checked are the
+    published weights themselves, and the release's features. These differ in one respect that no value of a single
+    clip can follow: public copies of its loader never leave training mode, so that its batch norms take the statistics
+    of the eight sounds of a batch. Here they are the learned ones under both protocols, and features from the release's
+    cache are not to be compared with these.
     """
 
     name = "audioclip"
     version = "1"
-    outputs: ClassVar[dict[str, int | None]] = {"audioclip": 1024}
+    outputs: ClassVar[dict[str, int | None]] = {"audioclip": EMBED_DIM}
     needs = frozenset({"audio"})
     published = "AudioCLIP-Full-Training.pt"
     protocols = ("correct", "javisbench")
@@ -70,7 +71,7 @@ class AudioClipExtractor(Extractor):
 
         from rewards.devices import exact_convolutions
 
-        features = torch.full((len(clips), 1024), math.nan)
+        features = torch.full((len(clips), EMBED_DIM), math.nan)
         with torch.inference_mode(), exact_convolutions():
             for index, clip in enumerate(clips):
                 if not clip.has_audio:

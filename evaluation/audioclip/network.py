@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from evaluation.audioclip.config import AudioClipConfig
+from evaluation.audioclip.config import EMBED_DIM, AudioClipConfig
 from evaluation.audioclip.front_end import (
     NUM_BANDS,
     SplineFilters,
@@ -21,7 +21,6 @@ from evaluation.audioclip.front_end import (
     to_unit_range,
 )
 
-EMBED_DIM = 1024
 ALONG_FREQUENCY, ALONG_TIME, ALONG_BOTH = (3, 1), (1, 5), (3, 5)  # kernels of the attention
 
 
@@ -42,6 +41,8 @@ class Attention(nn.Module):
 
 class AudioHead(nn.Module):
     """Sounds to embeddings. Weights are random until they are loaded; always in evaluation mode."""
+
+    window: Tensor
 
     def __init__(self, config: AudioClipConfig) -> None:
         super().__init__()
