@@ -24,8 +24,9 @@ _HEADER = ("", "n", "baseline", "candidate", "difference", _INTERVAL, "win/tie/l
 
 def comparison_text(comparisons: Sequence[Comparison]) -> str:
     """What a person reads: per candidate a table and what was left out of it; then what figures and marks mean."""
-    tables = ["\n".join([_heading(one.pairs), "", *_table(one.rows), "", *_remarks(one)]) for one in comparisons]
-    return "\n\n".join([*tables, "\n".join([*_explanations(comparisons), *training_notes(comparisons)])])
+    blocks = [["\n".join([_heading(one.pairs), *_table(one.rows)]), *_remarks(one)] for one in comparisons]
+    blocks.append([*_explanations(comparisons), *training_notes(comparisons)])
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def comparison_json(comparisons: Sequence[Comparison], settings: dict[str, Any]) -> str:
