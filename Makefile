@@ -36,7 +36,7 @@ demo: install
 	$(PYTHON) -m dpo.train --config recipes/tiny/dpo.yaml --model $(MODEL) --dataset $(RUN)/training --output_dir $(TUNED)
 	$(PYTHON) -m pipeline.run --config recipes/tiny/evaluate.yaml --prompts $(RUN)/held_out/prompts.parquet --model $(MODEL) --output_dir $(RUN)/evaluation/sft
 	$(PYTHON) -m pipeline.run --config recipes/tiny/evaluate.yaml --prompts $(RUN)/held_out/prompts.parquet --model $(TUNED) --output_dir $(RUN)/evaluation/dpo
-	$(PYTHON) -m evaluation.compare --baseline $(RUN)/evaluation/sft --candidate $(RUN)/evaluation/dpo
+	$(PYTHON) -m evaluation.compare $(RUN)/evaluation/sft $(RUN)/evaluation/dpo
 
 test: install chromium lint
 	$(PYTHON) -m pytest tests -m "not slow" --durations=10

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from dpo.schema import SIDES
+from media.lineage import LINEAGE_KEY, UNKNOWN, Lineage
 from media.storage import file_sizes, local_copy, resolve_in
 
 GEOMETRY = ("num_frames", "height", "width", "fps")
@@ -48,6 +49,14 @@ def read_pairs(folder: Path) -> list[PairRow]:
         )
     _check_unique(rows, folder)
     return [pair for pairs in by_prompt(rows) for pair in pairs]
+
+
+def pairs_lineage(folder: Path) -> Lineage:
+    """What chose the winners in a folder of pairs, as its ranking.json says; UNKNOWN where it does not."""
+    path = folder / "ranking.json"
+    if not path.is_file():
+        return UNKNOWN
+    return Lineage.from_dict(json.loads(path.read_text(encoding="utf-8")).get(LINEAGE_KEY), path)
 
 
 def by_prompt(pairs: Iterable[PairRow]) -> list[list[PairRow]]:

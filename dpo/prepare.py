@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dpo.pairs import by_prompt, fingerprint, missing_files, read_pairs
+from dpo.pairs import by_prompt, fingerprint, missing_files, pairs_lineage, read_pairs
 from dpo.prepare_config import PairSettings, PrepareConfig
 from dpo.schema import COLUMNS, SIDES
 from media.cli import StageSummary, config_to_yaml, echo, parse_config
+from media.lineage import write_lineage
 from media.storage import storage_path
 from model.prepare_parts import RowLayout
 from model.prepare_run import plan_line, run
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(config: PrepareConfig) -> StageSummary:
-    """Writes the training dataset, its negative prompt, failures and summary into `config.output`.
+    """Writes the training dataset, its negative prompt, lineage, failures and summary into `config.output`.
 
     A pair that cannot be used (files that cannot be read, members of different shapes, values that are not finite) is a
     row of failures.parquet.
@@ -45,7 +46,10 @@ def prepare(config: PrepareConfig) -> StageSummary:
         ValueError: no pairs or none that can be used, more files missing than may fail, latents of another model, or a
             folder that holds the data of other pairs or of another model.
     """
-    return run(PairWork(config), config)
+    lineage = pairs_lineage(storage_path(config.pairs))
+    summary = run(PairWork(config), config)
+    write_lineage(config.folder, lineage)
+    return summary
 
 
 def plan(config: PrepareConfig) -> list[str]:

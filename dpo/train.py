@@ -1,8 +1,9 @@
 """Preference training: `python -m dpo.train --config recipes/tiny/dpo.yaml`.
 
 Writes the adapter (peft layout) or the model, the same with averaged weights in `ema/`, `train_log.jsonl`, samples with
-their scores, checkpoints, `config.yaml` and, last, `summary.json` into `output_dir`.  A finished run is left alone;
-`--resume_from_checkpoint latest` goes on where a killed one stopped.
+their scores, checkpoints, `config.yaml`, `lineage.json` (by what the preferences of all its trainings were chosen) and,
+last, `summary.json` into `output_dir`.  A finished run is left alone; `--resume_from_checkpoint latest` goes on where a
+killed one stopped.
 One process, `accelerate launch -m dpo.train ...` with a file of recipes/accelerate, or `--num_workers N` on Ray.
 """
 
@@ -17,8 +18,10 @@ import yaml
 
 from dpo.state import dataset_fingerprint
 from media.cli import StageSummary, echo, parse_config
+from media.lineage import Lineage, read_lineage
 from media.stage_state import finished_summary
 from media.training_help import training_help
+from model.lineage import model_lineage
 from model.train_run import Settings, TrainingCommand, all_settings, skipped
 
 if TYPE_CHECKING:
@@ -114,7 +117,12 @@ def _plan(config: "TrainConfig") -> str:
     return plan(config)
 
 
-COMMAND = TrainingCommand("dpo.train", _settings, _make_trainer, _plan)
+def _lineage(config: "TrainConfig") -> Lineage:
+    """The trainings of the model that it begins with, and this one."""
+    return model_lineage(config.model).then(read_lineage(Path(config.dataset)))
+
+
+COMMAND = TrainingCommand("dpo.train", _settings, _make_trainer, _plan, _lineage)
 
 
 def _command(argv: Sequence[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def bootstrap_interval(
     """
     assert values.ndim == 2, f"{values.shape=}"
     assert groups.shape == values.shape[:1], f"{groups.shape=} {values.shape=}"
-    sums, counts = _sum_by_group(values, groups)  # (G, K) each
+    sums, counts = sum_by_group(values, groups)  # (G, K) each
     means = _resampled_means(sums, counts, num_bootstrap, np.random.default_rng(seed))  # (R, K)
     low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     usable = (counts > 0).sum(axis=0) >= 2
@@ -35,7 +35,7 @@ def bootstrap_interval(
     return low, high
 
 
-def _sum_by_group(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sum_by_group(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums and numbers of the defined values in each group, both (G, K)."""
     _, codes = np.unique(groups, return_inverse=True)
     num_groups = int(codes.max()) + 1 if len(codes) else 0

@@ -21,7 +21,9 @@ import yaml
 
 from media.atomic import atomic_write_text
 from media.cli import echo, parse_config
+from media.lineage import write_lineage
 from model.checkpoints import LORA_FOLDER, MODEL_FOLDER, save_published
+from model.lineage import model_lineage
 from model.locate import PIPELINE_CONFIG_NAME, adapter_base, base_folder, load_transformer
 from model.lora import ADAPTER_CONFIG_NAME, adapter_files
 from model.pipeline import JointAVPipeline, read_defaults
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def export(config: ExportConfig) -> None:
-    """Writes the folder with its card.
+    """Writes the folder with its card and its lineage.
 
     Raises:
         ValueError: no model, a network that the release cannot hold, or no adapter to keep apart.
@@ -94,6 +96,7 @@ def export(config: ExportConfig) -> None:
     else:
         load_transformer(config.model).save_pretrained(config.output / "transformer", dtype)
         _write_pipeline_config(config, {})
+    write_lineage(config.output, model_lineage(config.model))
     atomic_write_text(config.output / "README.md", model_card(config))
 
 

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from media.cli import StageSummary, echo, parse_config
+from media.lineage import Lineage
 from media.training_help import training_help
+from model.lineage import model_lineage
 from model.train_run import Settings, TrainingCommand, all_settings
 
 if TYPE_CHECKING:
@@ -89,7 +91,12 @@ def _plan(config: "TrainConfig") -> str:
     return plan(config)
 
 
-COMMAND = TrainingCommand("model.train", _settings, make_trainer, _plan)
+def _lineage(config: "TrainConfig") -> Lineage:
+    """That of the weights it begins with: flow matching on clips adds no preferences."""
+    return model_lineage(config.model if config.video_backbone is None else config.video_backbone)
+
+
+COMMAND = TrainingCommand("model.train", _settings, make_trainer, _plan, _lineage)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import yaml
 
 from media.atomic import atomic_write_text
 from media.cli import StageSummary, echo, package_versions
+from media.lineage import Lineage, write_lineage
 
 if TYPE_CHECKING:
     from model.joint_trainer import JointTrainer
@@ -28,12 +29,14 @@ class TrainingCommand:
         settings: all settings of a configuration, and those that decide the trained weights.
         make_trainer: the trainer, with its data and its watchers; finds every mistake that can be found before a step.
         plan: what a dry run tells.
+        lineage: by what the preferences of the trained model are chosen, those of what it begins with included.
     """
 
     module: str
     settings: Callable[[Any], tuple[Settings, Settings]]
     make_trainer: Callable[[Any], "JointTrainer"]
     plan: Callable[[Any], str]
+    lineage: Callable[[Any], Lineage]
 
     def train(self, config: Any, record: Settings | None = None) -> StageSummary | None:
         """Trains and writes the model with its records; None after a dry run.
@@ -60,14 +63,17 @@ class TrainingCommand:
         _check_processes(config)
         # A mistake that these find must not claim the folder.
         checkpoint, trainer = checkpoint_to_resume(folder, config.resume_from_checkpoint), self.make_trainer(config)
+        lineage = self.lineage(config)
         if is_first:
             begin(folder, settings)
+            write_lineage(folder, lineage)
             atomic_write_text(folder / "config.yaml", text)
         done, restored = _fit(trainer, config, checkpoint)
         versions = package_versions("avdpo", "torch", "transformers", "peft", "accelerate")
         seconds = time.perf_counter() - started
         summary = StageSummary(STAGE, done, done, restored, 0, seconds, settings | (record or {}), versions)
         if is_first:
+            _write_lineage_of_average(folder, lineage)
             summary.write(folder)
         return summary
 
@@ -112,6 +118,13 @@ def _fit(trainer: "JointTrainer", config: Any, checkpoint: Path | None) -> tuple
     export_model(trainer, config.model)
     trainer.save_state()
     return trainer.state.global_step, checkpoint_step(checkpoint) if checkpoint else 0
+
+
+def _write_lineage_of_average(folder: Path, lineage: Lineage) -> None:
+    from model.trained_folder import EMA_FOLDER
+
+    if (folder / EMA_FOLDER).is_dir():
+        write_lineage(folder / EMA_FOLDER, lineage)
 
 
 def _check_processes(config: Any) -> None:

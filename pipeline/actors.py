@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -105,12 +106,14 @@ class SampleActor:
     def _candidates(self, job: Job) -> list[dict[str, Any]]:
         indices = job["indices"]
         seeds = [candidate_seed(self._settings["seed"], job["key"], index) for index in indices]
+        started = time.perf_counter()
         samples = self._generator(
             [job["prompt"]] * len(indices), seeds=seeds, output="both", **self._settings["options"]
         )
+        seconds = (time.perf_counter() - started) / len(indices)
         assert len(samples) == len(indices), f"{len(indices)} samples asked, {len(samples)} returned"
         return [
-            self._write(job, index, clip, seed, latents)
+            self._write(job, index, clip, seed, latents) | {"generation_s": seconds}
             for index, seed, (clip, latents) in zip(indices, seeds, samples, strict=True)
         ]
 
@@ -161,6 +164,7 @@ class SampleActor:
             "fps": clip.fps,
             "sample_rate": clip.sample_rate,
             "duration_s": clip.duration_s,
+            "generation_s": None,
             "error": None,
             "video_bytes": target.stat().st_size,  # for the journal alone
         }

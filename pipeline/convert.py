@@ -21,12 +21,22 @@ import pyarrow as pa
 
 from media.atomic import atomic_folder, atomic_path
 from media.cli import echo, parse_config
+from media.lineage import LABELLED, LINEAGE_KEY, Lineage
 from media.storage import StoragePath
 from pipeline.javisdit_csv import SOURCE_COLUMNS, read_javisdit_pairs, read_javisdit_rewards, write_javisdit_pairs
 from pipeline.label_agreement import agreement_table
 from pipeline.label_ranking import LabelledPairs, pairs_from_labels, rank_by_labels
 from pipeline.labels import Labels, read_labels
-from pipeline.pairs_folder import STATE_NAME, is_dataset, moved, moved_paths, read_pairs, read_report, write_pairs
+from pipeline.pairs_folder import (
+    REPORT_NAME,
+    STATE_NAME,
+    is_dataset,
+    moved,
+    moved_paths,
+    read_pairs,
+    read_report,
+    write_pairs,
+)
 from pipeline.schema import CANDIDATES, SCORES, read_table, write_table
 from pipeline.trl_view import trl_view
 from rewards.agreement_tables import read_frame
@@ -218,10 +228,18 @@ def _labelled(pairs: _Pairs, labelled: LabelledPairs) -> _Pairs:
     """`inputs` go, by which pipeline.rank knows its own work."""
     report = {key: value for key, value in pairs.report.items() if key != "inputs"}
     report |= {"num_pairs": len(labelled.pairs), "labels": labelled.report()}
+    report[LINEAGE_KEY] = _labelled_lineage(pairs.report, labelled).to_dict()
     if report.get("num_prompts"):
         report["num_prompts_with_pair"] = int(labelled.pairs["prompt_id"].nunique())
         report["yield"] = report["num_prompts_with_pair"] / report["num_prompts"]
     return _Pairs(labelled.pairs, pairs.root, report, pairs.candidates)
+
+
+def _labelled_lineage(ranking: dict[str, Any], labelled: LabelledPairs) -> Lineage:
+    """People's alone, unless some pairs stayed as they were ranked."""
+    if not (labelled.pairs["label_source"] == "ranking").any():
+        return LABELLED
+    return Lineage.from_dict(ranking.get(LINEAGE_KEY), REPORT_NAME).then(LABELLED)
 
 
 def _label_lines(labelled: LabelledPairs) -> list[str]:

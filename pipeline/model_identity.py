@@ -1,4 +1,4 @@
-"""Which weights a run sampled from, told from the files alone: no torch, and quick enough for every start."""
+"""Which weights a run sampled from, and what they were trained by, told from the files alone: no torch, and quick."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 from media.file_identity import files_identity
+from media.lineage import LINEAGE_NAME, UNKNOWN, Lineage
+from model.lineage import model_lineage
 from pipeline.actors import is_dotted_path
 
 _FILES = ("*.safetensors", "*.bin", "*.pth", "*.json")
-_NOT_WEIGHTS = {"summary.json", "trainer_state.json"}  # of the training that wrote them; they hold times
+# Of the training that wrote them; the first two hold times.
+_NOT_WEIGHTS = {"summary.json", "trainer_state.json", LINEAGE_NAME}
 
 
 def model_identity(spec: str) -> str:
@@ -32,6 +35,11 @@ def model_identity(spec: str) -> str:
     adapter = folder / "adapter_config.json"
     base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
     return f"weights {files_identity(files, folder, '' if base is None else model_identity(base))}"
+
+
+def lineage_of(spec: str) -> Lineage:
+    """The preference trainings of a model, given as for `load_generator`; of a dotted path nothing is known."""
+    return UNKNOWN if is_dotted_path(spec) else model_lineage(spec)
 
 
 def _folder(spec: str) -> Path:

@@ -24,9 +24,11 @@ import pyarrow.parquet as pq
 
 from media.atomic import atomic_folder, remove_temporary_folders
 from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
+from media.lineage import LINEAGE_KEY
 from media.storage import StoragePath
 from pipeline.pairs_folder import REPORT_NAME, STATE_NAME, is_dataset, read_report
 from pipeline.ranking import GroundTruthPolicy, PairRules, RankResult, Strategy, rank_pairs
+from pipeline.ranking_lineage import ranking_lineage
 from pipeline.ranking_pairs import write_dataset
 from pipeline.ranking_plots import draw_plots
 from pipeline.ranking_rules import check_rules
@@ -177,7 +179,7 @@ def _digest(path: Path) -> str:
 def _finished(config: RankConfig, inputs: dict[str, str]) -> dict[str, Any] | None:
     """The report of an earlier run on the same inputs."""
     report = read_report(config.folder) if is_dataset(config.folder) else {}
-    return report if report.get("inputs") == inputs else None
+    return report if report.get("inputs") == inputs and LINEAGE_KEY in report else None
 
 
 def _rank_tables(config: RankConfig) -> tuple[RankResult, list[str]]:
@@ -200,7 +202,9 @@ def _rank_tables(config: RankConfig) -> tuple[RankResult, list[str]]:
         name: "../candidates/" + result.pairs[name]
         for name in (f"{side}_{kind}_path" for side in ("chosen", "rejected") for kind in ("video", "audio", "latents"))
     }
-    return dataclasses.replace(result, pairs=result.pairs.assign(**moved)), metrics
+    lineage = ranking_lineage(scores.schema, config.strategy, config.winner_gates)
+    report = result.report | {LINEAGE_KEY: lineage.to_dict()}
+    return dataclasses.replace(result, pairs=result.pairs.assign(**moved), report=report), metrics
 
 
 def _joined(candidates: pa.Table, scores: pa.Table) -> pa.Table:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from media.lineage import METADATA_KEY
 from media.storage import file_sizes, resolve_in
 from pipeline.estimate import describe_space
 from pipeline.journal import Journal, Row
-from pipeline.model_identity import model_identity
+from pipeline.model_identity import lineage_of, model_identity
 from pipeline.naming import GROUND_TRUTH_INDEX, candidate_id, fingerprint, stem
 from pipeline.prompts import read_prompts
 from pipeline.schema import CANDIDATES, PROMPTS, table_from_rows, with_metadata
@@ -113,7 +114,8 @@ class SampleWork:
         taken = {*CANDIDATES.names, *METRIC_COLUMNS}
         for name in extra.column_names:
             table = table.append_column(f"prompt_{name}" if name in taken else name, extra[name])
-        return with_metadata(table, {"avdpo.settings": json.dumps(self.settings)})
+        lineage = json.dumps(lineage_of(self._config.model).to_dict())
+        return with_metadata(table, {"avdpo.settings": json.dumps(self.settings), METADATA_KEY: lineage})
 
     def _indices(self, prompt_id: str) -> list[int]:
         has_ground_truth = self._config.include_ground_truth and self._prompts.has_video(prompt_id)

@@ -37,7 +37,10 @@ PROMPTS = _schema(
     optional={"audio_prompt": pa.string(), "video_path": pa.string(), "audio_path": pa.string()},
 )
 
-# Nulls: seed for ground truth; video_path and geometry for a candidate with an error.
+# Nulls: seed and generation_s for ground truth; video_path and geometry for a candidate with an error.
+# generation_s: seconds of the call that generated the clip over the number of its clips, without writing any; null too
+# in tables of before it was recorded. The first call of a worker also loads the model.
+# The trainings of the sampled model stand in the Arrow metadata, as media.lineage has them.
 CANDIDATES = _ordered(
     _schema(
         "candidates",
@@ -60,15 +63,16 @@ CANDIDATES = _ordered(
             "fps": pa.float64(),
             "sample_rate": pa.int64(),
             "duration_s": pa.float64(),
+            "generation_s": pa.float64(),
             "error": pa.string(),
         },
     ),
     *("candidate_id", "prompt_id", "prompt", "audio_prompt", "index", "is_ground_truth", "seed"),
     *("video_path", "audio_path", "latents_path", "num_frames", "height", "width", "fps", "sample_rate"),
-    *("duration_s", "error"),
+    *("duration_s", "generation_s", "error"),
 )
 
-# Besides these, one float64 column per metric, whose field metadata says `higher_is_better`.
+# Besides these, one float64 column per metric, whose field metadata says `higher_is_better`, and of which `reward`.
 # `error`: something failed. `reasons`: why a score is null although nothing failed, as `column: reason` lines.
 SCORES = _schema("scores", {"candidate_id": pa.string()}, {"error": pa.string(), "reasons": pa.string()})
 

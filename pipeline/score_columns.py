@@ -24,10 +24,8 @@ class ScoreColumns:
         rewards = [*current, *earlier]
         self.kept = {chosen.reward.name: chosen for chosen in rewards}
         self._num_rows = num_rows
-        self._directions = {
-            column: chosen.reward.higher_is_better[column] for chosen in rewards for column in chosen.reward.columns
-        }
-        self.values = {column: np.full(num_rows, math.nan) for column in self._directions}
+        self._rewards = {column: chosen.reward for chosen in rewards for column in chosen.reward.columns}
+        self.values = {column: np.full(num_rows, math.nan) for column in self._rewards}
         self._is_scored = {chosen.reward.name: np.zeros(num_rows, bool) for chosen in earlier}
         self._reasons: dict[int, dict[str, list[str]]] = {}  # row -> reward name -> lines
 
@@ -58,6 +56,10 @@ class ScoreColumns:
 
     def fields(self) -> list[pa.Field]:
         return [
-            pa.field(column, pa.float64(), metadata={"higher_is_better": str(direction).lower()})
-            for column, direction in self._directions.items()
+            pa.field(
+                column,
+                pa.float64(),
+                metadata={"higher_is_better": str(reward.higher_is_better[column]).lower(), "reward": reward.name},
+            )
+            for column, reward in self._rewards.items()
         ]

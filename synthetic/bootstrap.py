@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from media.cli import echo, parse_config, save_config
+from media.lineage import UNTRAINED, write_lineage
 from model.pipeline import GenerationDefaults, JointAVPipeline
 from model.text import TextEncoder
 from model.tiny_codecs import FrameGroupVideoCodec, MelAudioCodec
@@ -80,6 +81,7 @@ def bootstrap(config: BootstrapConfig) -> None:
     transformer = train_stages(work, DEFAULTS, config.training | {"seed": config.seed}, settings)
     pipeline = JointAVPipeline.from_parts(transformer, video_codec, audio_codec, text_encoder, DEFAULTS)
     pipeline.save_pretrained(config.output, dtype=torch.float16)
+    write_lineage(config.output, UNTRAINED)
     _echo_grades(config, str(config.output))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from media.cli import echo
+from media.lineage import UNTRAINED, write_lineage
 from model.callbacks import read_log
 from model.config import JointDiTConfig
 from model.locate import PIPELINE_CONFIG_NAME, load_transformer
@@ -77,6 +78,7 @@ def initial_model(work: Path, defaults: GenerationDefaults, seed: int) -> Path:
     if not (folder / PIPELINE_CONFIG_NAME).is_file():
         torch.manual_seed(seed)
         JointDiT(replace(TINY_CONFIG, modalities=("video",))).save_pretrained(folder / "transformer")
+        write_lineage(folder, UNTRAINED)
         parts = {name: f"../{name}" for name in ("video_codec", "audio_codec", "text_encoder")}
         settings = {"components": parts, "defaults": asdict(defaults)}
         (folder / PIPELINE_CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from dpo.data import PairDataset
 from dpo.prepare import main, plan, prepare
 from dpo.prepare_config import PrepareConfig
 from media.clip import AVClip
+from media.lineage import LABELLED, read_lineage
 from media.probe import probe
 from media.read import read_clip
 from media.storage import upload
@@ -63,6 +64,16 @@ def several_of_a_prompt(rows):
         return rows[0] | sides | {"margin": margin}
 
     return [pair(truth, first, 3.0), rows[1], pair(truth, second, 2.0), rows[2], pair(second, first, 1.0)]
+
+
+def test_what_chose_the_pairs_is_copied(config):
+    ranking = Path(config.pairs) / "ranking.json"
+    ranking.write_text(json.dumps({"num_pairs": 3, "lineage": LABELLED.to_dict()}))
+    prepare(config)
+    assert read_lineage(Path(config.output)) == LABELLED
+    (Path(config.output) / "lineage.json").unlink()  # as in a dataset of before it was kept
+    prepare(config)
+    assert read_lineage(Path(config.output)) == LABELLED
 
 
 def test_sampler_latents_are_used_and_ground_truth_is_encoded(config, model):

@@ -18,8 +18,10 @@ from dpo_pipeline import save_pairs, save_pipeline
 from dpo.config import AVDPOConfig, TrainConfig
 from dpo.prepare import PrepareConfig, prepare
 from dpo.train import main, parse
+from media.lineage import UNKNOWN, UNTRAINED, Lineage, PreferenceTraining, RewardUse, write_lineage
 from model.audio_lengths import training_mel_frames
 from model.callbacks import read_log
+from model.lineage import model_lineage
 from model.pipeline import JointAVPipeline
 from model.run_state import latest_checkpoint
 from model.training_args import resolved_settings
@@ -76,6 +78,24 @@ def test_trained_adapter_loads_as_a_model_and_changes_its_clips(data, tmp_path):
     assert adapter["base_model_name_or_path"] == str(data[0])
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["stage"], summary["wanted"], summary["done"], summary["failed"]) == ("train", 3, 3, 0)
+    assert model_lineage(tmp_path / "out") == UNKNOWN  # neither model nor pairs said by what they were chosen
+
+
+def test_lineage_of_every_training_outlives_the_folders_before(data, tmp_path):
+    (tmp_path / "work").mkdir()
+    model, dataset = (shutil.copytree(path, tmp_path / "work" / path.name) for path in data)
+    write_lineage(model, UNTRAINED)
+    first, second = (
+        Lineage((PreferenceTraining("rewards", (RewardUse(name, "1", ("ib_av",)),)),)) for name in ("first", "second")
+    )
+    write_lineage(dataset, first)
+    assert main(flags((model, dataset), tmp_path / "work" / "one", max_steps=1)) == 0
+    write_lineage(dataset, second)
+    settings = {"max_steps": 1, "ema_decay": 0.5, "save_steps": 1}
+    assert main(flags((tmp_path / "work" / "one", dataset), tmp_path / "two", **settings)) == 0
+    shutil.rmtree(tmp_path / "work")
+    for part in (".", "ema", "checkpoint-1"):
+        assert model_lineage(tmp_path / "two" / part) == first.then(second)
 
 
 def test_finished_run_returns_at_once_without_torch(data, tmp_path):

@@ -91,8 +91,8 @@ def test_row_order_does_not_matter(make_model):
         return candidates.sample(frac=1, random_state=1), scores.sample(frac=1, random_state=2)
 
     baseline = make_model("a")
-    plain = rows_of(baseline, make_model("b", noisy_shift(0.2)))
-    assert plain == rows_of(baseline, make_model("shuffled", noisy_shift(0.2), edit=shuffle))
+    plain = make_model("one/b", noisy_shift(0.2))
+    assert rows_of(baseline, plain) == rows_of(baseline, make_model("two/b", noisy_shift(0.2), edit=shuffle))
 
 
 def test_nothing_is_dropped_in_silence(make_model, tmp_path):
@@ -119,7 +119,7 @@ def test_nothing_is_dropped_in_silence(make_model, tmp_path):
         "p004/0": "failed in sample: killed its worker",
         "p005/0": "a score is infinite",
     }
-    assert all(row.model == "candidate" for row in pairs.left_out)
+    assert all(row.model == "b" for row in pairs.left_out)
     rows = {row.name: row for row in compare_models(pairs, num_bootstrap=500, seed=0)}
     assert pairs.num_pairs == rows["ib_av"].num_samples == 34
     assert rows["ib_ta"].num_samples == rows["audio"].num_samples == 33
@@ -127,7 +127,7 @@ def test_nothing_is_dropped_in_silence(make_model, tmp_path):
 
 def test_samples_of_only_one_model_are_named(make_model):
     pairs = read_pairs(make_model("a", num_prompts=5), make_model("b", num_prompts=7))
-    assert [(row.candidate_id, row.model) for row in pairs.left_out] == [("p005/0", "baseline"), ("p006/0", "baseline")]
+    assert [(row.candidate_id, row.model) for row in pairs.left_out] == [("p005/0", "a"), ("p006/0", "a")]
     assert pairs.num_pairs == 5
 
 
@@ -172,7 +172,7 @@ def test_disjoint_ids_are_an_error(make_model):
 
 def test_a_folder_without_scores_says_which_command_makes_them(make_model, tmp_path):
     (make_model("b") / "scores" / "scores.parquet").unlink()
-    with pytest.raises(TableError, match=r"--candidate .*has no scores/scores\.parquet.*pipeline\.score"):
+    with pytest.raises(TableError, match=r"b has no scores/scores\.parquet.*pipeline\.score"):
         read_pairs(make_model("a"), tmp_path / "b")
 
 
@@ -208,17 +208,18 @@ def test_third_party_columns_are_compared_by_their_stated_direction(make_model):
 
 
 def test_command_prints_and_writes_the_tables(make_model, tmp_path, capsys):
-    argv = ["--baseline", str(make_model("a")), "--candidate", str(make_model("b", noisy_shift(0.5)))]
+    argv = [str(make_model("a")), str(make_model("b", noisy_shift(0.5)))]
     assert main([*argv, "--num_bootstrap", "500"]) == 0
     printed = capsys.readouterr().out
     folder = tmp_path / "b" / "comparison"
     document = json.loads((folder / "comparison.json").read_text())
-    assert document["num_pairs"] == 40
+    [comparison] = document["comparisons"]
+    assert (document["baseline"], comparison["candidate"], comparison["num_pairs"]) == ("a", "b", 40)
     with (folder / "comparison.csv").open() as file:
         table = {row["name"]: row for row in csv.DictReader(file)}
     assert table["visual_quality"]["verdict"] == "better"
     assert float(table["overall"]["win_rate"]) == next(
-        r["win_rate"] for r in document["rows"] if r["name"] == "overall"
+        r["win_rate"] for r in comparison["rows"] if r["name"] == "overall"
     )
     assert json.loads((folder / "summary.json").read_text())["done"] == 40
     lines = [line for line in printed.splitlines() if line.startswith(tuple(METRIC_COLUMNS))]
@@ -229,7 +230,7 @@ def test_command_prints_and_writes_the_tables(make_model, tmp_path, capsys):
 
 
 def test_command_fails_when_samples_have_no_pair_unless_told(make_model, tmp_path, capsys):
-    argv = ["--baseline", str(make_model("a")), "--candidate", str(make_model("b", num_prompts=38))]
+    argv = [str(make_model("a")), str(make_model("b", num_prompts=38))]
     argv += ["--num_bootstrap", "200", "--output", str(tmp_path / "out")]
     assert main(argv) == 1
     assert "left out: 2 samples" in capsys.readouterr().out
@@ -237,7 +238,7 @@ def test_command_fails_when_samples_have_no_pair_unless_told(make_model, tmp_pat
 
 
 def test_dry_run_writes_nothing(make_model, tmp_path, capsys):
-    argv = ["--baseline", str(make_model("a")), "--candidate", str(make_model("b")), "--dry_run", "true"]
+    argv = [str(make_model("a")), str(make_model("b")), "--dry_run", "true"]
     assert main(argv) == 0
     assert "40 pairs over 40 prompts" in capsys.readouterr().out
     assert not (tmp_path / "b" / "comparison").exists()
@@ -246,7 +247,7 @@ def test_dry_run_writes_nothing(make_model, tmp_path, capsys):
 def test_command_starts_without_torch_and_names_a_mistake(make_model, tmp_path):
     code = "import sys, evaluation.compare; sys.exit(sum(m in sys.modules for m in ('torch', 'ray', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-    argv = ["--baseline", str(make_model("a")), "--candidate", str(tmp_path / "nothing")]
+    argv = [str(make_model("a")), str(tmp_path / "nothing")]
     command = [sys.executable, "-m", "evaluation.compare", *argv]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
+from media.lineage import LABELLED, UNTRAINED, read_lineage, write_lineage
 from model.checkpoints import load_javisdit
 from model.export import main
 from model.joint_trainer import save_adapter
@@ -75,6 +76,14 @@ def test_release_layout_is_a_model_here_and_has_the_releases_files(adapter, tmp_
     assert_same(JointAVPipeline.from_pretrained(tmp_path / "out").transformer, expected, atol=0.02)
 
 
+@pytest.mark.parametrize("flags", [[], ["--layout", "release"], ["--layout", "release", "--merge", "false"]])
+def test_lineage_goes_along(adapter, tmp_path, flags):
+    model = shutil.copytree(adapter, tmp_path / "model")
+    write_lineage(model, LABELLED)
+    assert export(model, tmp_path / "out", *flags) == 0
+    assert read_lineage(tmp_path / "out") == LABELLED
+
+
 def test_unmerged_release_layout_keeps_base_and_adapter_apart(adapter, tmp_path):
     assert export(adapter, tmp_path / "out", "--layout", "release", "--merge", "false") == 0
     base, tuned = load_transformer(adapter.parent / "sft"), load_transformer(adapter)
@@ -101,6 +110,7 @@ def test_folder_with_all_parts_stands_alone(tmp_path):
     assert export("tiny", tmp_path / "out", "--all_parts", "true") == 0
     settings = json.loads((tmp_path / "out" / "pipeline.json").read_text())
     assert "base" not in settings
+    assert read_lineage(tmp_path / "out") == UNTRAINED
     pipeline = JointAVPipeline.from_pretrained(shutil.move(tmp_path / "out", tmp_path / "elsewhere"))
     assert pipeline.model_id == JointAVPipeline.from_pretrained("tiny").model_id
     assert pipeline.encode_text(["a red ball"]).embeds.shape[-1] == 64

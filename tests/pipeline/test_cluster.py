@@ -130,6 +130,7 @@ def test_a_node_lost_in_mid_run_costs_nothing_and_changes_nothing(
     ended(sample(cluster, prompts, single.parent, "FakeGenerator"))
     assert files(run / "media") == files(single / "media")
     tables = [pd.read_parquet(folder / "candidates.parquet") for folder in (run, single)]
+    tables = [table.drop(columns="generation_s") for table in tables]  # how long it took is no part of what was made
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 

@@ -8,7 +8,8 @@ import pytest
 from datasets import load_from_disk
 from trl.data_utils import is_conversational, unpair_preference_dataset
 
-from dpo.pairs import missing_files, read_pairs
+from dpo.pairs import missing_files, pairs_lineage, read_pairs
+from media.lineage import LABELLED, UNKNOWN
 from pipeline.convert import main
 from pipeline.rank import RankConfig, rank
 from tests.pipeline.ranked_run import run
@@ -39,6 +40,7 @@ def test_release_rewards_become_a_run_that_ranks_to_the_release_csv(
     assert pairs["path"].str.startswith("data/gt/").tolist() == truth.tolist()
     assert pairs["audio_id"].tolist() == pairs["id"].str.replace("p", "a").tolist()
     assert Path("again.csv").read_bytes() == Path("pairs.csv").read_bytes()
+    assert pairs_lineage(Path("runs/theirs/pairs")) == UNKNOWN  # a CSV does not tell
 
 
 def test_pairs_folder_to_csv_and_back_finds_its_clips(
@@ -102,7 +104,22 @@ def test_labels_take_the_place_of_the_ranking(run: Path, capsys: pytest.CaptureF
     }
     assert told["yield"] == pytest.approx(4 / 60)
     assert "inputs" not in told
+    assert pairs_lineage(run / "human") == LABELLED
     assert "kappa" in capsys.readouterr().out
+
+
+def test_pairs_that_nobody_labelled_keep_the_rewards_that_chose_them(run: Path) -> None:
+    ranked = pairs_lineage(run / "pairs")
+    assert ranked.trainings[0].source == "rewards"
+    pairs = load_from_disk(str(run / "pairs")).to_pandas().head(1)
+    pairs[["pair_id"]].assign(a=pairs["rejected_candidate_id"], b=pairs["chosen_candidate_id"], winner="a").to_csv(
+        run / "ann.csv", index=False
+    )
+    labels = ["--labels", run / "ann.csv"]
+    assert convert("--from", run / "pairs", "--to", run / "mixed", *labels, "--keep_unlabelled", "true") == 0
+    assert pairs_lineage(run / "mixed") == ranked.then(LABELLED)
+    assert convert("--from", run / "pairs", "--to", run / "copy") == 0
+    assert pairs_lineage(run / "copy") == ranked
 
 
 def test_labels_alone_make_pairs_of_candidates(run: Path) -> None:

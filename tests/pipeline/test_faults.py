@@ -63,6 +63,7 @@ def test_a_worker_killed_in_mid_batch_costs_nothing_and_the_pool_decides_nothing
     sample(single)
     assert files(disturbed.folder / "media") == files(single.folder / "media")
     tables = [pd.read_parquet(one.folder / "candidates.parquet") for one in (disturbed, single)]
+    tables = [table.drop(columns="generation_s") for table in tables]  # how long it took is no part of what was made
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 

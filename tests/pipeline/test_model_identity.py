@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from media.lineage import LABELLED, UNKNOWN, UNTRAINED, write_lineage
 from pipeline.actors import load_generator
-from pipeline.model_identity import model_identity
+from pipeline.model_identity import lineage_of, model_identity
 
 
 def write_model(folder: Path, weights: bytes = b"weights") -> Path:
@@ -70,3 +71,17 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
         model_identity("no-such-preset")
     with pytest.raises(ValueError, match="no_such_module"):
         load_generator("no_such_module:Generator")
+
+
+def test_the_lineage_is_read_beside_the_weights_and_is_none_of_them(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    before = model_identity(str(folder))
+    assert lineage_of(str(folder)) == UNKNOWN
+    write_lineage(folder, LABELLED)
+    assert lineage_of(str(folder)) == LABELLED
+    assert model_identity(str(folder)) == before
+
+
+def test_a_preset_is_known_to_be_untrained_and_a_callable_is_not() -> None:
+    assert lineage_of("tiny") == UNTRAINED
+    assert lineage_of("package.module:Generator") == UNKNOWN

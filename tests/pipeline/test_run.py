@@ -55,7 +55,8 @@ def tables(output_dir: Path) -> dict[str, pd.DataFrame]:
     from datasets import load_from_disk
 
     return {
-        "candidates": pd.read_parquet(output_dir / "candidates" / "candidates.parquet"),
+        # Without how long it took, which is no part of what was made.
+        "candidates": pd.read_parquet(output_dir / "candidates" / "candidates.parquet").drop(columns="generation_s"),
         "scores": pd.read_parquet(output_dir / "scores" / "scores.parquet"),
         "pairs": load_from_disk(str(output_dir / "pairs")).to_pandas(),
     }

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def make_actor(folder: Path) -> SampleActor:
-    settings = {"model": "tiny", "device": "cpu", "dtype": "float32", "num_threads": 1, "seed": 0}
+def make_actor(folder: Path, model: str = "tiny") -> SampleActor:
+    settings = {"model": model, "device": "cpu", "dtype": "float32", "num_threads": 1, "seed": 0}
     return SampleActor(settings | {"folder": str(folder), "options": OPTIONS})
 
 
@@ -46,3 +46,13 @@ def test_a_candidate_is_the_same_bits_alone_and_after_others(tmp_path: Path) -> 
     assert [path.name for path in files] == ["0.mp4", "0.safetensors", "0.wav"]
     for path in files:
         assert path.read_bytes() == (tmp_path / "busy" / "media" / "second" / path.name).read_bytes()
+
+
+def test_seconds_of_generation_are_per_clip_and_leave_out_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 600, 6))  # each look at the clock is six seconds after the one before
+    actor = make_actor(tmp_path, "tests.pipeline.fakes:FakeGenerator")
+    monkeypatch.setattr("pipeline.actors.time.perf_counter", lambda: float(next(clock)))
+    rows = actor.run(job("timed"))["rows"]
+    assert [row["generation_s"] for row in rows] == [2.0, 2.0, 2.0]

@@ -120,6 +120,15 @@ def test_written_tables_carry_their_version_and_open_in_pandas(tmp_path: Path) -
     assert table["seed"].to_pylist() == [2**62 + 1, None]
 
 
+def test_a_candidates_table_of_before_seconds_were_recorded_is_read_without_them(tmp_path: Path) -> None:
+    path = tmp_path / "candidates.parquet"
+    write_table(candidates(), CANDIDATES, path)
+    pq.write_table(pq.read_table(path).drop_columns("generation_s"), path)
+    table = read_table(path, CANDIDATES, "x")
+    assert table.column_names == CANDIDATES.names
+    assert table["generation_s"].null_count == len(table) == 2
+
+
 def test_a_table_that_is_not_there_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"python -m pipeline\.sample"):
         read_table(tmp_path / "none.parquet", CANDIDATES, "python -m pipeline.sample")

@@ -10,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from media import AVClip, probe, read_clip, write_clip
+from media.lineage import UNKNOWN, parse_lineage
 from pipeline.naming import candidate_id, candidate_seed, stem
+from pipeline.pairs_folder import read_report
 from pipeline.rank import RankConfig, rank
+from pipeline.ranking import RANKED_METRICS
 from pipeline.sample import SampleConfig, sample
 from pipeline.schema import CANDIDATES, PAIRS
 from pipeline.score import ScoreConfig, score
@@ -79,6 +82,8 @@ def test_candidates_table_has_every_candidate_once_in_order(finished: Path) -> N
     assert set(table["topic"]) == {"balls"}
     assert set(table["prompt_fps"]) == {"theirs"}
     assert table["error"].isna().all()
+    assert (generated["generation_s"] > 0).all()
+    assert table.loc[table["is_ground_truth"], "generation_s"].isna().all()
 
 
 def test_every_file_is_where_the_table_says_and_none_is_elsewhere(finished: Path) -> None:
@@ -118,7 +123,19 @@ def test_scores_are_those_of_the_files(finished: Path) -> None:
         np.testing.assert_array_equal(scores[column].to_numpy(np.float32), values.numpy(), err_msg=column)
     assert scores["error"].isna().all()
     field = pq.read_schema(finished / "scores" / "scores.parquet").field("desync")
-    assert field.metadata[b"higher_is_better"] == b"false"
+    assert field.metadata == {b"higher_is_better": b"false", b"reward": FakeReward.name.encode()}
+
+
+def test_what_the_pairs_were_ranked_by_and_the_model_trained_by_is_told(finished: Path) -> None:
+    [training] = read_report(finished / "pairs")["lineage"]["trainings"]
+    [use] = training["rewards"]
+    assert (use["name"], use["version"], sorted(use["metrics"])) == (
+        FakeReward.name,
+        FakeReward.version,
+        sorted(RANKED_METRICS),
+    )
+    metadata = pq.read_schema(finished / "candidates" / "candidates.parquet").metadata
+    assert parse_lineage(metadata[b"avdpo.lineage"], finished) == UNKNOWN  # of a callable
 
 
 def test_pairs_open_without_this_package_and_point_at_the_clips(finished: Path) -> None:

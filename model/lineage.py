@@ -1,0 +1,17 @@
+"""By what a model's preferences were chosen, found without loading it.  Imports no torch."""
+
+from pathlib import Path
+
+from media.lineage import LINEAGE_NAME, Lineage, read_lineage
+from model.presets import PRESETS, preset_path
+
+
+def model_lineage(name_or_path: str | Path) -> Lineage:
+    """The preference trainings of a preset or a model's folder; of a checkpoint, those of its run.
+
+    Raises:
+        ValueError: the folder's lineage.json is damaged.
+    """
+    folder = preset_path(str(name_or_path)) if str(name_or_path) in PRESETS else Path(name_or_path)
+    is_part = folder.name == "transformer" or folder.name.startswith("checkpoint-")
+    return read_lineage(folder.parent if is_part and not (folder / LINEAGE_NAME).is_file() else folder)
