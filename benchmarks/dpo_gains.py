@@ -7,16 +7,14 @@ same seeds.  An interrupted run goes on; what is finished is not made again.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dpo import prepare
 from dpo.train import main as train
-from evaluation.figures import compare_models
+from evaluation.figures import ComparisonRow, compare_all
 from evaluation.render import comparison_json
 from evaluation.tables import read_pairs
 from media.atomic import atomic_write_text
@@ -134,28 +132,26 @@ def evaluate(config: GainsConfig, model: str, folder: Path) -> Path:
     return folder
 
 
-def compare(baseline: Path, tuned: Path) -> dict[str, dict[str, Any]]:
+def compare(baseline: Path, tuned: Path) -> dict[str, ComparisonRow]:
     """Rows of `evaluation.compare` by name; also written beside the tuned model's samples."""
-    pairs = read_pairs(baseline, tuned)
-    text = comparison_json(compare_models(pairs, num_bootstrap=10_000, seed=0), pairs, {})
-    atomic_write_text(tuned / "comparison" / "comparison.json", text)
-    return {row["name"]: row for row in json.loads(text)["rows"]}
+    [comparison] = compare_all([read_pairs(baseline, tuned)], num_bootstrap=10_000, seed=0)
+    atomic_write_text(tuned / "comparison" / "comparison.json", comparison_json([comparison], {}))
+    return {row.name: row for row in comparison.rows}
 
 
-def table(rows: Sequence[tuple[Variant, dict[str, dict[str, Any]]]]) -> str:
+def table(rows: Sequence[tuple[Variant, dict[str, ComparisonRow]]]) -> str:
     """The variants as Markdown: change of each figure with its 95 % interval."""
     shown = ["desync", *MODALITY_METRICS, "overall"]
     lines = ["| variant | " + " | ".join([*shown, "win rate"]) + " |", "|" + "---|" * (len(shown) + 2)]
     for variant, figures in rows:
         cells = [_change(figures[name]) for name in shown]
-        desync = figures["desync"]
-        cells[0] += f", {desync['difference'] / desync['baseline_mean']:+.0%}"
-        lines.append(f"| {variant.name} | {' | '.join(cells)} | {figures['overall']['win_rate']:.1%} |")
+        cells[0] += f", {figures['desync'].difference / figures['desync'].baseline_mean:+.0%}"
+        lines.append(f"| {variant.name} | {' | '.join(cells)} | {figures['overall'].win_rate:.1%} |")
     return "\n".join(lines)
 
 
-def _change(row: dict[str, Any]) -> str:
-    return f"{row['difference']:+.3f} ({row['difference_low']:+.3f} .. {row['difference_high']:+.3f})"
+def _change(row: ComparisonRow) -> str:
+    return f"{row.difference:+.3f} ({row.difference_low:+.3f} .. {row.difference_high:+.3f})"
 
 
 def _make_prompts(folder: Path, count: int, first_seed: int, num_workers: int) -> Path:
