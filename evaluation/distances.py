@@ -106,8 +106,10 @@ def _centred(rows: np.ndarray) -> np.ndarray:
 def _trace_of_root(first: np.ndarray, second: np.ndarray) -> float:
     """tr((S1^1/2 S2 S1^1/2)^1/2) for Si = Ai' Ai: the nuclear norm of A1 A2'; Ai is (N, D)."""
     # A tall A has the same singular values of the product as its (D, D) triangle.
-    triangles = [np.linalg.qr(rows, mode="r") if len(rows) > rows.shape[1] else rows for rows in (first, second)]
-    return float(np.linalg.svd(triangles[0] @ triangles[1].T, compute_uv=False).sum())
+    first, second = (
+        np.asarray(np.linalg.qr(rows, mode="r")) if len(rows) > rows.shape[1] else rows for rows in (first, second)
+    )
+    return float(np.linalg.svd(first @ second.T, compute_uv=False).sum())
 
 
 def _released_trace_of_root(first: np.ndarray, second: np.ndarray) -> float:

@@ -31,7 +31,7 @@ class I3DExtractor(Extractor):
     published = "i3d_pretrained_400.pt"
     protocols = ("correct", "javisbench")
 
-    MICRO_BATCH: ClassVar[int] = 8  # clips in one forward, about 1 GB at full size
+    MICRO_BATCH: ClassVar[int] = 4  # clips in one forward, about 0.7 GB at full size
 
     def __init__(
         self, network: I3D | ScriptedI3D, device: str = "cpu", dtype: str = "float32", protocol: Protocol = "correct"

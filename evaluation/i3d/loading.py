@@ -31,7 +31,8 @@ class ScriptedI3D(nn.Module):
         self.config = I3DConfig()
         self.script = script
         self.source = source
-        known = {argument.name for argument in script.forward.schema.arguments}
+        schema = script.forward.schema  # type: ignore[attr-defined]  # a ScriptMethod, which torch types as any function
+        known = {argument.name for argument in schema.arguments}
         self.switches = {name: value for name, value in _SCRIPT_SWITCHES.items() if name in known}
 
     def forward(self, video: Tensor) -> Tensor:
