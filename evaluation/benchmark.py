@@ -26,14 +26,25 @@ class Benchmark:
     path: Path
     rows: pd.DataFrame
     categories: Categories
+    beyond: frozenset[str] = frozenset()  # prompt_ids of the table that a limit left out
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def num_in_table(self) -> int:
+        return len(self.rows) + len(self.beyond)
 
     @cached_property
     def rows_with_media(self) -> np.ndarray:
         """The rows whose ground truth is on disk."""
         return np.flatnonzero([path is not None and Path(path).is_file() for path in self.rows["video_path"]])
+
+    @property
+    def rows_without_media(self) -> np.ndarray:
+        """The rows that name a ground truth which is not there."""
+        named = np.flatnonzero(self.rows["video_path"].notna())
+        return np.setdiff1d(named, self.rows_with_media)
 
 
 def read_benchmark(path: Path, group_by: Sequence[str] = (), limit: int | None = None) -> Benchmark:
@@ -42,12 +53,14 @@ def read_benchmark(path: Path, group_by: Sequence[str] = (), limit: int | None =
     Raises:
         ValueError: it cannot be read, or has no such column to group by.
     """
-    table = read_prompts(path).slice(0, limit).to_pandas()
+    prompts = read_prompts(path)
+    table = prompts.slice(0, limit).to_pandas()
+    beyond = frozenset(prompts["prompt_id"].slice(len(table)).to_pylist())
     rows = pd.DataFrame({"prompt_id": table["prompt_id"], "prompt": table["prompt"]})
     rows["audio_prompt"] = _optional(table, "audio_prompt")
     for column in ("video_path", "audio_path"):
         rows[column] = [None if cell is None else str(path.parent / cell) for cell in _optional(table, column)]
-    return Benchmark(path, rows, read_categories(table, group_by))
+    return Benchmark(path, rows, read_categories(table, group_by), beyond)
 
 
 def _optional(table: pd.DataFrame, column: str) -> list[str | None]:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evaluation.benchmark import Benchmark
-from evaluation.extract import Clip, Extraction, ExtractSettings, Wanted
+from evaluation.extract import Clip, Errors, Extraction, ExtractSettings, Wanted
 from evaluation.extractors import Chosen, Skipped, get_extractor
 from evaluation.ground_truth import read_features
 from evaluation.metrics import Metric
-from evaluation.results import Measured, MetricResult, median_generation_s, metric_results
+from evaluation.results import Measured, MetricResult, median_generation_s, metric_results, undefined_rows
 from evaluation.samples import Problem, Samples
-from pipeline.workers import Pool
 from rewards.base import Protocol
 
 if TYPE_CHECKING:
     from evaluation.run import EvaluateConfig
 
-NO_GROUND_TRUTH = "compares with ground truth, and neither its clips are on disk nor --ground_truth_features were given"
+NO_GROUND_TRUTH = (
+    "compares with ground truth: put its clips where the benchmark's column video_path says, or give "
+    "--ground_truth_features"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Results:
 
     Attributes:
         scores: metric -> (N,) of the samples, NaN where undefined; not of distances.
+        chosen: the extractors that made them, by name.
         problems: captions without a sample, samples that take no part, and values that could not be computed.
         generation_s: median seconds per clip, and how many clips it is known of.
     """
@@ -41,18 +43,18 @@ class Results:
     metrics: list[MetricResult]
     scores: dict[str, np.ndarray]
     skipped: list[Skipped]
+    chosen: Mapping[str, Chosen]
     problems: list[Problem]
     generation_s: tuple[float | None, int]
 
     @property
-    def num_failed(self) -> int:
-        """Samples and captions with a problem."""
-        return len({problem.name for problem in self.problems if not problem.name.endswith("/gt")})
+    def failed(self) -> set[str]:
+        """Names of samples, captions and ground truth that failed."""
+        return {problem.name for problem in self.problems if problem.is_failure}
 
     @property
     def num_wanted(self) -> int:
-        named = {problem.name for problem in self.problems if not problem.name.endswith("/gt")}
-        return len(named | {sample.candidate_id for sample in self.samples.samples})
+        return len(self.failed | {sample.candidate_id for sample in self.samples.samples})
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,7 @@ class Evaluation:
     samples: Samples
     metrics: list[Metric]  # those that can be computed
     skipped: list[Skipped]
+    chosen: Mapping[str, Chosen]  # the extractors of the metrics
     real_rows: np.ndarray  # the rows whose ground-truth clips are looked at
     features: Mapping[str, np.ndarray]  # published ones: extractor -> (M, width)
     extraction: Extraction
@@ -75,11 +78,11 @@ class Evaluation:
         benchmark: Benchmark,
         samples: Samples,
         metrics: Sequence[Metric],
-        chosen: dict[str, Chosen],
+        chosen: Mapping[str, Chosen],
         skipped: Sequence[Skipped],
         settings: EvaluateConfig,
     ) -> Evaluation:
-        """Raises ValueError where the file of features does not fit."""
+        """Raises ValueError where the file of features does not fit, or no metric can be computed."""
         features = _features(settings, metrics, chosen)
         real_rows = benchmark.rows_with_media
         usable, without = [], list(skipped)
@@ -90,21 +93,22 @@ class Evaluation:
                 without.append(Skipped(metric.name, NO_GROUND_TRUTH, None))
             else:
                 usable.append(metric)
-        names = {metric.extractor for metric in usable}
-        compared = sorted({one.extractor for one in usable if one.distance and one.extractor not in features})
+        if not usable:
+            reasons = "; ".join(f"{one.metric} {one.advice}" for one in without)
+            raise ValueError(f"No metric can be computed here: {reasons}")
+        names = {metric.extractor: chosen[metric.extractor] for metric in usable}
+        compared = list(dict.fromkeys(one.extractor for one in usable if one.distance and one.extractor not in features))
         wanted = [
-            Wanted(_sample_clips(samples, benchmark), sorted(names)),
+            Wanted(_sample_clips(samples, benchmark), list(names)),
             Wanted(_real_clips(benchmark, real_rows) if compared else [], compared),
         ]
-        extraction = Extraction({name: chosen[name] for name in names}, wanted, _extract_settings(settings))
-        return cls(benchmark, samples, usable, without, real_rows, features, extraction, settings.protocol)
-
-    def extract(self, pool: Pool) -> None:
-        self.extraction.run(pool)
+        extraction = Extraction(names, wanted, _extract_settings(settings))
+        return cls(benchmark, samples, usable, without, names, real_rows, features, extraction, settings.protocol)
 
     def results(self, num_bootstrap: int, seed: int) -> Results:
         """The figures of what is in the stores."""
         measured = {metric.name: (metric, self._measured(metric)) for metric in self.metrics}
+        errors = self.extraction.errors()
         rows = np.array([sample.row for sample in self.samples.samples])
         figures = metric_results(
             measured, rows, self.benchmark.categories, protocol=self.protocol, num_bootstrap=num_bootstrap, seed=seed
@@ -116,18 +120,39 @@ class Evaluation:
             metrics=figures,
             scores={name: one.values for name, (metric, one) in measured.items() if metric.distance is None},
             skipped=self.skipped,
-            problems=[*self.samples.problems, *self._extraction_problems],
+            chosen=self.chosen,
+            problems=[
+                *self.samples.problems,
+                *_failed(errors),
+                *self._undefined({name: one.values for name, (_, one) in measured.items()}, errors),
+                *self._unfetched(),
+            ],
             generation_s=median_generation_s([sample.generation_s for sample in self.samples.samples]),
         )
 
-    @cached_property
-    def _extraction_problems(self) -> list[Problem]:
-        """One per clip, with the reasons of all extractors that failed on it."""
-        reasons: dict[str, list[str]] = {}
-        for (_, clip), message in self.extraction.errors.items():
-            if message not in reasons.setdefault(clip, []):
-                reasons[clip].append(message)
-        return [Problem(clip, "failed", "; ".join(messages)) for clip, messages in sorted(reasons.items())]
+    def _undefined(self, values: Mapping[str, np.ndarray], errors: Errors) -> list[Problem]:
+        """One per sample that metrics cannot be told of although nothing failed."""
+        extractors = {metric.name: metric.extractor for metric in self.metrics}
+        names: dict[str, list[str]] = {}
+        for metric, column in values.items():
+            for number in undefined_rows(column):
+                sample = self.samples.samples[number].candidate_id
+                if (extractors[metric], sample) not in errors:
+                    names.setdefault(sample, []).append(metric)
+        return [
+            Problem(sample, "undefined", f"has no {', '.join(metrics)}: has it a sound?")
+            for sample, metrics in names.items()
+        ]
+
+    def _unfetched(self) -> list[Problem]:
+        """Ground truth that distances would compare with, had it been there."""
+        if not any(one.distance and one.extractor not in self.features for one in self.metrics):
+            return []
+        table = self.benchmark.rows
+        return [
+            Problem(f"{table['prompt_id'][row]}/gt", "unfetched", f"there is no {table['video_path'][row]}")
+            for row in self.benchmark.rows_without_media.tolist()
+        ]
 
     def _measured(self, metric: Metric) -> Measured:
         store, keys = self.extraction.stores[metric.extractor], self.extraction.keys
@@ -137,9 +162,18 @@ class Evaluation:
         if metric.extractor in self.features:
             real = self.features[metric.extractor]
             # The published file has a row per row of its benchmark; any other number of them cannot be told apart.
-            rows = np.arange(len(real)) if len(real) == len(self.benchmark) else None
-            return Measured(values, real, rows)
+            if len(real) != self.benchmark.num_in_table:
+                return Measured(values, real, None)
+            return Measured(values, real[: len(self.benchmark)], np.arange(len(self.benchmark)))
         return Measured(values, store.stack(metric.output, keys[1][metric.extractor]), self.real_rows)
+
+
+def _failed(errors: Errors) -> list[Problem]:
+    """One per clip, with the reasons of all extractors that failed on it."""
+    reasons: dict[str, dict[str, None]] = {}
+    for (_, clip), message in errors.items():
+        reasons.setdefault(clip, {})[message] = None
+    return [Problem(clip, "failed", "; ".join(messages)) for clip, messages in reasons.items()]
 
 
 def _features(

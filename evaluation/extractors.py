@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from evaluation.extractor import Extractor
@@ -28,6 +30,10 @@ EXTRACTORS: dict[str, str] = {
 FROM_REWARDS = ("videoalign", "audiobox", "imagebind", "synchformer", "verifiable")
 # Whose weights are another one's too.
 SHARED_WEIGHTS = {"javis": "imagebind"}
+# Other names under which weights are published.
+ALSO_PUBLISHED = {"i3d": ("i3d_torchscript.pt",)}
+# What the project itself does not need: modules, and how they are installed.
+PACKAGES = {"av_align": (("librosa", "cv2"), "pip install librosa opencv-python-headless")}
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Skipped:
 
     @property
     def advice(self) -> str:
-        return self.reason + (f"; get them with: {self.command}" if self.command else "")
+        return self.reason + (f". Get it with: {self.command}" if self.command else "")
 
 
 def get_extractor(name: str) -> type[Extractor]:
@@ -72,7 +78,8 @@ def choose_extractors(
     """The extractors that the metrics need, by name, and the metrics that have to do without. Loads nothing.
 
     Args:
-        weights: the folder that `model.fetch` filled; "tiny" for the presets of the rewards.
+        weights: the folder that `model.fetch` filled, in which a network may also lie in a folder of its extractor's
+            name; "tiny" for the presets of the rewards.
     """
     chosen: dict[str, Chosen] = {}
     skipped: list[Skipped] = []
@@ -80,6 +87,10 @@ def choose_extractors(
         if metric.extractor in chosen:
             continue
         extractor = get_extractor(metric.extractor)
+        modules, install = PACKAGES.get(metric.extractor, ((), ""))
+        if absent := [module for module in modules if find_spec(module) is None]:
+            skipped.append(Skipped(metric.name, f"needs the package {' and '.join(absent)}", install))
+            continue
         found = None
         if extractor.published is not None:
             found = find_weights(metric.extractor, extractor.published, weights)
@@ -89,7 +100,7 @@ def choose_extractors(
         chosen[metric.extractor] = Chosen(
             metric.extractor,
             extractor.version_under(protocol),
-            None if found is None else str(found.resolve()),
+            None if found is None else str(found.absolute()),  # not resolved: a link's own name tells what it is
             None if found is None else _identity(extractor, found),
         )
     return chosen, skipped
@@ -97,23 +108,25 @@ def choose_extractors(
 
 def find_weights(name: str, published: str, weights: str | None) -> Path | None:
     """The file or folder of an extractor's weights in the folder `weights`, or that of the preset; None without one."""
-    if weights is None:
+    if not weights:
         return None
-    name = SHARED_WEIGHTS.get(name, name)
-    candidates = (PRESETS / weights / name, Path(weights) / published, Path(weights) / name)
+    folder, own = Path(weights), SHARED_WEIGHTS.get(name, name)
+    names = (published, *ALSO_PUBLISHED.get(name, ()), own)
+    candidates = (PRESETS / weights / own, *(folder / one for one in names))
     return next((path for path in candidates if path.exists()), None)
 
 
 def _without_weights(metric: Metric, published: str, weights: str | None) -> Skipped:
-    where = "no --weights were given" if weights is None else f"{weights} has no {published}"
+    where = f"{weights} has none" if weights else "no --weights were given"
     component = SHARED_WEIGHTS.get(metric.extractor, metric.extractor)
-    command = f"python -m model.fetch --components {component} --output {weights or 'weights'} --accept_licences"
+    output = "weights" if not weights or (PRESETS / weights).is_dir() else weights
+    command = f"python -m model.fetch --components {component} --output {shlex.quote(output)} --accept_licences"
     return Skipped(metric.name, f"needs the weights {published}, and {where}", command)
 
 
 def _identity(extractor: type[Extractor], found: Path) -> str:
     files = [file for path in (found, *extractor.companions(found)) for file in _visible_files(path)]
-    return files_identity(files, found.parent)
+    return files_identity(files, found)  # as pipeline.score has it, so that its scores compare with these
 
 
 def _visible_files(path: Path) -> Iterable[Path]:

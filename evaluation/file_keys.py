@@ -19,13 +19,14 @@ _SCHEMA = pa.schema({"path": pa.string(), "size": pa.int64(), "mtime_ns": pa.int
 
 
 class FileDigests:
-    """Digests of files' contents. A file of the same size and time as before is not read again."""
+    """Digests of files' contents. A file of the same size and time as before `save` is not read again."""
 
     def __init__(self, path: Path) -> None:
         """`path`: the Parquet file that keeps them."""
         self._path = path
         rows = pq.read_table(path).to_pylist() if path.is_file() else []
         self._known = {row["path"]: (row["size"], row["mtime_ns"], row["digest"]) for row in rows}
+        self._is_saved = True
 
     def of(self, files: Iterable[str]) -> dict[str, str]:
         """Path -> digest of every file that is there."""
@@ -35,7 +36,7 @@ class FileDigests:
         fresh = {name: entry for name, entry in found.items() if entry and self._known.get(name) != entry}
         if fresh:
             self._known |= fresh
-            self._write()
+            self._is_saved = False
         return {name: entry[2] for name, entry in found.items() if entry}
 
     def _digest(self, name: str) -> tuple[int, int, str] | None:
@@ -48,12 +49,16 @@ class FileDigests:
         except OSError:
             return None  # told by whoever decodes it
 
-    def _write(self) -> None:
+    def save(self) -> None:
+        """Keep them on disk, where there is anything new."""
+        if self._is_saved:
+            return
         rows = [(name, *entry) for name, entry in self._known.items()]
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path) as temporary:
             pq.write_table(pa.table(columns, schema=_SCHEMA), temporary)
+        self._is_saved = True
 
 
 def value_key(video: str | None, audio: str | None, texts: Sequence[str | None], needs: frozenset[str]) -> str | None:

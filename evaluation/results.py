@@ -23,7 +23,7 @@ class Figure:
     Attributes:
         value: None where it is not defined, such as a distance of fewer than two clips.
         low, high: 95 % bootstrap interval over the benchmark's rows; None for a distance, which has no such interval.
-        num_samples: samples with a value.
+        num_samples: samples with a value; for a distance, those that it is made of.
         num_real: ground-truth clips that a distance compares with; None for a score.
     """
 
@@ -133,16 +133,19 @@ def _distance(metric: Metric, measured: Measured, protocol: Protocol) -> Figure:
     assert metric.distance is not None, f"{metric.name} is a score"
     assert measured.real is not None, "a distance has ground truth"
     generated, real = (features[np.isfinite(features).all(axis=1)] for features in (measured.values, measured.real))
+    if protocol == "javisbench":  # the first rows of each, as many as the shorter has: so does the release
+        shortest = min(len(generated), len(real))
+        generated, real = generated[:shortest], real[:shortest]
     if min(len(generated), len(real)) < 2:
         return Figure(None, num_samples=len(generated), num_real=len(real))
     value = metric.scale * DISTANCES[metric.distance](real, generated, protocol=protocol)
     return Figure(value, num_samples=len(generated), num_real=len(real))
 
 
-def count_undefined(measured: Measured) -> int:
-    """Samples without a value."""
-    finite = np.isfinite(measured.values)
-    return int((~finite.reshape(len(finite), -1).all(axis=1)).sum())
+def undefined_rows(values: np.ndarray) -> np.ndarray:
+    """Which samples have no value; `values` are (N,) or (N, width)."""
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    return np.flatnonzero(~finite)
 
 
 def median_generation_s(seconds: Sequence[float | None]) -> tuple[float | None, int]:

@@ -3,8 +3,7 @@
     python -m evaluation.run --samples runs/javisbench --benchmark JavisBench.csv --weights weights
 
 Values of clips are kept in a cache by the files' contents, so an interrupted run goes on, and another metric or more
-samples cost only what is missing.  The output folder holds results.json, results.csv, samples.parquet (a row per
-sample, for pandas and `evaluation.compare`), problems.parquet and index.html.
+samples cost only what is missing. docs/evaluation.md tells the metrics and the files that are written.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from pathlib import Path
 from evaluation.benchmark import read_benchmark
 from evaluation.evaluate import Evaluation
 from evaluation.extractors import choose_extractors
-from evaluation.metrics import choose_metrics
+from evaluation.metrics import GROUP_TITLES, METRICS, choose_metrics
 from evaluation.output import write_outputs
-from evaluation.run_text import results_text
+from evaluation.run_text import remarks, results_text
 from evaluation.samples import read_samples
 from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
 from pipeline.stage import WorkerConfig, exit_status, hold, setting, stopped_status
@@ -28,30 +27,52 @@ from pipeline.stops import StageStoppedError
 from rewards.base import Protocol
 
 
+ABOUT = "Measures a model's samples on a benchmark: a table of all metrics, with intervals, counts and categories."
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(WorkerConfig):
     """Settings of `python -m evaluation.run`."""
 
     samples: Path = field(
-        metadata={"help": "output_dir of pipeline.sample, or a folder with sample_0000.mp4, sample_0000.wav, ..."}
+        metadata={
+            "help": "output_dir of pipeline.sample; or a folder with sample_0000.mp4, sample_0000.wav, ..., whose "
+            "numbers are rows of the benchmark, from 0."
+        }
     )
     benchmark: Path = field(
-        metadata={"help": "Table of captions: JavisBench.csv, JavisBench-mini.csv, or any prompts table."}
+        metadata={
+            "help": "Table of captions, and of ground-truth clips where it has any: JavisBench.csv, "
+            "JavisBench-mini.csv, or any prompts table (.csv, .jsonl, .parquet)."
+        }
     )
     output: Path | None = field(default=None, metadata={"help": "Folder of the results; default <samples>/evaluation."})
     metrics: list[str] = field(
         default_factory=lambda: ["all"],
-        metadata={"help": "Names of metrics, or groups: all, quality, text, av, sync; verifiable for Bounce."},
+        metadata={
+            "help": f"Names or groups of metrics. Groups: all, {', '.join(GROUP_TITLES)} (for Bounce; not part of all). "
+            f"Names: {', '.join(metric.name for metric in METRICS)}."
+        },
     )
     weights: str | None = field(
-        default=None, metadata={"help": "Folder that model.fetch filled, or the preset 'tiny' (of the rewards)."}
+        default=None,
+        metadata={
+            "help": "Folder that model.fetch filled, or 'tiny' for the presets of the rewards. A metric whose weights "
+            "are not there is skipped and named."
+        },
     )
     protocol: Protocol = field(
         default="correct",
-        metadata={"help": "How to measure: correctly, or as the release does, defects included (javisbench)."},
+        metadata={
+            "help": "correct, or javisbench: as the release measures, defects included, to compare with its paper."
+        },
     )
     ground_truth_features: Path | None = field(
-        default=None, metadata={"help": "Published features of the ground truth (.pt), used in place of its clips."}
+        default=None,
+        metadata={
+            "help": "Features of the ground truth in place of its clips: the release's .pt file (protocol javisbench), "
+            "or an .npz file with `video` (of I3D) and `audio` (of AudioCLIP), a row per clip."
+        },
     )
     cache: Path | None = field(
         default=None,
@@ -59,9 +80,16 @@ class EvaluateConfig(WorkerConfig):
     )
     group_by: list[str] = field(
         default_factory=list,
-        metadata={"help": "Columns of the benchmark to break results down by, besides JavisBench's five aspects."},
+        metadata={"help": "Columns of the benchmark to break results down by, besides the published cat0_ind, ..."},
     )
-    limit: int | None = field(default=None, metadata={"help": "Evaluate the first rows of the benchmark alone."})
+    limit: int | None = setting(None, "Evaluate the first so many rows of the benchmark alone.")
+    batch_size: int = setting(1, "Most batches of clips that a worker is given at a time.")
+    max_tries: int = setting(3, "How often a batch of clips that kills its worker is tried, before each clip alone is.")
+    max_failures: int = setting(
+        0, "Samples, captions and ground-truth clips that fail or are missing with which the command still exits with 0."
+    )
+    estimate: bool = setting(False, "Not of this stage: give limit, and multiply.")
+    dry_run: bool = setting(False, "Say what is missing, what is skipped and what is left to compute; write nothing.")
     dtype: str = setting("float32", "Type of the networks' weights, e.g. bfloat16.")
     clip_batch_size: int = setting(8, "Clips that a network is given at once.")
     num_decoders: int = setting(2, "Threads per worker that decode the next clips while some are looked at.")
@@ -90,8 +118,8 @@ class EvaluateConfig(WorkerConfig):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, 1 with more rows without a sample or value than max_failures, 2 on a mistake."""
-    config = parse_config(EvaluateConfig, argv)
+    """The command: exit status 0, 1 with more failures than max_failures, 2 on a mistake, 130 after Ctrl-C."""
+    config = parse_config(EvaluateConfig, argv, about=ABOUT)
     echo(config_to_yaml(config))
     try:
         if config.dry_run:
@@ -112,16 +140,17 @@ def evaluate(config: EvaluateConfig) -> StageSummary:
     started = time.perf_counter()
     with hold(config.folder):
         evaluation = prepare(config)
-        evaluation.extract(config.pool)
+        num_known = evaluation.extraction.num_clips - evaluation.extraction.num_left
+        evaluation.extraction.run(config.pool)
         results = evaluation.results(config.num_bootstrap, config.seed)
         write_outputs(config.folder, results, config_to_dict(config), config.title)
         save_config(config, config.folder / "config.yaml")
         summary = StageSummary(
             stage="evaluate",
             wanted=results.num_wanted,
-            done=results.num_wanted - results.num_failed,
-            skipped=0,
-            failed=results.num_failed,
+            done=results.num_wanted - len(results.failed),
+            skipped=min(num_known, results.num_wanted - len(results.failed)),
+            failed=len(results.failed),
             seconds=time.perf_counter() - started,
             settings=config_to_dict(config),
             versions=package_versions("avdpo", "torch", "transformers", "ray"),
@@ -136,11 +165,11 @@ def evaluate(config: EvaluateConfig) -> StageSummary:
 def plan(config: EvaluateConfig) -> str:
     """What a run would do."""
     evaluation = prepare(config)
-    lines = [f"evaluate: {len(evaluation.samples.samples)} samples of {len(evaluation.benchmark)} rows"]
-    lines += [f"  {problem.name}: {problem.reason}" for problem in evaluation.samples.problems[:10]]
-    lines += [f"skipped: {one.metric} {one.reason}; {one.command}" for one in evaluation.skipped]
-    lines.append(f"evaluate: {evaluation.extraction.num_left} clips left to look at (dry run: nothing written)")
-    return "\n".join(lines)
+    names = ", ".join(metric.name for metric in evaluation.metrics)
+    lines = [f"evaluate: {len(evaluation.samples.samples)} samples of {len(evaluation.benchmark)} rows: {names}"]
+    lines += remarks(evaluation.skipped, evaluation.samples.problems)
+    left = f"{evaluation.extraction.num_left} of {evaluation.extraction.num_clips} clips left to look at"
+    return "\n".join([*lines, f"evaluate: {left} (dry run: nothing written); output {config.folder}"])
 
 
 def prepare(config: EvaluateConfig) -> Evaluation:

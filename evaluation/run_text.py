@@ -9,10 +9,12 @@ from itertools import groupby
 from typing import Any
 
 from evaluation.evaluate import Results
+from evaluation.extractors import Skipped
 from evaluation.metrics import GROUP_TITLES
 from evaluation.results import Figure, MetricResult
+from evaluation.samples import Problem
 
-MAX_NAMED = 10
+MAX_NAMED = 5  # of each kind of problem
 
 
 def results_text(results: Results) -> str:
@@ -25,7 +27,8 @@ def results_text(results: Results) -> str:
     seconds, count = results.generation_s
     if seconds is not None:
         lines += ["", f"generation: {seconds:.2f} s per clip (median of {count})"]
-    return "\n".join([*lines, *_remarks(results)])
+    found = remarks(results.skipped, results.problems)
+    return "\n".join([*lines, *([""] if found else []), *found])
 
 
 def category_table(results: Results) -> list[tuple[str, ...]]:
@@ -80,18 +83,16 @@ def _metric_lines(metrics: Sequence[MetricResult]) -> list[tuple[str, ...]]:
     return lines
 
 
-def _remarks(results: Results) -> list[str]:
-    lines = [""]
-    lines += [f"skipped {one.metric}: {one.advice}" for one in results.skipped]
-    problems = results.problems
-    if problems:
-        kinds = dict.fromkeys(problem.kind for problem in problems)
-        counts = ", ".join(f"{sum(problem.kind == kind for problem in problems)} {kind}" for kind in kinds)
-        lines.append(f"not evaluated: {counts} (all in problems.parquet)")
-        lines += [f"  {' '.join(f'{one.name}: {one.reason}'.split())}" for one in problems[:MAX_NAMED]]
-        if len(problems) > MAX_NAMED:
-            lines.append(f"  ... and {len(problems) - MAX_NAMED} more")
-    return lines if len(lines) > 1 else []
+def remarks(skipped: Sequence[Skipped], problems: Sequence[Problem]) -> list[str]:
+    """The metrics that cannot be computed, and what is not as it should be: counts, and the first of each kind."""
+    lines = [f"skipped {one.metric}: {one.advice}" for one in skipped]
+    for kind in dict.fromkeys(problem.kind for problem in problems):
+        named = [one for one in problems if one.kind == kind]
+        lines.append(f"{len(named)} {kind}:")
+        lines += [f"  {' '.join(f'{one.name}: {one.reason}'.split())}" for one in named[:MAX_NAMED]]
+        if len(named) > MAX_NAMED:
+            lines.append(f"  ... and {len(named) - MAX_NAMED} more")
+    return lines
 
 
 def _value(figure: Figure) -> str:

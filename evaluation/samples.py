@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from evaluation.benchmark import Benchmark
 from pipeline.naming import candidate_id
-from pipeline.schema import CANDIDATES, read_table
+from pipeline.schema import CANDIDATES, FAILURES, read_table
 
 _SAMPLE = re.compile(r"sample_(\d+)(?:-(\d+))?\.(mp4|avi|mov|mkv|webm)", re.IGNORECASE)
-MAX_NAMED = 10
+# Missing: a caption without a sample. Duplicate: of several files none is taken. Wrong: of another table. Failed: in
+# sampling, in reading or in measuring. Undefined: a clip that some metrics cannot be told of, such as a mute one.
+# Unfetched: ground truth that the table names and that is not there.
+Kind = Literal["missing", "duplicate", "wrong", "failed", "undefined", "unfetched"]
+NO_FAILURES = ("undefined", "unfetched")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +45,13 @@ class Problem:
     """A sample that takes no part, or a caption without one."""
 
     name: str  # candidate_id, file name or prompt_id
-    kind: str  # "missing", "duplicate", "wrong" or "failed"
+    kind: Kind
     reason: str
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something that was asked for is not there or did not work."""
+        return self.kind not in NO_FAILURES
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +61,6 @@ class Samples:
     samples: list[Sample]
     problems: list[Problem]
     metadata: dict[str, str]  # of the candidates table: its settings and the model's lineage
-
-    def count(self, kind: str) -> int:
-        return sum(problem.kind == kind for problem in self.problems)
-
 
 def read_samples(folder: Path, benchmark: Benchmark) -> Samples:
     """Find the samples in a folder, and account for every row of the benchmark.
@@ -87,20 +93,24 @@ def _from_table(path: Path, benchmark: Benchmark) -> Samples:
     rows = {prompt_id: row for row, prompt_id in enumerate(benchmark.rows["prompt_id"])}
     samples, problems = [], []
     for one in table.to_pylist():
-        if one["is_ground_truth"]:
+        if one["is_ground_truth"] or one["prompt_id"] in benchmark.beyond:
             continue
         reason = _mistake(one, benchmark, rows)
         if reason:
             problems.append(Problem(one["candidate_id"], *reason))
             continue
         samples.append(_sample(one, rows[one["prompt_id"]], path.parent))
-    return Samples(samples, [*problems, *_failures(path.parent / "failures.parquet", samples)], _metadata(table))
+    named = {one["candidate_id"] for one in table.select(["candidate_id"]).to_pylist()}
+    problems += _failures(path.parent / "failures.parquet", named, benchmark)
+    return Samples(samples, problems, _metadata(table))
 
 
-def _mistake(one: dict[str, Any], benchmark: Benchmark, rows: dict[str, int]) -> tuple[str, str] | None:
+def _mistake(one: dict[str, Any], benchmark: Benchmark, rows: dict[str, int]) -> tuple[Kind, str] | None:
     """The kind of what is wrong with a candidate, and the reason in words."""
-    if one["error"]:
-        return "failed", f"failed in sampling: {one['error']}"
+    if one["error"] or not one["video_path"]:
+        return "failed", f"failed in sampling: {one['error'] or 'it has no video'}"
+    if one["candidate_id"] != (named := candidate_id(one["prompt_id"], one["index"])):
+        return "wrong", f"its prompt_id and index make it {named!r}"
     if one["prompt_id"] not in rows:
         return "wrong", f"the benchmark has no prompt_id {one['prompt_id']!r}"
     wanted = benchmark.rows["prompt"][rows[one["prompt_id"]]]
@@ -121,15 +131,16 @@ def _sample(one: dict[str, Any], row: int, folder: Path) -> Sample:
     )
 
 
-def _failures(path: Path, samples: list[Sample]) -> list[Problem]:
+def _failures(path: Path, named: Collection[str], benchmark: Benchmark) -> list[Problem]:
+    """What sampling gave up, where the table of candidates does not tell it already."""
     if not path.is_file():
         return []
-    done = {sample.candidate_id for sample in samples}
-    rows = pa.parquet.read_table(path).to_pylist()
     return [
         Problem(one["candidate_id"], "failed", f"failed in sampling: {one['error']}")
-        for one in rows
-        if one["candidate_id"] not in done and not one["candidate_id"].endswith("/gt")
+        for one in read_table(path, FAILURES, "python -m pipeline.sample").to_pylist()
+        if one["candidate_id"] not in named
+        and one["prompt_id"] not in benchmark.beyond
+        and not one["candidate_id"].endswith("/gt")
     ]
 
 
@@ -151,10 +162,11 @@ def _from_files(folder: Path, benchmark: Benchmark) -> Samples:
     counts = Counter(keys)
     samples, problems = [], []
     for match, (row, index) in zip(matches, keys, strict=True):
+        if len(benchmark) <= row < benchmark.num_in_table:
+            continue  # left out by a limit
         if row >= len(benchmark):
-            problems.append(
-                Problem(match[0], "wrong", f"the benchmark has no row {row}, its last is {len(benchmark) - 1}")
-            )
+            last = benchmark.num_in_table - 1
+            problems.append(Problem(match[0], "wrong", f"the benchmark has no row {row}, its last is {last}"))
         elif counts[row, index] > 1:
             problems.append(Problem(match[0], "duplicate", f"{counts[row, index]} files are sample {row}: keep one"))
         else:

@@ -17,6 +17,7 @@ from media.atomic import atomic_path
 
 Values = dict[str, np.ndarray]  # output -> (B,) scores or (B, width) features, float32
 MAX_PARTS = 64  # then they are made one
+READ_TRIES = 3
 
 
 class FeatureStore:
@@ -24,7 +25,7 @@ class FeatureStore:
 
     Args:
         folder: of this extractor alone; made when there is something to keep.
-        outputs: output -> width of its features; None for a score.
+        outputs: output -> width of its features as published; None for a score. A smaller network's may be narrower.
     """
 
     def __init__(self, folder: Path, outputs: Mapping[str, int | None]) -> None:
@@ -33,6 +34,7 @@ class FeatureStore:
         self._values: Values = {}
         self._places: dict[str, int] = {}
         self._pending: list[tuple[str, Mapping[str, np.ndarray]]] = []
+        self._parts: list[Path] = []
         self._read()
 
     def __contains__(self, key: str) -> bool:
@@ -61,10 +63,13 @@ class FeatureStore:
             }
             self._write(list(pending), stacked)
             self._join(list(pending), stacked)
+            self._compact()
 
     def stack(self, output: str, keys: Sequence[str | None]) -> np.ndarray:
         """The values of clips, (N,) or (N, width); NaN where there are none, as for a key that is None."""
         width = self.outputs[output]
+        if output in self._values and width is not None:
+            width = self._values[output].shape[1]
         found = np.full((len(keys),) if width is None else (len(keys), width), np.nan, np.float32)
         known = [(place, self._places[key]) for place, key in enumerate(keys) if key in self._places]
         if known:
@@ -73,18 +78,33 @@ class FeatureStore:
         return found
 
     def _read(self) -> None:
-        parts = sorted(self.folder.glob("part-*.parquet"))
-        tables = [pq.read_table(part) for part in parts]
-        for table in tables:
-            keys = table["key"].to_pylist()
-            self._join(keys, {name: _to_numpy(table[name], width) for name, width in self.outputs.items()})
-        if len(parts) > MAX_PARTS:
-            self._write(list(self._places), self._values)
-            for part in parts:
-                part.unlink()
+        tables = self._tables()
+        if tables:
+            table = pa.concat_tables(tables)
+            self._join(
+                table["key"].to_pylist(), {name: _to_numpy(table[name], width) for name, width in self.outputs.items()}
+            )
+
+    def _tables(self) -> list[pa.Table]:
+        for _ in range(READ_TRIES):
+            self._parts = sorted(self.folder.glob("part-*.parquet"))
+            try:
+                return [pq.read_table(part) for part in self._parts]
+            except FileNotFoundError:  # another run has just made many parts one
+                continue
+        raise ValueError(f"{self.folder} changes all the time: another run is at work in it. Wait until it is done.")
+
+    def _compact(self) -> None:
+        """Make many parts one. Parts that another run has written since are not known here, and stay."""
+        if len(self._parts) > MAX_PARTS:
+            old, self._parts = self._parts, []
+            rows = list(self._places.values())  # a key that two runs have computed comes twice in the values
+            self._write(list(self._places), {name: values[rows] for name, values in self._values.items()})
+            for part in old:
+                part.unlink(missing_ok=True)
 
     def _join(self, keys: Sequence[str], values: Values) -> None:
-        start = len(self._values[next(iter(self.outputs))]) if self._values else 0
+        start = len(next(iter(self._values.values()))) if self._values else 0
         self._places |= {key: start + number for number, key in enumerate(keys)}
         self._values = {
             name: np.concatenate([self._values[name], values[name]]) if self._values else values[name]
@@ -96,13 +116,16 @@ class FeatureStore:
         columns: dict[str, pa.Array] = {"key": pa.array(keys, pa.string())}
         for name, width in self.outputs.items():
             flat = pa.array(values[name].ravel(), pa.float32())
-            columns[name] = flat if width is None else pa.FixedSizeListArray.from_arrays(flat, width)
-        with atomic_path(self.folder / f"part-{uuid.uuid4().hex}.parquet") as path:
+            columns[name] = flat if width is None else pa.FixedSizeListArray.from_arrays(flat, values[name].shape[1])
+        part = self.folder / f"part-{uuid.uuid4().hex}.parquet"
+        with atomic_path(part) as path:
             pq.write_table(pa.table(columns), path)
+        self._parts.append(part)
 
 
 def _to_numpy(column: pa.ChunkedArray, width: int | None) -> np.ndarray:
-    values = column.combine_chunks()
     if width is None:
-        return values.to_numpy(zero_copy_only=False)
-    return values.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        return column.to_numpy()
+    return np.concatenate(
+        [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size) for chunk in column.chunks]
+    )
