@@ -10,11 +10,12 @@ import numpy as np
 
 from evaluation.benchmark import Benchmark
 from evaluation.extract import Clip, Errors, Extraction, ExtractSettings, Wanted
-from evaluation.extractors import Chosen, Skipped, get_extractor
+from evaluation.extractors import Chosen, Skipped, get_extractor, judge_of
 from evaluation.ground_truth import read_features
 from evaluation.metrics import Metric
 from evaluation.results import Measured, MetricResult, median_generation_s, metric_results, undefined_rows
 from evaluation.samples import Problem, Samples
+from evaluation.training_marks import TrainingMark, mark
 from rewards.base import Protocol
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class Results:
     @property
     def num_wanted(self) -> int:
         return len(self.failed | {sample.candidate_id for sample in self.samples.samples})
+
+    def mark(self, metric: Metric) -> TrainingMark:
+        """What a metric was to the model's training, as far as its samples tell."""
+        return mark(metric.output, judge_of(metric.extractor), {"model": self.samples.lineage})
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +102,9 @@ class Evaluation:
             reasons = "; ".join(f"{one.metric} {one.advice}" for one in without)
             raise ValueError(f"No metric can be computed here: {reasons}")
         names = {metric.extractor: chosen[metric.extractor] for metric in usable}
-        compared = list(dict.fromkeys(one.extractor for one in usable if one.distance and one.extractor not in features))
+        compared = list(
+            dict.fromkeys(one.extractor for one in usable if one.distance and one.extractor not in features)
+        )
         wanted = [
             Wanted(_sample_clips(samples, benchmark), list(names)),
             Wanted(_real_clips(benchmark, real_rows) if compared else [], compared),
@@ -181,6 +188,12 @@ def _features(
 ) -> dict[str, np.ndarray]:
     if settings.ground_truth_features is None:
         return {}
+    if settings.ground_truth_features.suffix != ".npz" and settings.protocol != "javisbench":
+        raise ValueError(
+            f"{settings.ground_truth_features} was made as the release measures, and protocol is "
+            f"{settings.protocol!r}: features of the two do not compare. Give --protocol javisbench, or the "
+            "ground-truth clips."
+        )
     widths: dict[str, int] = {}
     for metric in metrics:
         width = get_extractor(metric.extractor).outputs[metric.output] if metric.extractor in chosen else None

@@ -72,6 +72,11 @@ def get_extractor(name: str) -> type[Extractor]:
     return getattr(import_module(module), class_name)
 
 
+def judge_of(extractor: str) -> str:
+    """Whose network it is that judges: AVHScore and JavisScore are ImageBind's, no more held out than its cosines."""
+    return SHARED_WEIGHTS.get(extractor, extractor)
+
+
 def choose_extractors(
     metrics: Sequence[Metric], weights: str | None, protocol: Protocol
 ) -> tuple[dict[str, Chosen], list[Skipped]]:
@@ -110,7 +115,7 @@ def find_weights(name: str, published: str, weights: str | None) -> Path | None:
     """The file or folder of an extractor's weights in the folder `weights`, or that of the preset; None without one."""
     if not weights:
         return None
-    folder, own = Path(weights), SHARED_WEIGHTS.get(name, name)
+    folder, own = Path(weights), judge_of(name)
     names = (published, *ALSO_PUBLISHED.get(name, ()), own)
     candidates = (PRESETS / weights / own, *(folder / one for one in names))
     return next((path for path in candidates if path.exists()), None)
@@ -118,7 +123,7 @@ def find_weights(name: str, published: str, weights: str | None) -> Path | None:
 
 def _without_weights(metric: Metric, published: str, weights: str | None) -> Skipped:
     where = f"{weights} has none" if weights else "no --weights were given"
-    component = SHARED_WEIGHTS.get(metric.extractor, metric.extractor)
+    component = judge_of(metric.extractor)
     output = "weights" if not weights or (PRESETS / weights).is_dir() else weights
     command = f"python -m model.fetch --components {component} --output {shlex.quote(output)} --accept_licences"
     return Skipped(metric.name, f"needs the weights {published}, and {where}", command)

@@ -11,6 +11,7 @@ import numpy as np
 from evaluation.evaluate import Results
 from evaluation.metrics import GROUP_TITLES
 from evaluation.results import Figure, MetricResult
+from evaluation.run_text import TRAINING_NOTE, TRAINING_WORDS, UNKNOWN_NOTE
 
 TEMPLATE_DIR = Path(__file__).parent / "page_template"
 NUM_BINS = 30
@@ -46,6 +47,8 @@ def results_page(results: Results, title: str) -> str:
         groups=GROUP_TITLES,
         histograms={name: histogram(values) for name, values in results.scores.items()},
         bars={one.metric.name: category_bars(one) for one in results.metrics},
+        training={one.metric.name: TRAINING_WORDS[results.mark(one.metric).kind] for one in results.metrics},
+        training_note=TRAINING_NOTE if results.samples.lineage.is_complete else UNKNOWN_NOTE,
         problems=results.problems[:MAX_PROBLEMS],
         num_more=max(0, len(results.problems) - MAX_PROBLEMS),
         plot_width=PLOT_WIDTH,
@@ -59,24 +62,34 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def histogram(values: np.ndarray) -> list[tuple[float, float, float, float, int]]:
-    """Bars of a score's distribution: x, y, width and height in pixels, and the count; [] without a value."""
+@dataclass(frozen=True)
+class Histogram:
+    """How the values of a score are spread.
+
+    Attributes:
+        low, high: ends of the axis.
+        bars: x, y, width and height in pixels, and the count.
+    """
+
+    low: float
+    high: float
+    bars: list[tuple[float, float, float, float, int]]
+
+
+def histogram(values: np.ndarray) -> Histogram | None:
+    """None without a value."""
     defined = values[np.isfinite(values)].astype(np.float64)
     if not len(defined):
-        return []
-    counts, _ = np.histogram(defined, bins=NUM_BINS)
+        return None
+    counts, edges = np.histogram(defined, bins=NUM_BINS)
     width = PLOT_WIDTH / NUM_BINS
     heights = counts / counts.max() * PLOT_HEIGHT
-    return [
-        (
-            round(place * width, 1),
-            round(PLOT_HEIGHT - height, 1),
-            round(width - 1, 1),
-            round(float(height), 1),
-            int(count),
-        )
-        for place, (height, count) in enumerate(zip(heights, counts, strict=True))
+    bars = [
+        (round(place * width, 1), round(PLOT_HEIGHT - height, 1), round(width - 1, 1), round(height, 1), count)
+        for place, (height, count) in enumerate(zip(heights.tolist(), counts.tolist(), strict=True))
+        if count
     ]
+    return Histogram(float(edges[0]), float(edges[-1]), bars)
 
 
 def category_bars(result: MetricResult) -> dict[str, list[Bar]]:

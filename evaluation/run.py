@@ -26,7 +26,6 @@ from pipeline.stage import WorkerConfig, exit_status, hold, setting, stopped_sta
 from pipeline.stops import StageStoppedError
 from rewards.base import Protocol
 
-
 ABOUT = "Measures a model's samples on a benchmark: a table of all metrics, with intervals, counts and categories."
 
 
@@ -50,7 +49,7 @@ class EvaluateConfig(WorkerConfig):
     metrics: list[str] = field(
         default_factory=lambda: ["all"],
         metadata={
-            "help": f"Names or groups of metrics. Groups: all, {', '.join(GROUP_TITLES)} (for Bounce; not part of all). "
+            "help": f"Names or groups of metrics. Groups: all, {', '.join(GROUP_TITLES)} (of Bounce, not in all). "
             f"Names: {', '.join(metric.name for metric in METRICS)}."
         },
     )
@@ -86,7 +85,8 @@ class EvaluateConfig(WorkerConfig):
     batch_size: int = setting(1, "Most batches of clips that a worker is given at a time.")
     max_tries: int = setting(3, "How often a batch of clips that kills its worker is tried, before each clip alone is.")
     max_failures: int = setting(
-        0, "Samples, captions and ground-truth clips that fail or are missing with which the command still exits with 0."
+        0,
+        "Samples, captions and ground-truth clips that fail or are missing with which the command still exits with 0.",
     )
     estimate: bool = setting(False, "Not of this stage: give limit, and multiply.")
     dry_run: bool = setting(False, "Say what is missing, what is skipped and what is left to compute; write nothing.")

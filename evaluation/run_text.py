@@ -11,22 +11,31 @@ from typing import Any
 from evaluation.evaluate import Results
 from evaluation.extractors import Skipped
 from evaluation.metrics import GROUP_TITLES
-from evaluation.results import Figure, MetricResult
+from evaluation.results import Figure
 from evaluation.samples import Problem
+from evaluation.training_marks import Kind
 
 MAX_NAMED = 5  # of each kind of problem
+BAR = "\\|"  # in a cell of Markdown
+TRAINING_WORDS: dict[Kind, str] = {"trained": "reward", "related": "related", "unknown": "?", "held_out": "held out"}
+TRAINING_NOTE = (
+    "training: 'reward' chose winners of pairs that the model was trained on, 'related' is of the same network as one "
+    "that did, the others are held out"
+)
+UNKNOWN_NOTE = "training: which rewards the model was trained on is not known of these samples ('?')"
 
 
 def results_text(results: Results) -> str:
     """Metrics as lines, grouped; then categories, generation time, what was skipped and what went wrong."""
     rows, name = len(results.benchmark), results.benchmark.path.name
     lines = [f"{name}: {len(results.samples.samples)} samples of {rows} rows; protocol {results.protocol}"]
-    lines += ["", *_aligned([("", "value", "95 % interval", "n", "ground truth"), *_metric_lines(results.metrics)])]
+    lines += ["", *_aligned([("", "value", "95 % interval", "n", "ground truth", "training"), *_metric_lines(results)])]
     if results.benchmark.categories and results.metrics:
         lines += ["", *_aligned(category_table(results))]
     seconds, count = results.generation_s
     if seconds is not None:
         lines += ["", f"generation: {seconds:.2f} s per clip (median of {count})"]
+    lines += ["", TRAINING_NOTE if results.samples.lineage.is_complete else UNKNOWN_NOTE]
     found = remarks(results.skipped, results.problems)
     return "\n".join([*lines, *([""] if found else []), *found])
 
@@ -43,21 +52,21 @@ def category_table(results: Results) -> list[tuple[str, ...]]:
     return lines
 
 
-def paper_table(results: Results) -> str:
-    """The overall figures as one Markdown row in the paper's column order, with the time per clip last."""
-    headings = [one.metric.heading for one in results.metrics]
-    seconds, _ = results.generation_s
-    cells = [_value(one.overall) for one in results.metrics]
-    head = [*headings, "s / clip ↓"]
-    return "\n".join(
-        [_row(head), "|" + "---|" * len(head), _row([*cells, "-" if seconds is None else f"{seconds:.2f}"])]
-    )
+def results_markdown(results: Results, title: str) -> str:
+    """The figures as Markdown: one row in the paper's column order with the time per clip last, then the categories."""
+    seconds, count = results.generation_s
+    timed = ["-" if seconds is None else f"{seconds:.2f}", str(count)]
+    head = ("", *(one.metric.heading for one in results.metrics), "s / clip ↓")
+    values = (title, *(_value(one.overall) for one in results.metrics), timed[0])
+    counts = ("samples", *(str(one.overall.num_samples) for one in results.metrics), timed[1])
+    tables = [[head, values, counts], category_table(results)]
+    return "\n".join("\n".join(_markdown(lines)) + "\n" for lines in tables if len(lines) > 1)
 
 
 def results_csv(results: Results) -> str:
-    """A row for everything, then one per category: value and number of samples of every metric."""
+    """A row for everything, then one per category: value, interval and number of samples of every metric."""
     buffer = io.StringIO()
-    names = [column for one in results.metrics for column in (one.metric.name, f"{one.metric.name}_n")]
+    names = [f"{one.metric.name}{suffix}" for one in results.metrics for suffix in ("", "_low", "_high", "_n")]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["aspect", "category", *names])
     writer.writerow(["", "", *_cells([one.overall for one in results.metrics])])
@@ -68,18 +77,18 @@ def results_csv(results: Results) -> str:
 
 
 def _cells(figures: Sequence[Figure]) -> list[Any]:
-    return [cell for one in figures for cell in ("" if one.value is None else one.value, one.num_samples)]
+    return [cell for one in figures for cell in (one.value, one.low, one.high, one.num_samples)]
 
 
-def _metric_lines(metrics: Sequence[MetricResult]) -> list[tuple[str, ...]]:
+def _metric_lines(results: Results) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
-    for group, members in groupby(metrics, key=lambda one: one.metric.group):
-        lines.append((GROUP_TITLES[group], "", "", "", ""))
+    for group, members in groupby(results.metrics, key=lambda one: one.metric.group):
+        lines.append((GROUP_TITLES[group], *[""] * 5))
         for one in members:
-            figure = one.overall
-            interval = "-" if figure.low is None else f"{figure.low:.4f} .. {figure.high:.4f}"
+            figure, mark = one.overall, TRAINING_WORDS[results.mark(one.metric).kind]
+            interval = "-" if figure.low is None else f"{_number(figure.low)} .. {_number(figure.high)}"
             real = "" if figure.num_real is None else str(figure.num_real)
-            lines.append((f"  {one.metric.heading}", _value(figure), interval, str(figure.num_samples), real))
+            lines.append((f"  {one.metric.heading}", _value(figure), interval, str(figure.num_samples), real, mark))
     return lines
 
 
@@ -96,11 +105,17 @@ def remarks(skipped: Sequence[Skipped], problems: Sequence[Problem]) -> list[str
 
 
 def _value(figure: Figure) -> str:
-    return "-" if figure.value is None else f"{figure.value:.4f}" if abs(figure.value) < 1000 else f"{figure.value:.1f}"
+    return _number(figure.value)
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _number(value: float | None) -> str:
+    """Four decimals, or one where there are four digits before them."""
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.1f}"
+
+
+def _markdown(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    head, *rows = (f"| {' | '.join(cell.replace('|', BAR) for cell in line)} |" for line in lines)
+    return [head, "|---" * len(lines[0]) + "|", *rows]
 
 
 def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:

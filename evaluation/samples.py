@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from evaluation.benchmark import Benchmark
+from media.lineage import METADATA_KEY, UNKNOWN, Lineage, parse_lineage
 from pipeline.naming import candidate_id
 from pipeline.schema import CANDIDATES, FAILURES, read_table
 
@@ -60,7 +61,9 @@ class Samples:
 
     samples: list[Sample]
     problems: list[Problem]
-    metadata: dict[str, str]  # of the candidates table: its settings and the model's lineage
+    metadata: dict[str, str]  # of the candidates table
+    lineage: Lineage = UNKNOWN  # of the model
+
 
 def read_samples(folder: Path, benchmark: Benchmark) -> Samples:
     """Find the samples in a folder, and account for every row of the benchmark.
@@ -84,7 +87,8 @@ def read_samples(folder: Path, benchmark: Benchmark) -> Samples:
             f"{folder} has no sample of {benchmark.path}{f' ({reasons})' if reasons else ''}. Sample from that very "
             "table, or name the files sample_0000.mp4, sample_0001.mp4, ... in the order of its rows."
         )
-    return Samples(sorted(found.samples, key=lambda one: one.row), [*found.problems, *missing], found.metadata)
+    samples = sorted(found.samples, key=lambda one: one.row)
+    return replace(found, samples=samples, problems=[*found.problems, *missing])
 
 
 def _from_table(path: Path, benchmark: Benchmark) -> Samples:
@@ -102,7 +106,8 @@ def _from_table(path: Path, benchmark: Benchmark) -> Samples:
         samples.append(_sample(one, rows[one["prompt_id"]], path.parent))
     named = {one["candidate_id"] for one in table.select(["candidate_id"]).to_pylist()}
     problems += _failures(path.parent / "failures.parquet", named, benchmark)
-    return Samples(samples, problems, _metadata(table))
+    metadata = _metadata(table)
+    return Samples(samples, problems, metadata, parse_lineage(metadata.get(METADATA_KEY), path))
 
 
 def _mistake(one: dict[str, Any], benchmark: Benchmark, rows: dict[str, int]) -> tuple[Kind, str] | None:
