@@ -1,0 +1,30 @@
+"""A folder of weights for every metric: reduced networks of random weights as published, and the tiny rewards."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from evaluation.cavp.config import CavpConfig
+from evaluation.cavp.loading import save_network as save_cavp
+from evaluation.cavp.network import Cavp
+from evaluation.i3d.config import I3DConfig
+from evaluation.i3d.loading import save_network as save_i3d
+from evaluation.i3d.network import I3D
+from rewards.weights import PRESETS
+from tests.evaluation.reduced_contrastive import write_audioclip, write_clap_model, write_clip_model
+
+
+def write_weights(folder: Path) -> Path:
+    """What `evaluation.run --weights` takes; a network lies under its published name or that of its extractor."""
+    for preset in (PRESETS / "tiny").iterdir():
+        shutil.copytree(preset, folder / preset.name)
+    write_clip_model(folder / "clip-vit-base-patch32")
+    write_clap_model(folder / "clap-htsat-unfused")
+    write_audioclip(folder / "audioclip")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_i3d(I3D(I3DConfig(width=1 / 16, image_size=32)), folder / "i3d")
+        small = CavpConfig(embed_dim=16, image_size=32, video_width=4, video_blocks=(1, 1, 1, 1), audio_width=4)
+        save_cavp(Cavp(small), folder / "cavp")
+    return folder
