@@ -64,7 +64,9 @@ def write_files(folder: Path, num_rows: int) -> None:
     for name in (*EXTRACTORS, *FROM_REWARDS):
         published = get_extractor(name).published
         if published is not None:
-            (folder / "weights" / published).write_text(published)
+            file = folder / "weights" / published
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(published)
     numbers = range(num_rows)
     columns: dict[str, object] = {
         "id": [f"clip-{row}" for row in numbers],

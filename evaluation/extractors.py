@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,8 +27,9 @@ EXTRACTORS: dict[str, str] = {
 }
 # Those that are rewards as well.
 FROM_REWARDS = ("videoalign", "audiobox", "imagebind", "synchformer", "verifiable")
-# Whose weights are another one's too.
+# Whose weights are another one's too. Of the others the component in `model.fetch` has the extractor's name.
 SHARED_WEIGHTS = {"javis": "imagebind"}
+DEFAULT_FOLDER = "weights"  # where the advice fetches to, unless a folder was given
 # Other names under which weights are published.
 ALSO_PUBLISHED = {"i3d": ("i3d_torchscript.pt",)}
 # What the project itself does not need: modules, and how they are installed.
@@ -113,7 +113,7 @@ def choose_extractors(
 
 def find_weights(name: str, published: str, weights: str | None) -> Path | None:
     """The file or folder of an extractor's weights in the folder `weights`, or that of the preset; None without one."""
-    if not weights:
+    if weights is None:
         return None
     folder, own = Path(weights), judge_of(name)
     names = (published, *ALSO_PUBLISHED.get(name, ()), own)
@@ -122,10 +122,13 @@ def find_weights(name: str, published: str, weights: str | None) -> Path | None:
 
 
 def _without_weights(metric: Metric, published: str, weights: str | None) -> Skipped:
-    where = f"{weights} has none" if weights else "no --weights were given"
+    where, output = f"{weights} has no such file or folder", weights
+    if weights is None:
+        where, output = "no --weights were given", DEFAULT_FOLDER
+    elif weights in (preset.name for preset in PRESETS.iterdir()):
+        where, output = f"the preset {weights!r} has none of it", DEFAULT_FOLDER
     component = judge_of(metric.extractor)
-    output = "weights" if not weights or (PRESETS / weights).is_dir() else weights
-    command = f"python -m model.fetch --components {component} --output {shlex.quote(output)} --accept_licences"
+    command = f"python -m model.fetch --components {component} --output {output} --accept_licences"
     return Skipped(metric.name, f"needs the weights {published}, and {where}", command)
 
 

@@ -1,4 +1,4 @@
-"""A small benchmark of Bounce clips and samples of it in both layouts: copies, and copies that something was done to."""
+"""A small benchmark of Bounce clips, and samples of it in both layouts: copies, some of which something was done to."""
 
 from dataclasses import replace
 from pathlib import Path
