@@ -59,11 +59,12 @@ def read_benchmark(path: Path, group_by: Sequence[str] = (), limit: int | None =
     rows = pd.DataFrame({"prompt_id": table["prompt_id"], "prompt": table["prompt"]})
     rows["audio_prompt"] = _optional(table, "audio_prompt")
     for column in ("video_path", "audio_path"):
-        rows[column] = [None if cell is None else str(path.parent / cell) for cell in _optional(table, column)]
+        cells = [None if cell is None else str(path.parent / cell) for cell in _optional(table, column)]
+        rows[column] = pd.Series(cells, dtype=object)
     return Benchmark(path, rows, read_categories(table, group_by), beyond)
 
 
-def _optional(table: pd.DataFrame, column: str) -> list[str | None]:
-    if column not in table.columns:
-        return [None] * len(table)
-    return [None if pd.isna(cell) else str(cell) for cell in table[column]]
+def _optional(table: pd.DataFrame, column: str) -> pd.Series:
+    """Text, and None where there is none; of type object, as pandas' text has NaN in its place."""
+    cells = table[column] if column in table.columns else [None] * len(table)
+    return pd.Series([None if pd.isna(cell) else str(cell) for cell in cells], dtype=object)

@@ -358,11 +358,9 @@ def test_what_came_before_a_kill_is_not_computed_again(
 
         monkeypatch.setattr(extract, "map_jobs", run_jobs)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(extract.FeatureStore, "flush", extract.FeatureStore.flush)
-        killed_after(2)
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(config)
+    killed_after(2)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config)
     monkeypatch.undo()
     assert not (tmp_path / "results.json").exists()
     assert prepare(config).extraction.num_left == NUM_ROWS - 4

@@ -134,3 +134,29 @@ def test_a_folder_without_samples_says_what_is_looked_for(tmp_path: Path) -> Non
     (tmp_path / "sample_0011.mp4").touch()
     with pytest.raises(ValueError, match=r"has no sample of .*no row 11"):
         read_samples(tmp_path, benchmark)
+
+
+def test_cells_of_the_benchmark_may_be_empty(tmp_path: Path) -> None:
+    rows = [
+        {"prompt_id": "a", "prompt": "x", "video_path": "a.mp4", "audio_path": "a.wav", "audio_prompt": "rain"},
+        {"prompt_id": "b", "prompt": "y", "video_path": "b.mp4"},
+        {"prompt_id": "c", "prompt": "z"},
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "prompts.csv", index=False)
+    (tmp_path / "a.mp4").touch()
+    benchmark = read_benchmark(tmp_path / "prompts.csv")
+    assert benchmark.rows["audio_prompt"].tolist() == ["rain", None, None]
+    assert benchmark.rows["audio_path"].tolist() == [str(tmp_path / "a.wav"), None, None]
+    assert benchmark.rows["video_path"][2] is None
+    assert (benchmark.rows_with_media.tolist(), benchmark.rows_without_media.tolist()) == ([0], [1])
+
+
+def test_a_limit_leaves_rows_out_and_their_samples_are_no_mistake(tmp_path: Path) -> None:
+    benchmark = read_benchmark(javisbench(tmp_path), limit=2)
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for row in range(5):
+        (folder / f"sample_{row:04d}.mp4").touch()
+    found = read_samples(folder, benchmark)
+    assert [sample.row for sample in found.samples] == [0, 1]
+    assert [problem.name for problem in found.problems] == ["sample_0004.mp4"]
