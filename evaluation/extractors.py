@@ -26,8 +26,9 @@ EXTRACTORS: dict[str, str] = {
 }
 # Those that are rewards as well.
 FROM_REWARDS = ("videoalign", "audiobox", "imagebind", "synchformer", "verifiable")
-# Whose weights are another one's too.
+# Whose weights are another one's too. Of the others the component in `model.fetch` has the extractor's name.
 SHARED_WEIGHTS = {"javis": "imagebind"}
+DEFAULT_FOLDER = "weights"  # where the advice fetches to, unless a folder was given
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,13 @@ def find_weights(name: str, published: str, weights: str | None) -> Path | None:
 
 
 def _without_weights(metric: Metric, published: str, weights: str | None) -> Skipped:
-    where = "no --weights were given" if weights is None else f"{weights} has no {published}"
+    where, output = f"{weights} has no such file or folder", weights
+    if weights is None:
+        where, output = "no --weights were given", DEFAULT_FOLDER
+    elif weights in (preset.name for preset in PRESETS.iterdir()):
+        where, output = f"the preset {weights!r} has none of it", DEFAULT_FOLDER
     component = SHARED_WEIGHTS.get(metric.extractor, metric.extractor)
-    command = f"python -m model.fetch --components {component} --output {weights or 'weights'} --accept_licences"
+    command = f"python -m model.fetch --components {component} --output {output} --accept_licences"
     return Skipped(metric.name, f"needs the weights {published}, and {where}", command)
 
 
