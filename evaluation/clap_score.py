@@ -45,7 +45,7 @@ class ClapExtractor(Extractor):
         self.front_end = front_end
         self.tokenizer = tokenizer
         self.width: int = model.config.projection_dim
-        self.outputs = {"clap_score": None, "clap_audio": self.width}  # a reduced one is narrower
+        self.outputs = {"clap_score": None, "clap_audio": self.width}  # type: ignore[misc]  # a reduced one is narrower
 
     @classmethod
     def load(

@@ -24,9 +24,9 @@ class Extractor(ABC):
 
     name: ClassVar[str]
     version: str  # changes whenever a value could
-    outputs: dict[str, int | None]  # output -> width of its features; None: a score per clip
+    outputs: ClassVar[dict[str, int | None]]  # output -> width of its features; None: a score per clip
     needs: ClassVar[frozenset[str]]  # of "video", "audio", "text"
-    published: ClassVar[str | None] = None  # file or folder name of the published weights; None: it has none
+    published: ClassVar[str | None] = None  # its weights' path in what `model.fetch` fetched; None: it has none
     protocols: ClassVar[tuple[Protocol, ...]] = ("correct",)  # those under which its values differ
 
     @classmethod

@@ -8,6 +8,7 @@ _KINDS = (  # (pattern that some name matches, what such a checkpoint is); the f
     (r"^base_model\.model\..*\.lora_A\.", "a LoRA adapter in peft layout"),
     (r"\.lora_A\.default\.", "a JavisDiT training checkpoint with unmerged LoRA tensors"),
     (r"^_orig_mod\.", "a model that was saved while compiled"),
+    (r"^(module\.)?video_encoder\.layer1\.", "CAVP"),
     (r"^module\.", "a model that was saved inside a distributed wrapper"),
     (r"^condition_embedder\.", "a Wan2.1 transformer in Diffusers naming"),
     (r"pos_embedding\.embedding", "the original UMT5 text encoder of Wan2.1"),
@@ -19,6 +20,8 @@ _KINDS = (  # (pattern that some name matches, what such a checkpoint is); the f
     (r"^(model\.)?wavlm_model\.", "AudioBox-Aesthetics"),
     (r"^modality_trunks\.", "ImageBind"),
     (r"^vfeat_extractor\.", "Synchformer"),
+    (r"^Conv3d_1a_7x7\.", "I3D"),
+    (r"^audio\.fbsp\.", "AudioCLIP"),
     (r"^(model\.)?visual\.blocks\.", "a Qwen2-VL model without a reward head"),
 )
 

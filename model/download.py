@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import get_session
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 TIMEOUT_S = 30.0  # of silence, not of the whole transfer
 PART_SUFFIX = ".part"
+WHOLE_BYTES = {"Accept-Encoding": "identity"}  # sizes of and offsets into a compressed answer would mean nothing
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 LONGEST_RETRY_AFTER_S = 60  # a server that asks for more is asked at our own pace
 
@@ -114,6 +115,24 @@ def patiently(call: Callable[[], Result]) -> Result:
         raise ConnectionError(f"{error}, {attempts} times in a row; run again later, and it goes on there") from error
 
 
+def remote_size(url: str) -> int:
+    """Bytes of the file at an address, as its server says.
+
+    Raises:
+        ValueError: when the server refuses the address, or does not say.
+        BusyError: when it is worth asking again.
+        UnreachableError: when it does not answer.
+    """
+    try:
+        answer = get_session().head(url, headers=WHOLE_BYTES, timeout=TIMEOUT_S)
+    except HTTPError as error:
+        raise UnreachableError(f"{url} could not be reached ({error})") from error
+    _refuse_error(url, answer)
+    if not (size := answer.headers.get("Content-Length", "")).isdecimal():
+        raise ValueError(f"{url} does not say how large it is. Fetch it by other means, and give --hub its folder.")
+    return int(size)
+
+
 def is_busy(status: int) -> bool:
     """Whether an answer with this status is worth asking for again."""
     return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -178,22 +197,26 @@ def _download(url: str, part: Path, file: RemoteFile) -> None:
 
 
 def _append(url: str, part: Path, file: RemoteFile) -> None:
-    headers = {**file.headers, "Accept-Encoding": "identity"}  # offsets into a compressed answer would mean nothing
+    headers = {**file.headers, **WHOLE_BYTES}
     if offset := received_bytes(part):
         headers["Range"] = f"bytes={offset}-"
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
-        if is_busy(response.status_code):
-            raise BusyError(f"{url} answered {response.status_code} {response.reason_phrase}", response.headers)
-        if response.is_error:
-            raise ValueError(
-                f"{url} answered {response.status_code} {response.reason_phrase}. Run again once it serves."
-            )
+        _refuse_error(url, response)
         if response.status_code != HTTPStatus.PARTIAL_CONTENT:
             offset = 0  # a server may ignore Range and send everything
         with part.open("ab" if offset else "wb") as stream, _progress(file, offset) as bar:
             for chunk in response.iter_bytes():
                 stream.write(chunk)
                 bar.update(len(chunk))
+
+
+def _refuse_error(url: str, response: Any) -> None:
+    """Raises for an answer without the file. Which package's response it is depends on huggingface_hub's version."""
+    answer = f"{url} answered {response.status_code} {response.reason_phrase}"
+    if is_busy(response.status_code):
+        raise BusyError(answer, response.headers)
+    if response.is_error:
+        raise ValueError(f"{answer}. Run again once it serves.")
 
 
 def _progress(file: RemoteFile, offset: int) -> tqdm:

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from media.atomic import atomic_write_text
 from media.cli import echo, parse_config
 from model.download import RemoteFile, UnreachableError, obtain, part_path, received_bytes
 from model.mirrors import list_files
-from model.sources import GENERATION, PIPELINE, SOURCES, Component, Source
+from model.sources import GENERATION, PIPELINE, SOURCES, Component, Source, WebFile
 
 LOCK_NAME = "fetched.json"
 PIPELINE_NAME = "pipeline.json"
@@ -143,7 +143,10 @@ def _plan(name: str, source: Source, config: FetchConfig, lock: Lock) -> list[Re
     if up_to_date and whole and all((config.output / file.path).is_file() for file in locked):
         return locked
     first_fetched = locked[0].revision if locked else None
-    return list_files(source, config.mirror, source.revision or first_fetched)
+    files = list_files(source, config.mirror, source.revision or first_fetched)
+    if isinstance(source, WebFile) and source.sha256 is None and locked:  # an address has no revision to hold it to
+        return [replace(file, sha256=locked[0].sha256) for file in files]
+    return files
 
 
 def _check_space(files: Sequence[RemoteFile], config: FetchConfig) -> None:

@@ -10,7 +10,16 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import build_hf_headers
 
-from model.download import PART_SUFFIX, TIMEOUT_S, BusyError, RemoteFile, UnreachableError, is_busy, patiently
+from model.download import (
+    PART_SUFFIX,
+    TIMEOUT_S,
+    BusyError,
+    RemoteFile,
+    UnreachableError,
+    is_busy,
+    patiently,
+    remote_size,
+)
 from model.sources import HubRepo, PythonText, Source, WebFile
 
 
@@ -115,12 +124,15 @@ def _included(repo: HubRepo, names: Iterable[str], where: str) -> list[str]:
 def _web_file(source: WebFile, mirror: Path | None) -> RemoteFile:
     [path] = source.destinations
     origin = source.name if mirror is None else _in_mirror(source, mirror)
-    file = RemoteFile(
-        path=path, origin=origin, source=source.name, revision=None, size=source.size, sha256=source.sha256
-    )
+    size = _size(origin) if source.size is None else source.size
+    file = RemoteFile(path=path, origin=origin, source=source.name, revision=None, size=size, sha256=source.sha256)
     if isinstance(source, PythonText) and PurePosixPath(origin).name == source.file_name:
         return replace(file, constant=source.constant, python_size=source.python_size)
     return file
+
+
+def _size(origin: str | Path) -> int:
+    return origin.stat().st_size if isinstance(origin, Path) else patiently(lambda: remote_size(origin))
 
 
 def _in_mirror(source: WebFile, mirror: Path) -> Path:

@@ -1,7 +1,8 @@
 """Where the published weights lie: for each component its repositories and addresses, revisions, hashes and licence.
 
 Revisions and hashes are those that public manifests of several projects agree on. None means that no such agreement
-was found: `model.fetch` then takes the newest revision, and its lock file keeps which one that was.
+was found: `model.fetch` then takes the newest revision, or what the address serves, and its lock file keeps which one
+that was.
 """
 
 from collections.abc import Mapping
@@ -34,11 +35,11 @@ class HubRepo:
 
 @dataclass(frozen=True, kw_only=True)
 class WebFile:
-    """One file of a plain web server."""
+    """One file of a plain web server. Where nobody published its size and hash, the server is asked for the size."""
 
     name: str  # the address, whose last part names the file
-    size: int
-    sha256: str
+    size: int | None = None
+    sha256: str | None = None
     revision: None = None
 
     @property
@@ -86,6 +87,18 @@ class Component:
 
 WAN = "Wan-AI/Wan2.1-T2V-1.3B"
 WAN_REVISION = "37ec512624d61f7aa208f7ea8140a131f93afc9a"
+
+# Of a model that transformers reads, in repositories from before safetensors.
+TRANSFORMERS_FILES = (
+    "config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "pytorch_model.bin",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
 
 GENERATION = ("transformer", "video_codec", "text_encoder", "audio_codec")
 
@@ -233,6 +246,87 @@ SOURCES: Mapping[str, Component] = {
                 name="https://github.com/hkchengrex/MMAudio/releases/download/v0.1/synchformer_state_dict.pth",
                 size=950_058_171,
                 sha256="8aff082f2df5c3bc52759db0c865c7ee772ae6400b860d1b7e90413f2defb67c",
+            ),
+        ),
+    ),
+    "i3d": Component(
+        purpose="evaluation: FVD and KVD",
+        licence="none stated for the file; MIT (its space), Apache-2.0 (DeepMind's weights that it was converted from)",
+        sources=(
+            WebFile(
+                name=(
+                    "https://huggingface.co/spaces/LanguageBind/Open-Sora-Plan-v1.0.0/resolve/"
+                    "810fa8c4bdb3a4c8eec9bd57375c29bde6fb46de/opensora/eval/fvd/videogpt/i3d_pretrained_400.pt"
+                ),
+            ),
+        ),
+    ),
+    "audioclip": Component(
+        purpose="evaluation: FAD as JavisBench defines it",
+        licence="MIT (its repository)",
+        sources=(
+            WebFile(
+                name="https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1/AudioCLIP-Full-Training.pt",
+                size=537_302_068,
+                sha256="2441d35b353352c8b1bbfb8f7c687f46314c3d2909e940eaf763b8c17f632c44",
+            ),
+        ),
+    ),
+    "clip": Component(
+        purpose="evaluation: CLIP score",
+        licence="none stated for the weights, MIT (code)",
+        sources=(
+            HubRepo(
+                name="openai/clip-vit-base-patch32",
+                revision="3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+                include=TRANSFORMERS_FILES,
+                sha256={
+                    "config.json": "b575ef3c36f2a057fa19e221650105052d61cc9c1a972ec15019c6261ec98770",
+                    "merges.txt": "f526393189112391ce6f9795d4695f704121ce452c3aad1f5335cc41337eba85",
+                    "preprocessor_config.json": "910e70b3956ac9879ebc90b22fb3bc8a75b6a0677814500101a4c072bd7857bd",
+                    "pytorch_model.bin": "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+                    "special_tokens_map.json": "f8c0d6c39aee3f8431078ef6646567b0aba7f2246e9c54b8b99d55c22b707cbf",
+                    "tokenizer.json": "b556ac8c99757ffb677208af34bc8c6721572114111a6e0aaf5fa69ff0b8d842",
+                    "tokenizer_config.json": "34b7336e4bee12e0a9730eaf5189f582ef3c3eea5027f65730e5717256755aad",
+                    "vocab.json": "5047b556ce86ccaf6aa22b3ffccfc52d391ea4accdab9c2f2407da5b742d4363",
+                },
+            ),
+        ),
+    ),
+    "clap": Component(
+        purpose="evaluation: CLAP score, and FAD on CLAP's embeddings",
+        licence="Apache-2.0",
+        sources=(
+            HubRepo(
+                name="laion/clap-htsat-unfused",
+                revision="8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a",
+                include=TRANSFORMERS_FILES,
+                sha256={
+                    "config.json": "9efb9557bc804f2ca6e394486af2e45dfed0b18554909735a99c6220b84e4288",
+                    "merges.txt": "fe36cab26d4f4421ed725e10a2e9ddb7f799449c603a96e7f29b5a3c82a95862",
+                    "preprocessor_config.json": "9739f58296aa6f9ac18008fd0150fb2649bc554985fbde86d0a4041c882ac753",
+                    "pytorch_model.bin": "1cd3c601bc4afe0fa87be3de4c13dd2cfadd249fac1e29acf74a9b296c3219bb",
+                    "special_tokens_map.json": "06e405a36dfe4b9604f484f6a1e619af1a7f7d09e34a8555eb0b77b66318067f",
+                    "tokenizer.json": "77ef92283d67f0d97e1454909a964afcbfa2019f0fb9f18f8e88d5c25c3ba729",
+                    "tokenizer_config.json": "377f91458f7729a4574a84c77bdce67dbc3c58c1a345a29bbf8c4eb1307948a3",
+                    "vocab.json": "ed19656ea1707df69134c4af35c8ceda2cc9860bf2c3495026153a133670ab5e",
+                },
+            ),
+        ),
+    ),
+    "cavp": Component(
+        purpose="evaluation: CAVP score",
+        licence="MIT",
+        sources=(
+            HubRepo(
+                name="SimianLuo/Diff-Foley",
+                revision="b17ddbe76e6d42f4b4135eeb443b1c1644267e3e",
+                include=("diff_foley_ckpt/cavp_epoch66.ckpt",),
+                sha256={
+                    "diff_foley_ckpt/cavp_epoch66.ckpt": (
+                        "3472c2217a9481f530a96e32611c9e4611766f10b7f0d185a1ce35be7b7f9c80"
+                    )
+                },
             ),
         ),
     ),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evaluation.audioclip.config import AudioClipConfig
 from evaluation.audioclip.network import AudioHead
+from media.checkpoint_kinds import looks_like
 from media.state_files import StateFiles, fill_module
 from rewards.config_file import read_fields
 from rewards.weights import CONFIG_NAME, save_weights
@@ -29,8 +30,8 @@ def load_network(path: Path, device: str = "cpu", dtype: torch.dtype = torch.flo
     files = StateFiles(path)
     if not any(name.startswith(PREFIX) for name in files.shapes):
         raise ValueError(
-            f"{path} has no tensor whose name begins with {PREFIX!r}, so it holds no AudioCLIP with its audio head: "
-            "fetch AudioCLIP-Full-Training.pt."
+            f"{path} has no tensor whose name begins with {PREFIX!r}, so it holds no AudioCLIP with its audio head. "
+            f"It looks like {looks_like(files.shapes)}; fetch AudioCLIP-Full-Training.pt."
         )
     with torch.device("meta"):
         network = AudioHead(config)

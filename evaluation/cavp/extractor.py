@@ -28,7 +28,7 @@ class CavpExtractor(Extractor):
     version = "1"
     outputs: ClassVar[dict[str, int | None]] = {"cavp_score": None}
     needs = frozenset({"video", "audio"})
-    published = "cavp_epoch66.ckpt"
+    published = "Diff-Foley/diff_foley_ckpt/cavp_epoch66.ckpt"  # as in its repository
 
     def __init__(self, network: Cavp) -> None:
         self.network = network.eval().requires_grad_(False)

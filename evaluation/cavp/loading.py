@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -33,15 +33,24 @@ def load_network(path: Path, device: str = "cpu", dtype: torch.dtype = torch.flo
     with torch.device("meta"):
         network = Cavp(config)
     parts = ("logit_scale", *(f"{name}." for name, _ in network.named_children()))
-    named = _read_checkpoint(path).items() if path.suffix == CHECKPOINT_SUFFIX else StateFiles(path).tensors()
+    named, names = _read(path)
     ours = ((name, tensor) for name, tensor in _unwrapped(named) if name.startswith(parts))
-    fill_module(network, ((name, _placed(tensor, device, dtype)) for name, tensor in ours), str(path))
+    fill_module(network, ((name, _placed(tensor, device, dtype)) for name, tensor in ours), str(path), names)
     return network
 
 
 def save_network(network: Cavp, folder: Path) -> None:
     """Writes `model.safetensors`, and `config.json` with all sizes: what `load_network` reads."""
     save_weights(folder, network.config, network.state_dict())
+
+
+def _read(path: Path) -> tuple[Iterable[tuple[str, Tensor]], Collection[str]]:
+    """The tensors of a file or folder with their names, and all names."""
+    if path.suffix == CHECKPOINT_SUFFIX:
+        state = _read_checkpoint(path)
+        return state.items(), state.keys()
+    files = StateFiles(path)
+    return files.tensors(), files.shapes.keys()
 
 
 def _read_checkpoint(file: Path) -> Mapping[str, Tensor]:

@@ -134,23 +134,29 @@ def test_a_sound_shorter_than_the_picture_ends_in_silence(extractor):
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_the_published_checkpoint_is_read(extractor, tmp_path, wrapped):
     """As a training saves it: `state_dict` with `module.` before each name, beside an optimizer's state."""
-    save_network(extractor.network, tmp_path)
-    folder = CavpExtractor.load(str(tmp_path))
-    (tmp_path / "model.safetensors").unlink()
+    file = tmp_path / "Diff-Foley/diff_foley_ckpt/cavp_epoch66.ckpt"
+    save_network(extractor.network, file.parent)
+    folder = CavpExtractor.load(str(file.parent))
+    (file.parent / "model.safetensors").unlink()
     state = {f"module.{name}" if wrapped else name: t for name, t in extractor.network.state_dict().items()}
     state["module.other_head.weight"] = torch.zeros(3)
     torch.save(
         {"epoch": 66, "state_dict": state, "optimizer": {"lr": 0.1}} if wrapped else state,
-        tmp_path / "cavp_epoch66.ckpt",
+        file,
     )
     clip = noise_clip(1.0)
-    assert score(CavpExtractor.load(str(tmp_path)), clip) == score(extractor, clip) == score(folder, clip)
+    for path in (tmp_path, file):
+        assert score(CavpExtractor.load(str(path)), clip) == score(extractor, clip) == score(folder, clip)
 
 
 def test_other_weights_are_refused(extractor, tmp_path):
     save_network(extractor.network, tmp_path)
     (tmp_path / "config.json").write_text('{"video_blocks": [1, 2, 1, 1]}')
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises(ValueError, match=r"missing.*looks like CAVP"):
         CavpExtractor.load(str(tmp_path))
+    for name in ("foreign.ckpt", "foreign.pt"):
+        torch.save({"vfeat_extractor.norm.weight": torch.zeros(2)}, tmp_path / name)
+        with pytest.raises(ValueError, match=r"missing.*looks like Synchformer"):
+            CavpExtractor.load(str(tmp_path / name))
     with pytest.raises(ValueError, match=r"cavp_epoch66\.ckpt"):
         CavpExtractor.load()

@@ -37,6 +37,8 @@ class Server(ThreadingHTTPServer):
         self.redirect_to: str | None = None
         self.listed: list[tuple[str, str]] = []  # repository, revision
         self.served: list[tuple[str, str | None, str | None]] = []  # path, Range, Authorization
+        self.sized: list[str] = []  # paths that only the size was asked of
+        self.tells_size = True
 
     def ranges(self, path: str) -> list[str | None]:
         return [range_ for served, range_, _ in self.served if served == path]
@@ -55,6 +57,19 @@ class Handler(BaseHTTPRequestHandler):
             self.send_file(match[2], self.server.hub[match[1]][match[2]])
         else:
             self.send_file(path, self.server.web.get(path, WEIGHTS))
+
+    def do_HEAD(self):
+        path = self.path.split("?")[0]
+        self.server.sized.append(path)
+        status = self.server.statuses.pop(0) if self.server.statuses else 302 if self.server.redirect_to else 200
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", self.server.redirect_to + self.path)
+        if self.server.tells_size:
+            self.send_header("Content-Length", str(len(self.server.web.get(path, WEIGHTS)) if status == 200 else 0))
+        if self.server.retry_after:
+            self.send_header("Retry-After", self.server.retry_after)
+        self.end_headers()
 
     def list_repo(self, repo, revision):
         self.server.listed.append((repo, revision))
