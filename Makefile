@@ -36,7 +36,9 @@ demo: install
 	$(PYTHON) -m dpo.train --config recipes/tiny/dpo.yaml --model $(MODEL) --dataset $(RUN)/training --output_dir $(TUNED)
 	$(PYTHON) -m pipeline.run --config recipes/tiny/evaluate.yaml --prompts $(RUN)/held_out/prompts.parquet --model $(MODEL) --output_dir $(RUN)/evaluation/sft
 	$(PYTHON) -m pipeline.run --config recipes/tiny/evaluate.yaml --prompts $(RUN)/held_out/prompts.parquet --model $(TUNED) --output_dir $(RUN)/evaluation/dpo
-	$(PYTHON) -m evaluation.compare $(RUN)/evaluation/sft $(RUN)/evaluation/dpo
+	$(PYTHON) -m evaluation.run --config recipes/tiny/metrics.yaml --benchmark $(RUN)/held_out/prompts.parquet --samples $(RUN)/evaluation/sft
+	$(PYTHON) -m evaluation.run --config recipes/tiny/metrics.yaml --benchmark $(RUN)/held_out/prompts.parquet --samples $(RUN)/evaluation/dpo
+	$(PYTHON) -m evaluation.compare $(RUN)/evaluation/sft/evaluation $(RUN)/evaluation/dpo/evaluation
 
 test: install chromium lint
 	$(PYTHON) -m pytest tests -m "not slow" --durations=10
