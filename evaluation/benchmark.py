@@ -53,6 +53,8 @@ def read_benchmark(path: Path, group_by: Sequence[str] = (), limit: int | None =
     Raises:
         ValueError: it cannot be read, or has no such column to group by.
     """
+    if not path.is_file():
+        raise ValueError(f"The benchmark {path} does not exist: give its .csv, .jsonl or .parquet file.")
     prompts = read_prompts(path)
     table = prompts.slice(0, limit).to_pandas()
     beyond = frozenset(prompts["prompt_id"].slice(len(table)).to_pylist())

@@ -106,6 +106,14 @@ class Extraction:
     def num_clips(self) -> int:
         return sum(len(part.clips) for part in self._wanted)
 
+    @property
+    def num_known_samples(self) -> int:
+        """Clips of the first part, the samples, that miss no value."""
+        columns = [
+            [key is not None and key in self.stores[name] for key in keys] for name, keys in self.keys[0].items()
+        ]
+        return sum(all(column) for column in zip(*columns, strict=True))
+
     def run(self, pool: Pool) -> None:
         """Compute what is missing. What has come until an interruption is kept."""
         self._digests.save()

@@ -140,7 +140,7 @@ def evaluate(config: EvaluateConfig) -> StageSummary:
     started = time.perf_counter()
     with hold(config.folder):
         evaluation = prepare(config)
-        num_known = evaluation.extraction.num_clips - evaluation.extraction.num_left
+        num_known = evaluation.extraction.num_known_samples
         evaluation.extraction.run(config.pool)
         results = evaluation.results(config.num_bootstrap, config.seed)
         write_outputs(config.folder, results, config_to_dict(config), config.title)
@@ -149,7 +149,7 @@ def evaluate(config: EvaluateConfig) -> StageSummary:
             stage="evaluate",
             wanted=results.num_wanted,
             done=results.num_wanted - len(results.failed),
-            skipped=min(num_known, results.num_wanted - len(results.failed)),
+            skipped=num_known,
             failed=len(results.failed),
             seconds=time.perf_counter() - started,
             settings=config_to_dict(config),
