@@ -163,7 +163,9 @@ class Extraction:
         lost = self._map(list(_jobs(by_key, self._settings.clip_batch_size)), names, by_key, pool, bar)
         # A clip per job, so that the one that kills workers is named.
         alone = [job for one in lost if len(one["clips"]) > 1 for job in _jobs(_only(by_key, one), 1)]
-        lost = [*(one for one in lost if len(one["clips"]) == 1), *self._map(alone, names, by_key, pool, bar)]
+        lost = [one for one in lost if len(one["clips"]) == 1]
+        if alone:
+            lost += self._map(alone, names, by_key, pool, bar)
         for job in lost:
             task = by_key[job["clips"][0]["key"]]
             self._failed |= {(name, task.keys[name]): job["lost"] for name in names}

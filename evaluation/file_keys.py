@@ -62,7 +62,10 @@ class FileDigests:
 
 
 def value_key(video: str | None, audio: str | None, texts: Sequence[str | None], needs: frozenset[str]) -> str | None:
-    """The key of an extractor's values of one clip; None where a file that it needs is not there.
+    """The key of an extractor's values of one clip; None without a video file.
+
+    Both files count whatever the extractor needs: a clip whose picture cannot be read has no sound either, so that
+    what is found does not depend on what happens to be in the cache.
 
     Args:
         video: digest of the video file, which holds the sound too where there is no file for it.
@@ -72,11 +75,7 @@ def value_key(video: str | None, audio: str | None, texts: Sequence[str | None],
     """
     if video is None:
         return None
-    parts: list[str] = []
-    if "video" in needs or audio is None:
-        parts.append(video)
-    if "audio" in needs:
-        parts.append(audio or "")
+    parts = [video, audio or ""]
     if "text" in needs:
         parts += [text or "" for text in texts]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()

@@ -24,7 +24,11 @@ def write_weights(folder: Path) -> Path:
     write_audioclip(folder / "audioclip")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_i3d(I3D(I3DConfig(width=1 / 16, image_size=32)), folder / "i3d")
+        network = I3D(I3DConfig(width=1 / 16, image_size=32))
+        for parameter in network.parameters():
+            if parameter.ndim > 1:  # else hardly anything comes out at the end
+                torch.nn.init.kaiming_normal_(parameter)
+        save_i3d(network, folder / "i3d")
         small = CavpConfig(embed_dim=16, image_size=32, video_width=4, video_blocks=(1, 1, 1, 1), audio_width=4)
         save_cavp(Cavp(small), folder / "cavp")
     return folder
