@@ -1,5 +1,6 @@
 """A small benchmark of Bounce clips, and samples of it in both layouts: copies, some of which something was done to."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,11 @@ def write_run(folder: Path, benchmark: Path, lineage: str) -> Path:
     rows: list[dict[str, Any]] = []
     for row in range(NUM_ROWS):
         clip = changed(read_clip(benchmark.parent / f"clips/{row}.mp4", audio_path=_sound(benchmark, row)), level(row))
-        write_clip(clip, folder / "candidates" / "media" / f"{row}.mp4")
+        media = folder / "candidates" / "media"
+        write_clip(clip, media / f"{row}.mp4")
+        if level(row) == "copy":  # the very files: encoding a picture again changes it
+            for suffix in ("mp4", "wav"):
+                shutil.copy(benchmark.parent / f"clips/{row}.{suffix}", media / f"{row}.{suffix}")
         rows.append(candidate(table["id"][row], table["text"][row], f"media/{row}", clip, seed=2**62 + row))
     path = folder / "candidates" / "candidates.parquet"
     shuffled = [rows[place] for place in np.random.default_rng(1).permutation(NUM_ROWS)]
