@@ -134,10 +134,10 @@ def test_continued_adapter_in_two_processes(start, tmp_path, sharded):
             torch.nn.init.normal_(parameter, std=0.1)
     save_adapter(adapted, tmp_path / "sft", None)
     data = tmp_path / "sft", start[1]
-    argv = flags(data, tmp_path / "two", adapter="continue", use_cpu=not sharded)
+    argv = flags(data, tmp_path / "two", adapter="continue", lora_r=3, use_cpu=not sharded)
     status, notes = in_processes("dpo.train", argv, sharded=sharded, **(fsdp_variables() if sharded else {}))
     assert status == [0, 0], notes
-    assert main(flags(data, tmp_path / "one", adapter="continue", gradient_accumulation_steps=2)) == 0
+    assert main(flags(data, tmp_path / "one", adapter="continue", lora_r=3, gradient_accumulation_steps=2)) == 0
     assert_same_training(tmp_path / "two", tmp_path / "one")
     assert read_log(tmp_path / "two")[0]["rewards/margins/audio"] == pytest.approx(0.0, abs=1e-5)
 
