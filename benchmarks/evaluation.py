@@ -9,10 +9,12 @@ ever held, libraries included.
 import argparse
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="+", default=["correct", "javisbench"])
     parser.add_argument("--num_bootstrap", type=int, default=2000)
     args = parser.parse_args()
-    lines = [HEADER, "|---" * 6 + "|"]
+    print(f"{HEADER}\n{'|---' * 6}|", flush=True)
     for num_rows in args.num_rows:
         with tempfile.TemporaryDirectory() as folder:
             write_files(Path(folder), num_rows)
@@ -43,8 +45,8 @@ def main() -> None:
                 (Path(folder) / "cache" / "files.parquet").unlink(missing_ok=True)
                 for run in ("first", "again"):
                     wall, cpu, peak = in_process(measure, Path(folder), settings)
-                    lines.append(f"| {num_rows:,} | {protocol} | {run} | {wall:.1f} | {cpu:.1f} | {peak:.2f} |")
-    print("\n".join(lines))
+                    row = f"| {num_rows:,} | {protocol} | {run} | {wall:.1f} | {cpu:.1f} | {peak:.2f} |"
+                    print(row, flush=True)
 
 
 def in_process(work: Callable[..., Any], *args: object) -> Any:
@@ -110,7 +112,8 @@ def measure(folder: Path, settings: dict[str, object]) -> tuple[float, float, fl
     """Wall and CPU seconds, GiB."""
     os.sync()
     start, cpu = time.perf_counter(), time.process_time()
-    evaluate(config(folder, settings))
+    with redirect_stdout(sys.stderr):  # not among the rows
+        evaluate(config(folder, settings))
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     return wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
