@@ -134,7 +134,7 @@ def _rows(pairs: PairedScores, lineages: Mapping[str, Lineage], num_bootstrap: i
 
 def _marks(pairs: PairedScores, lineages: Mapping[str, Lineage]) -> dict[str, TrainingMark]:
     """Of every metric, of every modality by its metrics, and of all modalities together."""
-    marks = {name: mark(name, reward, lineages) for name, reward in pairs.rewards.items()}
+    marks = {name: mark(origin.column, origin.reward, lineages) for name, origin in pairs.origins.items()}
     modalities = {
         modality: joined([marks[name] for name in metrics if name in marks])
         for modality, metrics in MODALITY_METRICS.items()

@@ -77,6 +77,7 @@ def samples_table(results: Results) -> pa.Table:
         metadata = {
             "higher_is_better": str(metrics[name].higher_is_better).lower(),
             "reward": judge_of(metrics[name].extractor),
+            "column": metrics[name].output,
         }
         fields.append(pa.field(name, pa.float64(), metadata=metadata))
     return pa.table(columns, schema=pa.schema(fields, metadata=_samples_metadata(results)))

@@ -11,6 +11,7 @@ import pandas as pd
 
 from evaluation.model_table import LeftOut, ModelTable, TableError, read_model
 from media.lineage import Lineage
+from pipeline.score_origin import ScoreOrigin
 
 _DURATION_TOLERANCE_S = 0.05
 
@@ -24,7 +25,7 @@ class PairedScores:
     baseline: pd.DataFrame  # (N, K), indexed by candidate_id; NaN = undefined
     candidate: pd.DataFrame  # (N, K)
     higher_is_better: dict[str, bool]
-    rewards: dict[str, str | None]  # metric -> the reward that scored it, where the tables tell
+    origins: dict[str, ScoreOrigin]  # metric -> the reward that scored it, where one of the tables tells
     lineages: dict[str, Lineage]  # name -> the trainings of that model
     left_out: tuple[LeftOut, ...]
     num_ground_truth: int
@@ -98,7 +99,7 @@ def pair_models(baseline: ModelTable, candidate: ModelTable) -> PairedScores:
         baseline=baseline.rows.loc[common, metrics].astype(np.float64),
         candidate=candidate.rows.loc[common, metrics].astype(np.float64),
         higher_is_better={name: baseline.higher_is_better[name] for name in metrics},
-        rewards={name: baseline.origins[name].reward or candidate.origins[name].reward for name in metrics},
+        origins={name: (baseline if baseline.origins[name].reward else candidate).origins[name] for name in metrics},
         lineages={table.model: table.lineage for table in (baseline, candidate)},
         left_out=(
             *baseline.left_out,
