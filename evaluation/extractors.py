@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from pathlib import Path
 from evaluation.extractor import Extractor
 from evaluation.from_rewards import reward_extractor
 from evaluation.metrics import Metric
-from media.file_identity import files_identity
+from media.file_identity import files_identity, visible_files
 from rewards.base import Protocol
 from rewards.weights import PRESETS
 
@@ -133,13 +133,5 @@ def _without_weights(metric: Metric, published: str, weights: str | None) -> Ski
 
 
 def _identity(extractor: type[Extractor], found: Path) -> str:
-    files = [file for path in (found, *extractor.companions(found)) for file in _visible_files(path)]
+    files = [file for path in (found, *extractor.companions(found)) for file in visible_files(path)]
     return files_identity(files, found)  # as pipeline.score has it, so that its scores compare with these
-
-
-def _visible_files(path: Path) -> Iterable[Path]:
-    """The path itself, or the files in it; not those that are hidden there, such as the cache of a download."""
-    if not path.is_dir():
-        return [path] if path.is_file() else []
-    inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
-    return [path / file for file in inside if not any(part.startswith(".") for part in file.parts)]

@@ -18,6 +18,17 @@ def files_identity(files: Iterable[Path], root: Path, more: str = "") -> str:
     return digest.hexdigest()
 
 
+def visible_files(path: Path) -> list[Path]:
+    """The path itself, or the files in it, sorted; [] where nothing is.
+
+    Not those that are hidden there, such as the cache of a download.
+    """
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
+    return [path / file for file in inside if not any(part.startswith(".") for part in file.parts)]
+
+
 def _ends(path: Path) -> bytes:
     """The first and last megabyte: all of a small adapter, and enough of a network whose every tensor was trained."""
     with open(path, "rb") as file:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from media.file_identity import files_identity
+from media.file_identity import files_identity, visible_files
 from pipeline.stage import WorkerConfig, setting
 from rewards import Reward, expand_names, get_reward
 from rewards.base import Protocol
@@ -84,12 +84,4 @@ def _find_weights(reward: type[Reward], given: str | None) -> tuple[str | None, 
 
 def _files(reward: type[Reward], found: Path) -> Sequence[Path]:
     """All that shapes a score: weights, configuration, tokenizer and prompt texts, wherever they lie."""
-    return [file for path in (found, *reward.companions(found)) for file in _visible_files(path)]
-
-
-def _visible_files(path: Path) -> Sequence[Path]:
-    """The path itself, or the files in it; not those that are hidden there, such as the cache of a download."""
-    if path.is_file():
-        return [path]
-    inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
-    return [path / file for file in inside if not any(part.startswith(".") for part in file.parts)]
+    return [file for path in (found, *reward.companions(found)) for file in visible_files(path)]

@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from evaluation.compare import main
-from evaluation.model_table import read_model
 from evaluation.training_marks import TrainingMark, joined, mark
 from media.lineage import LABELLED, UNKNOWN, UNTRAINED, Lineage, PreferenceTraining, RewardUse
 
@@ -89,18 +88,19 @@ def test_command_marks_training_rewards_and_names_held_out_metrics(make_model, t
     assert {row["training"] for row in rows} == {"held_out"}
 
 
-def test_a_column_that_has_a_name_of_its_own_in_the_table_is_still_the_rewards(make_model):
+def test_a_column_that_has_a_name_of_its_own_in_the_table_is_still_the_rewards(make_model, tmp_path):
     """As evaluation.run has the measurements of Bounce beside the columns of the learned rewards."""
-    folder = make_model("sft")
-    path = folder / "scores" / "scores.parquet"
-    table = pq.read_table(path)
     metadata = {"reward": "verifiable", "column": "desync", "higher_is_better": "false"}
-    pq.write_table(
-        table.append_column(pa.field("bounce_desync", pa.float64(), metadata=metadata), table["desync"]), path
-    )
-    origin = read_model(folder, "sft").origins["bounce_desync"]
-    trained = {"dpo": ranked_by("verifiable", "desync")}
-    assert mark(origin.column, origin.reward, trained).kind == "trained"
+    lineages = {"sft": UNTRAINED, "dpo": ranked_by("verifiable", "desync")}
+    for name, lineage in lineages.items():
+        path = make_model(name) / "scores" / "scores.parquet"
+        table = pq.read_table(path)
+        field = pa.field("bounce_desync", pa.float64(), metadata=metadata)
+        pq.write_table(table.append_column(field, table["desync"]), path)
+        with_lineage(tmp_path / name, lineage)
+    assert main([str(tmp_path / name) for name in lineages]) == 0
+    [found] = json.loads((tmp_path / "dpo" / "comparison" / "comparison.json").read_text())["comparisons"]
+    assert {row["name"]: row["training"] for row in found["rows"]}["bounce_desync"] == "trained"
 
 
 def test_a_run_of_before_lineage_was_kept_says_so(make_model, capsys):
