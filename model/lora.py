@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from media.state_files import StateFiles, misfit_error
+from model.presets import PRESETS
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -38,15 +39,16 @@ class AdapterSettings(Protocol):
 
 
 def lora_config(settings: AdapterSettings) -> "LoraConfig":
-    """The adapter of the settings; it names the model it belongs to."""
+    """The adapter of the settings; it names the model it belongs to, a folder by where it is from anywhere."""
     from peft import LoraConfig
 
+    is_folder = settings.model not in PRESETS and Path(settings.model).is_dir()
     return LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=settings.lora_target_modules,
-        base_model_name_or_path=settings.model,
+        base_model_name_or_path=str(Path(settings.model).absolute()) if is_folder else settings.model,
     )
 
 

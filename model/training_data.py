@@ -167,14 +167,13 @@ class LatentDataset(torch.utils.data.Dataset[LatentSample]):
 
     def check_network(self, config: JointDiTConfig) -> None:
         """ValueError when the data was made by other codecs or another text encoder than the network's."""
-        channels = {spec.name: spec.channels for spec in config.specs}
-        found = {name: self.shapes[name][0][0] for name in self.modalities} | {"text": self.negative_text.shape[1]}
-        for name, value in found.items():
-            expected = (channels | {"text": config.text_dim}).get(name)
-            if value != expected:
+        expected = {spec.name: spec.channels for spec in config.specs} | {"text": config.text_dim}
+        found = {name: {shape[0] for shape in self.shapes[name]} for name in self.modalities}
+        for name, values in (found | {"text": {self.negative_text.shape[1]}}).items():
+            for value in values - {expected.get(name)}:
                 raise ValueError(
-                    f"{self.source} has {value} {name} channels, the model expects {expected or 'none'}: the data was "
-                    "prepared for another model; run `python -m model.prepare` with this one."
+                    f"{self.source} has {value} {name} channels, the model expects {expected.get(name, 'none')}: the "
+                    "data was prepared for another model; run `python -m model.prepare` with this one."
                 )
 
 

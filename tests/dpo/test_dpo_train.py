@@ -67,15 +67,17 @@ def losses(folder):
     return [line["loss"] for line in read_log(folder) if "loss" in line]
 
 
-def test_trained_adapter_loads_as_a_model_and_changes_its_clips(data, tmp_path):
-    assert main(flags(data, tmp_path / "out", learning_rate=1e-2)) == 0
+def test_trained_adapter_loads_from_anywhere_and_changes_its_clips(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(data[0].parent)
+    assert main(flags((Path(data[0].name), *data[1:]), tmp_path / "out", learning_rate=1e-2)) == 0
+    monkeypatch.chdir(tmp_path)
     tuned = JointAVPipeline.from_pretrained(tmp_path / "out")
     base = JointAVPipeline.from_pretrained(data[0])
     latents = [pipe(["a red ball"], seeds=[1], output="latents")[0] for pipe in (base, tuned)]
     assert not torch.equal(latents[0].video, latents[1].video)
     assert not torch.equal(latents[0].audio, latents[1].audio)
     adapter = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-    assert adapter["base_model_name_or_path"] == str(data[0])
+    assert adapter["base_model_name_or_path"] == str(data[0])  # was given relative to the working folder
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["stage"], summary["wanted"], summary["done"], summary["failed"]) == ("train", 3, 3, 0)
     assert model_lineage(tmp_path / "out") == UNKNOWN  # neither model nor pairs said by what they were chosen
@@ -226,6 +228,10 @@ def test_unknown_setting_names_the_nearest(data, tmp_path, capsys):
         ({"sync_ref_model": True}, "use trainable: full"),
         ({"trainable": "full", "sync_ref_model": True, "precompute_ref_errors": True}, "turn one off"),
         ({"trainable": "full", "sync_ref_model": True, "ref_model_mixup_alpha": 0.0}, r"in \(0, 1\]"),
+        (
+            {"trainable": "full", "ref_model_sync_steps": 8},
+            "ref_model_sync_steps is 8, but the reference stands",
+        ),
         ({"trainable": "full", "dtype": "bfloat16"}, "lose small updates"),
         ({"trainable": "full", "lora_r": 16}, "lora_r is 16, but trainable 'full' has no adapter"),
         ({"trainable": "full", "lora_dropout": 0.05}, "lora_dropout is 0.05"),

@@ -195,6 +195,11 @@ def test_mixed_shapes_train_side_by_side_within_a_token_budget(tmp_path):
     trainer.train()
 
 
+def test_one_clip_of_another_codec_among_many_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(ValueError, match="has 5 video channels, the model expects 4"):
+        make_trainer(tmp_path, rows=make_rows(6) + make_rows(1, video_shape=(5, 3, 4, 4), first=50))
+
+
 def test_warm_up_is_the_published_one(tmp_path):
     make_trainer(tmp_path, max_steps=5, warmup_steps=3, learning_rate=1e-4).train()
     rates = [line["learning_rate"] for line in read_lines(tmp_path) if "learning_rate" in line]
