@@ -8,8 +8,8 @@ release's `lora/`.  The folder is a model for every `--model`.
 """
 
 import json
+import math
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,6 +28,7 @@ from model.locate import PIPELINE_CONFIG_NAME, adapter_base, base_folder, load_t
 from model.lora import ADAPTER_CONFIG_NAME, adapter_files
 from model.pipeline import JointAVPipeline, read_defaults
 from model.presets import PRESETS, preset_path
+from model.transformer import JointDiT
 
 ABOUT = "Writes a trained model, its adapters merged, for others to use."
 
@@ -46,6 +47,13 @@ class ExportConfig:
     )
     dtype: Dtype = field(default="float32", metadata={"help": "of the stored network; the release has bfloat16"})
     merge: bool = field(default=True, metadata={"help": "with layout release: false keeps the adapter in lora/"})
+    adapter_scale: float = field(
+        default=1.0,
+        metadata={
+            "help": "how many times the last adapter is added: above 1 goes on the way that preference training went "
+            "(ExPO, arXiv 2404.16792); choose it on captions that you report nothing on"
+        },
+    )
     all_parts: bool = field(
         default=False,
         metadata={"help": "with layout pipeline: codecs and text encoder too, so that the folder stands alone"},
@@ -58,6 +66,10 @@ class ExportConfig:
             raise ValueError("all_parts belongs to layout 'pipeline': the release's has the network alone.")
         if self.layout == "pipeline" and not self.merge:
             raise ValueError("merge false belongs to layout 'release'; the adapter's own folder is a model as it is.")
+        if not 0 < self.adapter_scale < math.inf:
+            raise ValueError(
+                f"adapter_scale is {self.adapter_scale}: give a number above 0; 1 is the adapter as trained."
+            )
         if self.push_to_hub is not None and self.push_to_hub.count("/") != 1:
             raise ValueError(f"push_to_hub is {self.push_to_hub!r}, but must be owner/name.")
         if self.output.exists() and any(self.output.iterdir()):
@@ -92,9 +104,10 @@ def export(config: ExportConfig) -> None:
     if config.layout == "release":
         _write_release(config, dtype)
     elif config.all_parts:
-        JointAVPipeline.from_pretrained(config.model).save_pretrained(config.output, dtype)
+        pipeline = JointAVPipeline.from_pretrained(config.model, transformer=_network(config))
+        pipeline.save_pretrained(config.output, dtype)
     else:
-        load_transformer(config.model).save_pretrained(config.output / "transformer", dtype)
+        _network(config).save_pretrained(config.output / "transformer", dtype)
         _write_pipeline_config(config, {})
     write_lineage(config.output, model_lineage(config.model))
     atomic_write_text(config.output / "README.md", model_card(config))
@@ -114,14 +127,17 @@ def model_card(config: ExportConfig) -> str:
     front = {"tags": ["text-to-video", "text-to-audio", "audio-video", "javisdit"], "pipeline_tag": "text-to-video"}
     load = 'load_javisdit("FOLDER")' if config.layout == "release" else 'JointAVPipeline.from_pretrained("FOLDER")'
     name = load.split("(")[0].split(".")[0]
+    adapter = "" if config.merge else ", adapter in lora/"
+    if config.adapter_scale != 1:
+        adapter += f", adapter times {config.adapter_scale:g}"
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False).rstrip(),
         "---",
         "# Joint audio-video generation model",
         "",
-        f"Exported by `python -m model.export` from `{Path(config.model).name}`, weights in {config.dtype}"
-        f"{'' if config.merge else ', adapter in lora/'}. The licence of the weights it was trained from applies.",
+        f"Exported by `python -m model.export` from `{Path(config.model).name}`, weights in {config.dtype}{adapter}. "
+        "The licence of the weights it was trained from applies.",
         "",
         "```python",
         f"from model import {name}",
@@ -146,16 +162,23 @@ def _write_release(config: ExportConfig, dtype: torch.dtype) -> None:
     base = config.model if config.merge else adapter_base(config.model)
     if base is None:
         raise ValueError(f"merge is false, and {config.model} has no adapter to keep apart: leave merge true.")
-    save_published(load_transformer(base), config.output, dtype)
+    save_published(_network(config) if config.merge else load_transformer(base), config.output, dtype)
     if not config.merge:
-        _write_release_adapter(Path(config.model), config.output / LORA_FOLDER)
+        _write_release_adapter(config, config.output / LORA_FOLDER)
     _write_pipeline_config(config, {"transformer": "."})
     assert (config.output / MODEL_FOLDER).is_dir()
 
 
-def _write_release_adapter(adapter: Path, folder: Path) -> None:
+def _network(config: ExportConfig) -> JointDiT:
+    return load_transformer(config.model, adapter_scale=config.adapter_scale)
+
+
+def _write_release_adapter(config: ExportConfig, folder: Path) -> None:
+    adapter = Path(config.model)
     folder.mkdir(parents=True)
-    shutil.copy(adapter / ADAPTER_CONFIG_NAME, folder)
+    settings = json.loads((adapter / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
+    settings["lora_alpha"] *= config.adapter_scale
+    atomic_write_text(folder / ADAPTER_CONFIG_NAME, json.dumps(settings, indent=2) + "\n")
     torch.save(dict(adapter_files(adapter).tensors()), folder / "adapter_model.bin")
 
 

@@ -17,19 +17,28 @@ ENCODERS = ("video_codec", "audio_codec", "text_encoder")
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth")
 
 
-def load_transformer(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> JointDiT:
+def load_transformer(
+    name_or_path: str | Path, dtype: torch.dtype = torch.float32, *, adapter_scale: float = 1.0
+) -> JointDiT:
     """The network alone, of a preset, a pipeline folder or an adapter folder (merged), on the CPU.
 
+    Args:
+        adapter_scale: how many times the folder's own adapter is added, not those of its base.
+
     Raises:
-        ValueError: when the folder holds neither a pipeline nor an adapter.
+        ValueError: when the folder holds neither a pipeline nor an adapter, or no adapter to scale.
     """
     folder = _resolve(name_or_path)
     base = _adapter_base(folder)
     if base is None:
         path = component_path(base_folder(name_or_path), "transformer")
+        if adapter_scale != 1:
+            raise ValueError(
+                f"adapter_scale is {adapter_scale}, and {name_or_path} has no adapter to scale: leave it 1."
+            )
         return JointDiT.from_pretrained(path, dtype) if _is_own(path) else load_javisdit(path, dtype=dtype)
     model = load_transformer(base, dtype)
-    merge_lora(model, folder)
+    merge_lora(model, folder, adapter_scale)
     return model
 
 

@@ -94,6 +94,17 @@ def test_unmerged_release_layout_keeps_base_and_adapter_apart(adapter, tmp_path)
     assert all(name.startswith("base_model.model.blocks.") for name in lora)
 
 
+@pytest.mark.parametrize("flags", [[], ["--all_parts", "true"], ["--layout", "release", "--merge", "false"]])
+def test_scaled_adapter_goes_on_in_its_direction_from_its_base(adapter, tmp_path, flags):
+    assert export(adapter, tmp_path / "out", "--adapter_scale", "2.5", *flags) == 0
+    base, tuned = (load_transformer(path).state_dict() for path in (adapter.parent / "sft", adapter))
+    network = load_transformer(tmp_path / "out")
+    for name, value in network.state_dict().items():
+        expected = base[name] + 2.5 * (tuned[name] - base[name])
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
+    assert "adapter times 2.5" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_checkpoint_of_a_run_and_the_releases_layout_are_adapters_too(adapter, tmp_path):
     """A checkpoint has the average and the optimiser beside the adapter, and the release has torch's files."""
     checkpoint = shutil.copytree(adapter, tmp_path / "checkpoint-1")
@@ -143,6 +154,7 @@ def test_pushed_folder_has_a_card_with_the_settings_of_its_training(adapter, tmp
         (["--layout", "release", "--all_parts", "true"], "belongs to layout 'pipeline'"),
         (["--merge", "false"], "belongs to layout 'release'"),
         (["--push_to_hub", "model"], "owner/name"),
+        (["--adapter_scale", "nan"], "a number above 0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path, capsys, flags, message):
@@ -157,5 +169,7 @@ def test_used_folders_and_models_that_are_none_are_refused(adapter, tmp_path, ca
     assert "is not empty" in capsys.readouterr().err
     assert export(tmp_path, tmp_path / "out") == 2
     assert "is no model" in capsys.readouterr().err
+    assert export("tiny", tmp_path / "one", "--adapter_scale", "2") == 2
+    assert "no adapter to scale" in capsys.readouterr().err
     assert export("tiny", Path(tmp_path / "two"), "--layout", "release", "--merge", "false") == 2
     assert "no adapter to keep apart" in capsys.readouterr().err
