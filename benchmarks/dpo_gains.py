@@ -1,8 +1,8 @@
 """What preference training gains on Bounce: `python -m benchmarks.dpo_gains --output_dir runs/gains`.
 
 The tiny preset samples candidates for captions, the verifiable rewards score them, and pairs are ranked in each of the
-published ways; each variant is trained on its pairs, and compared with the model before on held-out captions, on the
-same seeds.  An interrupted run goes on; what is finished is not made again.
+published ways; each variant is trained on its pairs, its adapter is scaled, and the model is compared with the one
+before on held-out captions, on the same seeds.  An interrupted run goes on; what is finished is not made again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from evaluation.render import comparison_json
 from evaluation.tables import read_pairs
 from media.atomic import atomic_write_text
 from media.cli import parse_config
+from model.export import main as export
 from pipeline.pairs_folder import read_report
 from pipeline.run import RunConfig
 from pipeline.run import run as run_pipeline
@@ -63,9 +64,12 @@ class GainsConfig:
     recipe: Path = field(
         default=Path("recipes/tiny/dpo_own_samples.yaml"), metadata={"help": "settings of every training"}
     )
-    num_prompts: int = field(default=600, metadata={"help": "captions that pairs are made for"})
+    num_prompts: int = field(default=1400, metadata={"help": "captions that pairs are made for"})
     num_candidates: int = field(default=4, metadata={"help": "samples per caption"})
     pairs_per_prompt: int = field(default=2, metadata={"help": "most pairs of one caption"})
+    adapter_scale: float = field(
+        default=2.0, metadata={"help": "how many times the trained adapter is added; see model.export"}
+    )
     num_held_out: int = field(default=200, metadata={"help": "held-out captions, two samples each"})
     num_workers: int = field(default=2, metadata={"help": "processes that sample and score"})
     only: list[int] = field(
@@ -118,10 +122,15 @@ def prepare_pairs(config: GainsConfig, strategy: str) -> Path:
 
 
 def train_variant(config: GainsConfig, variant: Variant, dataset: Path) -> Path:
+    """The model to compare: the trained adapter, scaled and merged."""
     folder = config.output_dir / "models" / variant.name
     place = ["--model", config.model, "--dataset", str(dataset), "--output_dir", str(folder)]
     _check(train(["--config", str(config.recipe), *place, "--seed", str(variant.seed), *variant.settings]))
-    return folder
+    scaled = config.output_dir / "scaled" / variant.name
+    if not scaled.is_dir():
+        scaling = ["--adapter_scale", str(config.adapter_scale)]
+        _check(export(["--model", str(folder), "--output", str(scaled), *scaling]))
+    return scaled
 
 
 def evaluate(config: GainsConfig, model: str, folder: Path) -> Path:
