@@ -49,6 +49,7 @@ VARIANTS = (
     Variant("modality_micro", seed=43),
     Variant("modality_micro", seed=44),
     Variant("modality_micro", settings=("--fm_weight", "0")),
+    Variant("modality_micro", settings=("--margin_weighting", "false")),
     Variant("modality_macro"),
     Variant("agnostic"),
     Variant("inconsistent", settings=("--margin_weighting", "false")),  # some of its margins are below 0
