@@ -7,6 +7,7 @@ before on held-out captions, on the same seeds.  An interrupted run goes on; wha
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -127,8 +128,9 @@ def train_variant(config: GainsConfig, variant: Variant, dataset: Path) -> Path:
     folder = config.output_dir / "models" / variant.name
     place = ["--model", config.model, "--dataset", str(dataset), "--output_dir", str(folder)]
     _check(train(["--config", str(config.recipe), *place, "--seed", str(variant.seed), *variant.settings]))
-    scaled = config.output_dir / "scaled" / variant.name
-    if not scaled.is_dir():
+    scaled = config.output_dir / "scaled" / f"{variant.name}-times{config.adapter_scale:g}"
+    if not (scaled / "README.md").is_file():  # what export writes last
+        shutil.rmtree(scaled, ignore_errors=True)
         scaling = ["--adapter_scale", str(config.adapter_scale)]
         _check(export(["--model", str(folder), "--output", str(scaled), *scaling]))
     return scaled

@@ -8,7 +8,7 @@ from typing import Literal
 
 from dpo.objectives import LossType, check_objective
 from dpo.schema import MODALITIES
-from model.adapter_args import AdapterArguments
+from model.adapter_args import AdapterArguments, changed_settings
 from model.run_state import NEUTRAL_SETTINGS as RUN_NEUTRAL_SETTINGS
 from model.training_args import JointTrainingArguments
 
@@ -89,20 +89,18 @@ class AVDPOConfig(JointTrainingArguments):
             raise ValueError(
                 "sync_ref_model moves the reference, and precompute_ref_errors computes its errors once: turn one off."
             )
-        ignored = [name for name in ("ref_model_mixup_alpha", "ref_model_sync_steps") if self._is_changed(name)]
+        ignored = changed_settings(self, "ref_model_")
         if ignored and not self.sync_ref_model:
+            name, value = next(iter(ignored.items()))
             raise ValueError(
-                f"{ignored[0]} is {getattr(self, ignored[0])}, but the reference stands still: set sync_ref_model, "
-                f"or leave {ignored[0]} out (of the YAML as well)."
+                f"{name} is {value}, but the reference stands still: set sync_ref_model, or leave {name} out (of the "
+                "YAML as well)."
             )
         if not 0 < self.ref_model_mixup_alpha <= 1 or self.ref_model_sync_steps < 1:
             raise ValueError(
                 f"ref_model_mixup_alpha is {self.ref_model_mixup_alpha} and ref_model_sync_steps "
                 f"{self.ref_model_sync_steps}: give a share in (0, 1] and at least 1 step."
             )
-
-    def _is_changed(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).__dataclass_fields__[name].default)
 
 
 @dataclass

@@ -47,6 +47,11 @@ class AdapterArguments:
 
     def changed_adapter_settings(self) -> dict[str, Any]:
         """Those `lora_*` that are not at their defaults."""
-        own = [one for one in fields(self) if one.name.startswith("lora_")]
-        defaults = {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in own}
-        return {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
+        return changed_settings(self, "lora_")
+
+
+def changed_settings(settings: Any, prefix: str) -> dict[str, Any]:
+    """Fields of a dataclass whose names begin with `prefix` and that are not at their defaults."""
+    own = [one for one in fields(settings) if one.name.startswith(prefix)]
+    defaults = {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in own}
+    return {name: getattr(settings, name) for name, default in defaults.items() if getattr(settings, name) != default}

@@ -68,12 +68,12 @@ def attach_adapter(model: nn.Module, config: "LoraConfig", seed: int) -> "PeftMo
 
 
 @torch.no_grad()
-def merge_lora(model: nn.Module, folder: str | Path, times: float = 1.0) -> None:
+def merge_lora(model: nn.Module, folder: str | Path, adapter_scale: float = 1.0) -> None:
     """Adds an adapter's update alpha / r * B A, computed in float32, to the weights that it belongs to.
 
     Args:
         folder: holds `adapter_config.json` and `adapter_model.safetensors` or `.bin`.
-        times: how many times the update is added.
+        adapter_scale: how many times the update is added.
 
     Raises:
         ValueError: when the adapter is of another kind, or its tensors are not exactly those of its target modules.
@@ -82,7 +82,7 @@ def merge_lora(model: nn.Module, folder: str | Path, times: float = 1.0) -> None
     config = check_adapter(model, folder)
     targets = _target_modules(model, config["target_modules"])
     files = adapter_files(folder)
-    scale = times * config["lora_alpha"] / config["r"]
+    scale = adapter_scale * config["lora_alpha"] / config["r"]
     halves: dict[str, Tensor] = {}
     for name, tensor in files.tensors(torch.float32):
         module_name, half = name.removeprefix(_PREFIX).removesuffix(_SUFFIX).rsplit(".lora_", 1)
