@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from media.atomic import atomic_write_text
-from media.cli import parse_config
-from model.callbacks import read_log
-from model.run_state import latest_checkpoint
-from model.train import train
-from model.train_config import TrainConfig
+from core.atomic import atomic_write_text
+from core.cli import parse_config
+from model.train.callbacks import read_log
+from model.train.command import train
+from model.train.config import TrainConfig
+from model.train.run_state import latest_checkpoint
 from synthetic.grade import Grade, GradeConfig, grade
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -95,8 +95,8 @@ def build(args: argparse.Namespace) -> tuple[Callable, list]:
     import torch
 
     from benchmarks.published_arithmetic import PublishedArithmetic
-    from model.config import JointDiTConfig
-    from model.transformer import JointDiT
+    from model.javisdit.network.config import JointDiTConfig
+    from model.javisdit.network.transformer import JointDiT
 
     torch.manual_seed(0)
     model = JointDiT(JointDiTConfig(**SIZES))

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dpo import prepare
-from dpo.train import main as train
-from evaluation.figures import ComparisonRow, compare_all
-from evaluation.render import comparison_json
-from evaluation.tables import read_pairs
-from media.atomic import atomic_write_text
-from media.cli import parse_config
+from core.atomic import atomic_write_text
+from core.cli import parse_config
+from dpo.prepare import command as prepare
+from dpo.train.command import main as train
+from evaluation.compare.figures import ComparisonRow, compare_all
+from evaluation.compare.render import comparison_json
+from evaluation.compare.tables import read_pairs
 from model.export import main as export
-from pipeline.pairs_folder import read_report
+from pipeline.rank.pairs_folder import read_report
 from pipeline.run import RunConfig
 from pipeline.run import run as run_pipeline
 from rewards.metrics import MODALITY_METRICS

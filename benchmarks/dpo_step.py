@@ -140,8 +140,8 @@ def _encoding(args: argparse.Namespace, setting: "Setting") -> Callable[[], Any]
 
     from benchmarks.dpo_variants import FPS
     from media.clip import AVClip
-    from model.pipeline import JointAVPipeline
-    from model.sizes import ClipSize
+    from model.javisdit.network.sizes import ClipSize
+    from model.javisdit.pipeline import JointAVPipeline
 
     pipeline = JointAVPipeline.from_pretrained(args.encoders, args.device)
     size, rng = ClipSize(*setting.clip).padded, np.random.default_rng(0)

@@ -16,18 +16,18 @@ from peft import LoraConfig
 from torch import Tensor
 
 from benchmarks.published_arithmetic import PublishedArithmetic
-from dpo.lora import reference_model
-from dpo.loss import av_dpo_loss
-from dpo.schema import MODALITIES
-from dpo.trainer import noisy_pairs
-from model.audio_lengths import training_mel_frames
-from model.config import JointDiTConfig
-from model.ema import WeightAverage
+from dpo.data.schema import MODALITIES
+from dpo.loss.av_dpo import av_dpo_loss
+from dpo.loss.lora import reference_model
+from dpo.train.trainer import noisy_pairs
 from model.flow import add_noise
+from model.javisdit.codecs.audio_lengths import training_mel_frames
+from model.javisdit.network.config import JointDiTConfig
+from model.javisdit.network.sizes import ClipSize, image_size
+from model.javisdit.network.transformer import JointDiT
 from model.lora import attach_adapter
-from model.sizes import ClipSize, image_size
-from model.stages import LORA_TARGET_MODULES
-from model.transformer import JointDiT
+from model.train.ema import WeightAverage
+from model.train.freezing import LORA_TARGET_MODULES
 
 BETA = {"video": 3000.0, "audio": 1000.0}
 FM_WEIGHT, MAX_GRAD_NORM, EMA_DECAY = 0.1, 1.0, 0.99
@@ -78,7 +78,7 @@ def published_clip(resolution: str, num_frames: int) -> tuple[int, int, int]:
 
 
 def make_batch(setting: Setting) -> dict[str, Any]:
-    """Pairs as `dpo.data.PairCollator` stacks them, of random latents and captions."""
+    """Pairs as `dpo.data.dataset.PairCollator` stacks them, of random latents and captions."""
     generator, count, config = torch.Generator().manual_seed(0), setting.num_pairs, setting.config
 
     def draw(*shape: int) -> Tensor:

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.categories import ASPECTS, PUBLISHED_COLUMNS
-from evaluation.extractors import EXTRACTORS, FROM_REWARDS, get_extractor
-from evaluation.run import EvaluateConfig, evaluate, prepare
+from evaluation.judges.registry import EXTRACTORS, FROM_REWARDS, get_extractor
+from evaluation.run.categories import ASPECTS, PUBLISHED_COLUMNS
+from evaluation.run.command import evaluate, prepare
+from evaluation.run.config import EvaluateConfig
 
 HEADER = "| rows | protocol | run | wall (s) | CPU (s) | peak (GiB) |"
 

@@ -14,12 +14,12 @@ from itertools import pairwise
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.attention import ATTENTION_BACKENDS
-from model.audio_lengths import training_mel_frames
-from model.config import SIZES, JointDiTConfig
 from model.flow import INFERENCE_SHIFT_SCALE, euler_step, guide, sampling_timesteps
-from model.sizes import ClipSize, image_size, nearest_num_frames
-from model.transformer import JointDiT
+from model.javisdit.codecs.audio_lengths import training_mel_frames
+from model.javisdit.network.attention import ATTENTION_BACKENDS
+from model.javisdit.network.config import SIZES, JointDiTConfig
+from model.javisdit.network.sizes import ClipSize, image_size, nearest_num_frames
+from model.javisdit.network.transformer import JointDiT
 
 FPS = 16
 LATENT_MEL_FRAMES, LATENT_BANDS = 4, 16  # mel frames to a latent step, bands of a step

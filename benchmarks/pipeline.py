@@ -29,13 +29,15 @@ from typing import Any, ClassVar
 import numpy as np
 import psutil
 
-import pipeline.sample
-import pipeline.score
+import pipeline.sample.command
+import pipeline.score.command
+from jobs.workers import start_local_ray
 from media import AVClip
 from media.clip import empty_audio
-from pipeline.sample import SampleConfig, sample
-from pipeline.score import ScoreConfig, score
-from pipeline.workers import start_local_ray
+from pipeline.sample.command import sample
+from pipeline.sample.config import SampleConfig
+from pipeline.score.command import score
+from pipeline.score.config import ScoreConfig
 from rewards import Reward
 
 CANDIDATES_PER_PROMPT = 4

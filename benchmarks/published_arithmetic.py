@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from model.layers import sinusoidal_embedding
-from model.positions import ROPE_THETA, audio_position_ids, video_position_ids
-from model.transformer import JointBlock, JointDiT
+from model.javisdit.network.layers import sinusoidal_embedding
+from model.javisdit.network.positions import ROPE_THETA, audio_position_ids, video_position_ids
+from model.javisdit.network.transformer import JointBlock, JointDiT
 
 
 class PublishedArithmetic(torch.nn.Module):

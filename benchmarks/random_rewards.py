@@ -24,7 +24,7 @@ from rewards.videoalign import VideoAlignReward
 from rewards.videoalign.config import VideoAlignConfig
 from rewards.videoalign.network import VideoAlignNetwork
 from rewards.videoalign.prompt import REWARD_TOKENS, ChatTokenizer
-from synthetic.reward_tasks.videoalign import word_tokenizer
+from synthetic.train_rewards.tasks.videoalign import word_tokenizer
 
 PUBLISHED_TEMPLATE_TOKENS = 900  # about: 3,997 characters
 PUBLISHED_VOCABULARY = 151_660

@@ -18,8 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.rank import PairRules, rank_pairs
-from pipeline.ranking_pairs import write_dataset
+from pipeline.rank.pairing import PairRules, rank_pairs
+from pipeline.rank.pairs_table import write_dataset
 from rewards import METRIC_COLUMNS
 
 HEADER = "| prompts | candidates | pairs | rank (s) | write (s) | read (s) | together (s) | CPU (s) | peak (GiB) |"

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
+from core.ids import stem
 from media import AVClip, write_clip
-from pipeline.naming import stem
-from pipeline.report import build_report
+from pipeline.report.command import build_report
 from rewards.metrics import METRIC_COLUMNS, MODALITY_METRICS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -190,7 +190,7 @@ def _open(browser: Any, page_path: Path) -> tuple[Any, float]:
 
 
 def thumbnails_per_second(num_clips: int) -> float:
-    from pipeline.report_thumbnails import make_thumbnails
+    from pipeline.report.thumbnails import make_thumbnails
 
     noise = np.random.default_rng(0).integers(0, 256, (65, 15, 27, 3), dtype=np.uint8)
     clip = AVClip(noise.repeat(16, axis=1).repeat(16, axis=2), 16.0, np.zeros((1, 65_000), dtype=np.float32), 16_000)

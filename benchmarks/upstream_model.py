@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from model.transformer import JointDiT
+from model.javisdit.network.transformer import JointDiT
 
 NETWORK = Path("javisdit/models/wan/modules/model.py")
 

@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "AVDPOConfig": "dpo.config",
-    "AVDPOLoss": "dpo.loss",
-    "AVDPOTrainer": "dpo.trainer",
-    "PairCollator": "dpo.data",
-    "PairDataset": "dpo.data",
-    "av_dpo_loss": "dpo.loss",
+    "AVDPOConfig": "dpo.train.config",
+    "AVDPOLoss": "dpo.loss.av_dpo",
+    "AVDPOTrainer": "dpo.train.trainer",
+    "PairCollator": "dpo.data.dataset",
+    "PairDataset": "dpo.data.dataset",
+    "av_dpo_loss": "dpo.loss.av_dpo",
 }
 
 __all__ = list(_HOMES)

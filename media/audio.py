@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from media.atomic import atomic_path
+from core.atomic import atomic_path
+from core.storage import storage_path
 from media.clip import MediaError
-from media.storage import storage_path
 
 SampleFormat = Literal["uint8", "int16", "int24", "int32", "float32"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import av
 from av.stream import Disposition
 
+from core.storage import local_copy
 from media.audio import read_wav
 from media.clip import MediaError, MediaInfo
-from media.storage import local_copy
 from media.write import SIZE_COMMENT
 
 NOT_CLIPS = ("tty", "image2", "_pipe")  # what FFmpeg takes a text file or a single picture for

@@ -41,7 +41,7 @@ def read_clip(
     `audio_path` (usually a wav) starts at time 0. Sample aspect ratios are not applied. With `sound` false none is
     decoded, and the clip has none. Of the picture `frames` may choose some: the others stay black, and cost neither
     the conversion to RGB nor, as long as nobody writes to them, memory.
-    URIs (`media.storage`) are read too, by way of a temporary copy.
+    URIs (`core.storage`) are read too, by way of a temporary copy.
     Raises MediaError for a missing, empty, truncated or damaged file, one without video, or one that is too short.
     """
     check_positive(

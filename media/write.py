@@ -8,10 +8,10 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
-from media.atomic import atomic_path
+from core.atomic import atomic_path
+from core.storage import storage_path
 from media.audio import resample_audio, write_wav
 from media.clip import AVClip
-from media.storage import storage_path
 
 # Measured on 81 frames of 480p: veryfast takes 0.8 s at 39.5 dB, medium 1.9 s at 40.8 dB; on 64x64x33 both take about
 # 20 ms. One thread, because the number of threads changes the bytes; no macroblock tree, because at 64x64 its lookahead

@@ -5,19 +5,19 @@ from typing import Any
 
 # Resolved on first use: `import model` must not cost the seconds that torch and transformers take.
 _EXPORTS = {
-    "AVLatents": "model.latents",
-    "ClipSize": "model.sizes",
-    "GenerationDefaults": "model.pipeline",
-    "JointAVPipeline": "model.pipeline",
-    "JointDiT": "model.transformer",
-    "JointDiTConfig": "model.config",
-    "JointOutput": "model.transformer",
-    "from_published": "model.checkpoints",
-    "load_javisdit": "model.checkpoints",
-    "load_transformer": "model.locate",
-    "load_wan": "model.checkpoints",
+    "AVLatents": "model.javisdit.codecs.latents",
+    "ClipSize": "model.javisdit.network.sizes",
+    "GenerationDefaults": "model.javisdit.pipeline",
+    "JointAVPipeline": "model.javisdit.pipeline",
+    "JointDiT": "model.javisdit.network.transformer",
+    "JointDiTConfig": "model.javisdit.network.config",
+    "JointOutput": "model.javisdit.network.transformer",
+    "from_published": "model.javisdit.weights.checkpoints",
+    "load_javisdit": "model.javisdit.weights.checkpoints",
+    "load_transformer": "model.javisdit.weights.folders",
+    "load_wan": "model.javisdit.weights.checkpoints",
     "preset_path": "model.presets",
-    "save_published": "model.checkpoints",
+    "save_published": "model.javisdit.weights.checkpoints",
 }
 __all__ = [
     "AVLatents",

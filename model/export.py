@@ -19,16 +19,16 @@ from typing import Literal
 import torch
 import yaml
 
-from media.atomic import atomic_write_text
-from media.cli import echo, parse_config
-from media.lineage import write_lineage
-from model.checkpoints import LORA_FOLDER, MODEL_FOLDER, save_published
+from core.atomic import atomic_write_text
+from core.cli import echo, parse_config
+from core.lineage import write_lineage
+from model.javisdit.network.transformer import JointDiT
+from model.javisdit.pipeline import JointAVPipeline, read_defaults
+from model.javisdit.weights.checkpoints import LORA_FOLDER, MODEL_FOLDER, save_published
+from model.javisdit.weights.folders import PIPELINE_CONFIG_NAME, adapter_base, base_folder, load_transformer
 from model.lineage import model_lineage
-from model.locate import PIPELINE_CONFIG_NAME, adapter_base, base_folder, load_transformer
 from model.lora import ADAPTER_CONFIG_NAME, adapter_files
-from model.pipeline import JointAVPipeline, read_defaults
 from model.presets import PRESETS, preset_path
-from model.transformer import JointDiT
 
 ABOUT = "Writes a trained model, its adapters merged, for others to use."
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from media.cli import echo, parse_config
-from model.sizes import (
+from core.cli import echo, parse_config
+from model.javisdit.network.sizes import (
     NOMINAL_PIXELS,
     PIXEL_MULTIPLE,
     ClipSize,
@@ -104,7 +104,7 @@ def generate(config: GenerateConfig) -> None:
     import torch  # late: `--help` must not wait for it
 
     from media import write_clip
-    from model.pipeline import JointAVPipeline
+    from model.javisdit.pipeline import JointAVPipeline
 
     pipeline = JointAVPipeline.from_pretrained(
         config.model, config.device, getattr(torch, config.dtype), offload=config.offload

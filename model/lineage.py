@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from media.lineage import LINEAGE_NAME, Lineage, read_lineage
+from core.lineage import LINEAGE_NAME, Lineage, read_lineage
 from model.presets import PRESETS, preset_path
 
 

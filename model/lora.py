@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from media.state_files import StateFiles, misfit_error
+from core.state_files import StateFiles, misfit_error
 from model.presets import PRESETS
 
 if TYPE_CHECKING:

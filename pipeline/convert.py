@@ -19,15 +19,22 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 
-from media.atomic import atomic_folder, atomic_path
-from media.cli import echo, parse_config
-from media.lineage import LABELLED, LINEAGE_KEY, Lineage
-from media.storage import StoragePath
-from pipeline.javisdit_csv import SOURCE_COLUMNS, read_javisdit_pairs, read_javisdit_rewards, write_javisdit_pairs
-from pipeline.label_agreement import agreement_table
-from pipeline.label_ranking import LabelledPairs, pairs_from_labels, rank_by_labels
-from pipeline.labels import Labels, read_labels
-from pipeline.pairs_folder import (
+from core.atomic import atomic_folder, atomic_path
+from core.cli import echo, parse_config
+from core.lineage import LABELLED, LINEAGE_KEY, Lineage
+from core.schema import CANDIDATES, SCORES, read_table, write_table
+from core.storage import StoragePath
+from pipeline.exchange.javisdit_csv import (
+    SOURCE_COLUMNS,
+    read_javisdit_pairs,
+    read_javisdit_rewards,
+    write_javisdit_pairs,
+)
+from pipeline.exchange.label_agreement import agreement_table
+from pipeline.exchange.label_ranking import LabelledPairs, pairs_from_labels, rank_by_labels
+from pipeline.exchange.labels import Labels, read_labels
+from pipeline.exchange.trl_view import trl_view
+from pipeline.rank.pairs_folder import (
     REPORT_NAME,
     STATE_NAME,
     is_dataset,
@@ -37,8 +44,6 @@ from pipeline.pairs_folder import (
     read_report,
     write_pairs,
 )
-from pipeline.schema import CANDIDATES, SCORES, read_table, write_table
-from pipeline.trl_view import trl_view
 from rewards.agreement_tables import read_frame
 from rewards.metrics import HIGHER_IS_BETTER, METRIC_COLUMNS
 

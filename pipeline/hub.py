@@ -22,9 +22,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from media.cli import atomic_write_text, echo, parse_config
-from pipeline.dataset_card import dataset_card, read_provenance
-from pipeline.pairs_folder import SIDES, is_dataset, read_dataset, write_pairs
+from core.cli import atomic_write_text, echo, parse_config
+from pipeline.exchange.dataset_card import dataset_card, read_provenance
+from pipeline.rank.pairs_folder import SIDES, is_dataset, read_dataset, write_pairs
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,15 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from media.cli import config_to_yaml, echo, parse_config
-from media.storage import is_local
-from pipeline import rank, sample, score
-from pipeline.rank import RankConfig, RankSettings
-from pipeline.reward_settings import RewardConfig, choose_rewards
-from pipeline.sample import SampleConfig
-from pipeline.score import ScoreConfig
-from pipeline.stage import exit_status, setting, stopped_status
-from pipeline.stops import StageStoppedError
+from core.cli import config_to_yaml, echo, parse_config
+from core.storage import is_local
+from jobs.stage import exit_status, setting, stopped_status
+from jobs.stops import StageStoppedError
+from pipeline.rank import command as rank
+from pipeline.rank.config import RankConfig, RankSettings
+from pipeline.sample import command as sample
+from pipeline.sample.config import SampleConfig
+from pipeline.score import command as score
+from pipeline.score.config import ScoreConfig
+from pipeline.score.settings import RewardConfig, choose_rewards
 
 STAGES = ("sample", "score", "rank", "report")
 
@@ -97,7 +99,7 @@ def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:
             f"{config.output_dir} DIR --exclude '*.safetensors'`, then `python -m pipeline.report --output_dir DIR`."
         )
     else:
-        from pipeline.report import ReportConfig, run_report  # late: draws in a template engine
+        from pipeline.report.command import ReportConfig, run_report  # late: draws in a template engine
 
         run_report(ReportConfig(output_dir=config.output_dir, title=config.title))
         results.append(f"report: {config.output_dir / 'report' / 'index.html'}")

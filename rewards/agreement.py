@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from media.cli import atomic_write_text, echo, parse_config
+from core.cli import atomic_write_text, echo, parse_config
 from rewards.agreement_tables import (
     MODALITIES,
     Preferences,

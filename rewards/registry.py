@@ -15,7 +15,7 @@ ENTRY_POINT_GROUP = "avdpo.rewards"
 
 # Name -> "module:Class". Nothing is imported before it is asked for.
 BUILTIN_REWARDS: dict[str, str] = {
-    "verifiable": "rewards.verifiable:VerifiableReward",
+    "verifiable": "synthetic.reward:VerifiableReward",
     "videoalign": "rewards.videoalign:VideoAlignReward",
     "audiobox": "rewards.audiobox:AudioBoxReward",
     "imagebind": "rewards.imagebind:ImageBindReward",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from media.cli import echo, parse_config
+from core.cli import echo, parse_config
 from rewards.base import Protocol
 from rewards.decode import ClipFile
 from rewards.registry import MissingPackageError, expand_names, get_reward

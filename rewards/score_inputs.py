@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from media.tables import PUBLISHED_HEADERS, TABLE_FILES, read_table
+from core.tables import PUBLISHED_HEADERS, TABLE_FILES, read_table
 from rewards.base import Prompt
 from rewards.decode import ClipFile
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from media.atomic import atomic_path, atomic_write_text
+from core.atomic import atomic_path, atomic_write_text
 
 if TYPE_CHECKING:
     from rewards.base import Protocol

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
+from core.devices import check_device, is_device_lost
 from media import AVClip
 from rewards.base import Prompt, Protocol, Reward
 from rewards.decode import ClipFile, decode_ahead
-from rewards.devices import check_device, is_device_lost
 from rewards.registry import check_distinct, expand_names, get_reward
 
 __all__ = ["ClipFile", "RewardSuite", "ScoreRow"]

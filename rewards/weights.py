@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from media.atomic import atomic_path, atomic_write_text
+from core.atomic import atomic_path, atomic_write_text
 from rewards.registry import BUILTIN_REWARDS
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from statistics import median
 
 from tqdm import tqdm
 
-from media.cli import echo, parse_config
+from core.cli import echo, parse_config
 from synthetic.captions import caption
 from synthetic.measure import Measurement, measure
 from synthetic.render import render_clip
@@ -130,7 +130,7 @@ _worker: dict = {}  # of this process: the pipeline is loaded once
 def _start_worker(config: GradeConfig) -> None:
     import torch
 
-    from model.pipeline import JointAVPipeline
+    from model.javisdit.pipeline import JointAVPipeline
 
     torch.set_num_threads(1)
     if config.model == GROUND_TRUTH:

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from core.atomic import atomic_path
+from core.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config
 from media import write_clip
-from media.atomic import atomic_path
-from media.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config
 from synthetic.captions import caption
 from synthetic.render import render_clip
 from synthetic.scene import Scene, scene_from_seed

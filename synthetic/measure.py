@@ -12,9 +12,9 @@ import numpy as np
 
 from media import AVClip, resample_audio
 from media.audio import mix_channels
-from synthetic.hear import Hearing, hear
+from synthetic.measure_picture import RGBFloat, Sight, see
+from synthetic.measure_sound import Hearing, hear
 from synthetic.scene import BACKGROUNDS, COLORS, PITCHES, SAMPLE_RATE, SIZES
-from synthetic.see import RGBFloat, Sight, see
 
 MIN_DRIFT = 4.0  # Bounce pixels; less is neither left nor right
 # Time constants (s) as `measure` finds them on clean clips; its windows lengthen the short ones by 2 ms.

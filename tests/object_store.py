@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from media.storage import is_local, list_files, storage_path
+from core.storage import is_local, list_files, storage_path
 
 NEEDED = ("moto", "s3fs", "upath")
 IS_INSTALLED = all(importlib.util.find_spec(name) for name in NEEDED)

@@ -19,7 +19,14 @@ def in_processes(module, argv, world_size=2, sharded=False, **environment):
     """Runs the command in forks of a process that has imported what it needs; exit codes, and what each one said."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["model.train", "model.trainer", "model.train_start", "model.trained_folder", "dpo.start", "tests.processes"]
+        [
+            "model.train",
+            "model.train.trainer",
+            "model.train.start",
+            "model.train.trained_folder",
+            "dpo.train.start",
+            "tests.processes",
+        ]
     )
     together = {"WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} | environment
     folder = Path(argv[argv.index("--output_dir") + 1])
@@ -46,7 +53,7 @@ def run_rank(module, argv, variables, note, sharded):
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
         PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
     with open(note, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        status = importlib.import_module(module).main(argv)
+        status = importlib.import_module(f"{module}.command").main(argv)
     assert not sharded or AcceleratorState().distributed_type == DistributedType.FSDP
     sys.exit(status)
 

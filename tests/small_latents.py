@@ -2,7 +2,7 @@
 
 import torch
 
-from model.transformer import JointDiT, JointDiTConfig
+from model.javisdit.network.transformer import JointDiT, JointDiTConfig
 
 TEXT_DIM, TEXT_LEN = 12, 6
 VIDEO_SHAPE, AUDIO_SHAPE = (4, 3, 4, 4), (2, 8, 4)

@@ -13,11 +13,17 @@ FLAGS = re.findall(r"python -m ([a-z_.]+)((?:[^`\n]|\\\n)*)", README)
 IMPORTS = re.findall(r"^from ((?:model|rewards|dpo|pipeline|media)[\w.]*) import (.+)$", README, flags=re.MULTILINE)
 
 
+def command_module(name):
+    """The module whose `main` runs `python -m name`: the one of that name, or `command` in the package of that name."""
+    module = importlib.import_module(name)
+    return importlib.import_module(f"{name}.command") if hasattr(module, "__path__") else module
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [command, "--help"])
     try:
-        status = importlib.import_module(command).main()
+        status = command_module(command).main()
     except SystemExit as ended:
         status = ended.code
     assert not status

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from media.state_files import StateFiles, fill_module, misfit_error
+from core.config_file import read_fields, with_fields
+from core.state_files import StateFiles, fill_module, misfit_error
 from rewards.audiobox.config import AudioBoxConfig
 from rewards.audiobox.network import AestheticsNetwork
-from rewards.config_file import read_fields, with_fields
 from rewards.weights import CONFIG_NAME, WEIGHTS_NAME, save_weights
 
 TORCH_NAME = "checkpoint.pt"

@@ -17,7 +17,7 @@ class AestheticsNetwork(nn.Module):
     """Predictions per window and axis, normalised; `to_scores` makes scores of them.
 
     The encoder may be of another dtype than float32; its first convolution and the heads are not (see `checkpoint`).
-    On CUDA, scores are exact under `rewards.devices.exact_convolutions` alone.
+    On CUDA, scores are exact under `core.devices.exact_convolutions` alone.
     """
 
     def __init__(self, config: AudioBoxConfig | None = None) -> None:

@@ -103,8 +103,8 @@ class AudioBoxReward(Reward):
         """The network's predictions, float32 (N, 4) on the CPU, in the order of the windows."""
         import torch
 
+        from core.devices import exact_convolutions
         from rewards.audiobox.windows import group_by_length
-        from rewards.devices import exact_convolutions
 
         device = next(self.network.parameters()).device
         predictions = torch.empty(len(windows.owner), 4)

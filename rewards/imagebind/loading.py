@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from media.state_files import StateFiles, fill_module
+from core.config_file import read_fields
+from core.state_files import StateFiles, fill_module
 from rewards.base import Protocol
-from rewards.config_file import read_fields
 from rewards.imagebind.config import MODALITIES, ImageBindConfig, Modality
 from rewards.imagebind.encoder import ImageBindEncoder
 from rewards.imagebind.network import ImageBind

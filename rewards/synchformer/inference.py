@@ -6,8 +6,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from core.devices import exact_convolutions
 from media.clip import AVClip
-from rewards.devices import exact_convolutions
 from rewards.synchformer.config import SynchformerConfig
 from rewards.synchformer.frontends import (
     cut_frames,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from media.state_files import StateFiles, fill_module
-from rewards.config_file import read_fields
+from core.config_file import read_fields
+from core.state_files import StateFiles, fill_module
 from rewards.synchformer.config import SynchformerConfig
 from rewards.synchformer.network import Synchformer
 from rewards.weights import CONFIG_NAME, save_weights

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rewards.config_file import as_object, read_fields, read_object, with_fields
+from core.config_file import as_object, read_fields, read_object, with_fields
 from rewards.weights import CONFIG_NAME
 
 MODEL_CONFIG_NAME = "model_config.json"  # upstream's own

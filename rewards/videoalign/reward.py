@@ -107,7 +107,7 @@ class VideoAlignReward(Reward):
         """
         import torch
 
-        from rewards.devices import exact_convolutions
+        from core.devices import exact_convolutions
         from rewards.videoalign.batches import Sample, collate, group_by_length
         from rewards.videoalign.frontend import video_patches
 

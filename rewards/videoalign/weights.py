@@ -16,7 +16,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor
 
-from media.state_files import StateFiles, fill_module
+from core.state_files import StateFiles, fill_module
 from rewards.videoalign.config import MODEL_CONFIG_NAME, VideoAlignConfig
 from rewards.videoalign.network import VideoAlignNetwork
 

@@ -6,12 +6,12 @@ from datasets import Dataset, Features
 from peft import LoraConfig
 from safetensors.torch import save_file
 
-from dpo.config import AVDPOConfig
-from dpo.data import PairDataset
-from dpo.schema import NEGATIVE_TEXT_NAME, dataset_features
-from dpo.trainer import AVDPOTrainer
+from dpo.data.dataset import PairDataset
+from dpo.data.schema import NEGATIVE_TEXT_NAME, dataset_features
+from dpo.train.config import AVDPOConfig
+from dpo.train.trainer import AVDPOTrainer
 from model.presets import preset_path
-from model.stages import LORA_TARGET_MODULES
+from model.train.freezing import LORA_TARGET_MODULES
 from tests.small_latents import TEXT_LEN, TRAINING, VIDEO_SHAPE, encoded_rows, negative_text, small_network
 
 

@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from media.clip import AVClip
 from media.write import write_clip
-from model.pipeline import GenerationDefaults, JointAVPipeline
-from model.text import TextEncoder
-from model.tiny_codecs import CodecConfig, FrameGroupVideoCodec, MelAudioCodec
+from model.javisdit.codecs.tiny import CodecConfig, FrameGroupVideoCodec, MelAudioCodec
+from model.javisdit.pipeline import GenerationDefaults, JointAVPipeline
+from model.javisdit.text import TextEncoder
 from tests.small_latents import AUDIO_SHAPE, TEXT_DIM, TEXT_LEN, VIDEO_SHAPE, small_network
 
 WORDS = ["<pad>", "<unk>", "a", "red", "blue", "ball", "bounces", "blurry"]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.lineage import METADATA_KEY
+from core.schema import CANDIDATES, table_from_rows, with_metadata, write_table
 from media import AVClip, read_clip, write_clip
-from media.lineage import METADATA_KEY
-from pipeline.schema import CANDIDATES, table_from_rows, with_metadata, write_table
 from synthetic import render_clip, scene_from_seed
 from synthetic.captions import caption
 from synthetic.corrupt import hiss, pixel_noise, shift_sound

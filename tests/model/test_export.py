@@ -10,14 +10,14 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from media.lineage import LABELLED, UNTRAINED, read_lineage, write_lineage
-from model.checkpoints import load_javisdit
+from core.lineage import LABELLED, UNTRAINED, read_lineage, write_lineage
 from model.export import main
-from model.joint_trainer import save_adapter
-from model.locate import load_transformer
+from model.javisdit.pipeline import JointAVPipeline
+from model.javisdit.weights.checkpoints import load_javisdit
+from model.javisdit.weights.folders import load_transformer
 from model.lora import attach_adapter
-from model.pipeline import JointAVPipeline
 from model.presets import preset_path
+from model.train.joint_trainer import save_adapter
 from tests.small_latents import small_network
 
 

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from golden import Golden, published_model
 
 from model.flow import (
     add_noise,
@@ -16,6 +15,7 @@ from model.flow import (
     shift_timesteps,
     velocity_target,
 )
+from tests.model.javisdit.golden import Golden, published_model
 
 GOLDEN = "model/rectified_flow.safetensors"
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from core.cli import parse_config
 from media import read_clip
-from media.cli import parse_config
 from model.generate import GenerateConfig, main
-from model.sizes import NOMINAL_PIXELS
+from model.javisdit.network.sizes import NOMINAL_PIXELS
 
 
 def test_generate_writes_a_clip_for_any_prompt(tmp_path):

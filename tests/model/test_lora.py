@@ -8,9 +8,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from small_model import same_weights, small_adapter, small_model
 
 from model.lora import merge_lora
+from tests.model.javisdit.small_model import same_weights, small_adapter, small_model
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from core.atomic import atomic_path
 from media import AVClip
-from media.atomic import atomic_path
 from rewards import Prompt, Reward
 
 NUM_FRAMES, SIZE, FPS, SAMPLE_RATE = 8, 32, 16.0, 16000

@@ -54,7 +54,7 @@ def test_ray_is_started_with_flags_that_it_has(config: dict[str, Any], role: str
 
 
 def test_the_job_in_its_heading_is_one_that_the_command_takes(tmp_path: Path) -> None:
-    from media.cli import parse_config
+    from core.cli import parse_config
     from pipeline.run import RunConfig
 
     comment = re.sub(r"\\\n#", "", TEXT)

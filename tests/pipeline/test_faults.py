@@ -19,11 +19,12 @@ import pandas as pd
 import pytest
 from safetensors import SafetensorError
 
-from pipeline.journal import Journal
-from pipeline.lock import lock_path
-from pipeline.sample import SampleConfig, sample
-from pipeline.sample import main as sample_command
-from pipeline.stops import NoSpaceError, is_full_disk
+from jobs.journal import Journal
+from jobs.lock import lock_path
+from jobs.stops import NoSpaceError, is_full_disk
+from pipeline.sample.command import main as sample_command
+from pipeline.sample.command import sample
+from pipeline.sample.config import SampleConfig
 
 ROOT = Path(__file__).parents[2]
 FAKES = "tests.pipeline.fakes"
@@ -73,7 +74,7 @@ def test_ctrl_c_is_told_from_failed_rows_and_releases_the_folder(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.sample.map_jobs", interrupted)
+    monkeypatch.setattr("pipeline.sample.command.map_jobs", interrupted)
     stage = config(write_prompts(tmp_path, ["a"]), tmp_path / "run", "FakeGenerator")
     flags = ["--prompts", str(stage.prompts), "--output_dir", str(stage.output_dir), "--model", stage.model]
     assert sample_command(flags) == 130

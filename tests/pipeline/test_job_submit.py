@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline.sample import sample
+from pipeline.sample.command import sample
 from tests.pipeline.test_faults import FAKES, config, write_prompts
 
 ROOT = Path(__file__).parents[2]

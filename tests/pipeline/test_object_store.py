@@ -12,23 +12,26 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from media.atomic import atomic_write_text
-from media.storage import list_files, local_copy, read_object, resolve_in
-from pipeline import journal_segments
+from core.atomic import atomic_write_text
+from core.storage import list_files, local_copy, read_object, resolve_in
+from jobs import journal_segments
+from jobs.estimate import describe_space
+from jobs.journal import Journal
+from jobs.lock import lock_folder, lock_path
+from jobs.stops import StageStoppedError
 from pipeline.convert import main as convert
-from pipeline.estimate import describe_space
-from pipeline.inspect import main as inspect
-from pipeline.journal import Journal
-from pipeline.lock import lock_folder, lock_path
-from pipeline.rank import RankConfig, rank
-from pipeline.report import main as report
+from pipeline.inspect.command import main as inspect
+from pipeline.rank.command import rank
+from pipeline.rank.config import RankConfig
+from pipeline.report.command import main as report
 from pipeline.run import RunConfig, run
-from pipeline.sample import SampleConfig, plan, sample
-from pipeline.score import ScoreConfig, score
-from pipeline.stops import StageStoppedError
+from pipeline.sample.command import plan, sample
+from pipeline.sample.config import SampleConfig
+from pipeline.score.command import score
+from pipeline.score.config import ScoreConfig
+from tests.jobs.test_lock import HOLD
 from tests.object_store import contents
 from tests.pipeline.fakes import HOSTILE
-from tests.pipeline.test_lock import HOLD
 from tests.pipeline.test_stages import FAKES, write_real_clip
 
 ROOT = Path(__file__).parents[2]
@@ -274,7 +277,7 @@ def take(folder: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_lock_in_a_bucket_is_held_by_the_living_alone(bucket: Path, number: signal.Signals) -> None:
     folder = bucket / "run" / "candidates"
-    hold = "from media.storage import storage_path\n" + HOLD.replace("Path(", "storage_path(")
+    hold = "from core.storage import storage_path\n" + HOLD.replace("Path(", "storage_path(")
     with subprocess.Popen([sys.executable, "-c", hold, str(folder)], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"

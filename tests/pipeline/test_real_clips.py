@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from media import probe, read_clip
-from pipeline.sample import SampleConfig, sample
-from pipeline.score import ScoreConfig, score
+from pipeline.sample.command import sample
+from pipeline.sample.config import SampleConfig
+from pipeline.score.command import score
+from pipeline.score.config import ScoreConfig
 
 CLIPS = Path(__file__).parents[3] / "shared" / "clips"
 

@@ -185,7 +185,7 @@ def kill_after_progress(arguments: list[str], output_dir: Path, generator: rando
 
 @pytest.mark.parametrize("recipe", ["pipeline", "evaluate"])
 def test_recipes_are_configurations_of_the_command(recipe: str, tmp_path: Path) -> None:
-    from media.cli import parse_config
+    from core.cli import parse_config
     from pipeline.run import RunConfig
 
     flags = ["--config", str(ROOT / "recipes" / "tiny" / f"{recipe}.yaml"), "--prompts", "p.csv", "--output_dir", "out"]

@@ -9,17 +9,20 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from core.ids import candidate_id, candidate_seed, stem
+from core.lineage import UNKNOWN, parse_lineage
+from core.schema import CANDIDATES, PAIRS
+from jobs.stage import exit_status
+from jobs.stops import WorkerStartError
 from media import AVClip, probe, read_clip, write_clip
-from media.lineage import UNKNOWN, parse_lineage
-from pipeline.naming import candidate_id, candidate_seed, stem
-from pipeline.pairs_folder import read_report
-from pipeline.rank import RankConfig, rank
-from pipeline.ranking import RANKED_METRICS
-from pipeline.sample import SampleConfig, sample
-from pipeline.schema import CANDIDATES, PAIRS
-from pipeline.score import ScoreConfig, score
-from pipeline.stage import exit_status
-from pipeline.stops import WorkerStartError
+from pipeline.rank.command import rank
+from pipeline.rank.config import RankConfig
+from pipeline.rank.pairing import RANKED_METRICS
+from pipeline.rank.pairs_folder import read_report
+from pipeline.sample.command import sample
+from pipeline.sample.config import SampleConfig
+from pipeline.score.command import score
+from pipeline.score.config import ScoreConfig
 from tests.pipeline.fakes import FPS, HOSTILE, NUM_FRAMES, SAMPLE_RATE, SIZE, FakeReward
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from media.state_files import fill_module
+from core.state_files import fill_module
 
 TOKENS = frozenset({"cls_token", "distillation_token", "OFF_tok", "MOD_tok"})
 TABLES = frozenset({"position_embeddings", "pos_embed", "temp_embed", "pos_emb"})

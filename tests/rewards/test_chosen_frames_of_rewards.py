@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from videoalign_folder import write_folder
 
 import media.read
 from media import AVClip, write_clip
@@ -12,7 +11,9 @@ from rewards.videoalign import VideoAlignReward
 from synthetic.captions import caption
 from synthetic.render import render_clip
 from synthetic.scene import scene_from_seed
-from tests.rewards import small_imagebind, small_synchformer
+from tests.rewards.imagebind import small_imagebind
+from tests.rewards.synchformer import small_synchformer
+from tests.rewards.videoalign.videoalign_folder import write_folder
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,9 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from small_synchformer import SMALL, small_network
-from videoalign_folder import TEMPLATE, write_folder
 
-from model.fetch import main
-from model.sources import SOURCES, HubRepo, PythonText, Source, WebFile
+from model.fetch.catalogue import SOURCES, HubRepo, PythonText, Source, WebFile
+from model.fetch.command import main
 from rewards import Prompt, get_reward
 from rewards.audiobox.checkpoint import save_network
 from rewards.imagebind import tokenizer
@@ -18,9 +16,11 @@ from rewards.imagebind.loading import USED
 from rewards.imagebind.network import ImageBind
 from rewards.videoalign.config import PUBLISHED_TEMPLATE_SHA256
 from rewards.videoalign.prompt import TEMPLATE_NAME
-from tests.model.fake_hub import serving, sha256
-from tests.rewards.audiobox_samples import tiny_network
-from tests.rewards.small_imagebind import noise_clip, small_config
+from tests.model.fetch.fake_hub import serving, sha256
+from tests.rewards.audiobox.audiobox_samples import tiny_network
+from tests.rewards.imagebind.small_imagebind import noise_clip, small_config
+from tests.rewards.synchformer.small_synchformer import SMALL, small_network
+from tests.rewards.videoalign.videoalign_folder import TEMPLATE, write_folder
 
 MERGES = ("a l", "al l</w>", "b all</w>")
 

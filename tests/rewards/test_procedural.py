@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from procedural import fill, procedural_tensor
 from torch import nn
 
 from tests.golden_files import golden_path
+from tests.rewards.procedural import fill, procedural_tensor
 
 
 def test_tensors_are_those_of_the_probe():

@@ -1,0 +1,1 @@
+"""Preference pairs: the pairs table, the prepared dataset and its checks."""

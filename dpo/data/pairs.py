@@ -1,0 +1,120 @@
+"""The pairs that training data is made from, as ranking or people chose them.  Imports neither torch nor datasets."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from core.lineage import LINEAGE_KEY, UNKNOWN, Lineage
+from core.storage import file_sizes, local_copy, resolve_in
+from dpo.data.schema import SIDES
+
+GEOMETRY = ("num_frames", "height", "width", "fps")
+SIDE_COLUMNS = ("candidate_id", "video_path", "audio_path", "latents_path")
+_NEEDED = ("prompt_id", "prompt", *(f"{side}_{name}" for side in SIDES for name in ("candidate_id", "video_path")))
+_OPTIONAL = (
+    "pair_id",
+    "margin",
+    *GEOMETRY,
+    *(f"{side}_{name}" for side in SIDES for name in ("audio_path", "latents_path", "seed")),
+)
+
+PairRow = dict[str, Any]  # the columns above; None where the table has none
+
+
+def read_pairs(folder: Path) -> list[PairRow]:
+    """The pairs of a folder of `pipeline.rank`, or of labels of people; pairs of one prompt stand together.
+
+    Prompts keep the order in which the table first names them, and pairs theirs within a prompt.
+
+    Raises:
+        ValueError: no dataset, no pairs, a column missing, or two pairs of one id.
+    """
+    state = folder / "state.json"
+    if not state.is_file():
+        raise ValueError(f"{folder} holds no pairs dataset: make one with `python -m pipeline.rank`.")
+    files = [folder / entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
+    try:
+        tables = [_read_stream(path) for path in files]
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{folder} is a damaged dataset ({error}): make it again.") from error
+    rows = [_complete(row) for table in tables for row in _select(table, folder).to_pylist()]
+    if not rows:
+        raise ValueError(
+            f"{folder} has no pairs, so there is nothing to train on: {folder / 'ranking.json'} says why each "
+            "prompt gave none; sample more prompts or candidates."
+        )
+    _check_unique(rows, folder)
+    return [pair for pairs in by_prompt(rows) for pair in pairs]
+
+
+def pairs_lineage(folder: Path) -> Lineage:
+    """What chose the winners in a folder of pairs, as its ranking.json says; UNKNOWN where it does not."""
+    path = folder / "ranking.json"
+    if not path.is_file():
+        return UNKNOWN
+    return Lineage.from_dict(json.loads(path.read_text(encoding="utf-8")).get(LINEAGE_KEY), path)
+
+
+def by_prompt(pairs: Iterable[PairRow]) -> list[list[PairRow]]:
+    """The pairs of each prompt."""
+    groups: dict[str, list[PairRow]] = {}
+    for pair in pairs:
+        groups.setdefault(pair["prompt_id"], []).append(pair)
+    return list(groups.values())
+
+
+def fingerprint(pairs: Sequence[PairRow]) -> str:
+    """Sixteen hex digits of everything that the training data is made from."""
+    digest = hashlib.blake2b(digest_size=8)
+    for pair in pairs:
+        digest.update(json.dumps(pair, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def candidate_files(root: Path, pair: PairRow, side: str) -> tuple[Path, Path | None]:
+    """What a side is read from: (latents, None) where the sampler kept them, else (clip, its sound or None)."""
+    first, sound = _file_names(pair, side)
+    return resolve_in(root, first), resolve_in(root, sound) if sound else None
+
+
+def missing_files(root: Path, pairs: Iterable[PairRow]) -> list[list[Path]]:
+    """For each pair, the files that it promises and the disk or store lacks."""
+    size_of = file_sizes(root)
+    names = ([name for side in SIDES for name in _file_names(pair, side) if name] for pair in pairs)
+    return [[resolve_in(root, name) for name in of_pair if size_of(name) is None] for of_pair in names]
+
+
+def _file_names(pair: PairRow, side: str) -> tuple[str, str | None]:
+    if pair[f"{side}_latents_path"]:
+        return pair[f"{side}_latents_path"], None
+    return pair[f"{side}_video_path"], pair[f"{side}_audio_path"]
+
+
+def _read_stream(path: Path) -> pa.Table:
+    with local_copy(path) as file:  # what is mapped stays when a temporary file goes
+        return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+
+
+def _select(table: pa.Table, folder: Path) -> pa.Table:
+    missing = [name for name in _NEEDED if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{folder} lacks the columns {', '.join(missing)}: make it with `python -m pipeline.rank`.")
+    return table.select([name for name in (*_NEEDED, *_OPTIONAL) if name in table.column_names])
+
+
+def _complete(row: PairRow) -> PairRow:
+    """With every column; the id of a pair is made as ranking makes it where the table has none."""
+    pair_id = row.get("pair_id") or f"{row['chosen_candidate_id']}>{row['rejected_candidate_id']}"
+    return dict.fromkeys(_OPTIONAL) | row | {"pair_id": pair_id}
+
+
+def _check_unique(rows: Sequence[PairRow], folder: Path) -> None:
+    seen: set[str] = set()
+    for row in rows:
+        if row["pair_id"] in seen:
+            raise ValueError(f"{folder} has the pair {row['pair_id']!r} twice: remove one of its rows.")
+        seen.add(row["pair_id"])

@@ -1,0 +1,1 @@
+"""The preference loss per modality, its objectives and its reference model."""

@@ -1,0 +1,83 @@
+"""What the policy is compared with: the same network without its adapter, or a frozen copy."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from peft import PeftModel
+from torch import Tensor, nn
+
+from dpo.data.schema import MODALITIES
+from dpo.loss.lora import reference_model
+from model.javisdit.network.transformer import JointDiT
+from model.train.joint_trainer import JointTrainer, TrainedNetwork, reshard
+
+REFERENCE_NAME = "reference.safetensors"  # in checkpoints of a run whose reference moves
+
+
+def velocities(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Modality -> predicted velocity (2B, ...)."""
+    output = model(**arguments)
+    return {name: getattr(output, name) for name in MODALITIES}
+
+
+def adapter_reference(model: PeftModel, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Predictions of the network without its adapter, or with the adapter that it began with."""
+    with reference_model(model):
+        return velocities(model, arguments)
+
+
+class FrozenCopy:
+    """A second network, for full fine-tuning; sharded where the policy is."""
+
+    def __init__(self, network: JointDiT, compile_backend: str | None = None) -> None:
+        """Copies the network as it is; where the policy's blocks will be compiled, so are the copy's."""
+        own = copy.deepcopy(network).eval().requires_grad_(False)
+        if compile_backend is not None:
+            own.compile_blocks(backend=compile_backend)
+        self.model: nn.Module = TrainedNetwork(own)
+
+    def place(self, trainer: JointTrainer) -> None:
+        """Moves it beside the policy.
+
+        Raises:
+            ValueError: weights are sharded in a way that this copy does not follow.
+        """
+        plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+        zero = trainer.accelerator.state.deepspeed_plugin if trainer.is_deepspeed_enabled else None
+        if (plugin is not None and plugin.fsdp_version != 2) or (zero is not None and zero.zero_stage == 3):
+            raise ValueError(
+                "Full fine-tuning holds a frozen copy of the network, which FSDP 1 and ZeRO stage 3 would not shard: "
+                "use fsdp_version 2 or ZeRO stage 2, or set precompute_ref_errors true."
+            )
+        if plugin is None:
+            self.model.to(trainer.args.device)
+        else:
+            self.model = fsdp2_prepare_model(trainer.accelerator, self.model)
+
+    @torch.no_grad()
+    def predict(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+        predicted = velocities(self.model, arguments)
+        reshard(self.model)
+        return predicted
+
+    @torch.no_grad()
+    def match_precision(self, policy: nn.Module) -> None:
+        """DeepSpeed turns the policy's weights into bfloat16 when training begins."""
+        for own, other in self._beside(policy):
+            if own.dtype != other.dtype:
+                own.data = own.data.to(other.dtype)
+
+    @torch.no_grad()
+    def move_towards(self, policy: nn.Module, alpha: float) -> None:
+        """reference = alpha policy + (1 - alpha) reference (TR-DPO, arXiv 2404.09656)."""
+        for own, other in self._beside(policy):
+            own.mul_(1 - alpha).add_(other.detach(), alpha=alpha)
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters())
+
+    def _beside(self, policy: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+        return zip(self.model.parameters(), policy.parameters(), strict=True)

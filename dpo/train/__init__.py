@@ -1,0 +1,1 @@
+"""`python -m dpo.train`: preference training."""

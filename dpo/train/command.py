@@ -1,0 +1,141 @@
+"""Preference training: `python -m dpo.train --config recipes/tiny/dpo.yaml`.
+
+Writes the adapter (peft layout) or the model, the same with averaged weights in `ema/`, `train_log.jsonl`, samples with
+their scores, checkpoints, `config.yaml`, `lineage.json` (by what the preferences of all its trainings were chosen) and,
+last, `summary.json` into `output_dir`.  A finished run is left alone; `--resume_from_checkpoint latest` goes on where a
+killed one stopped.
+One process, `accelerate launch -m dpo.train ...` with a file of recipes/accelerate, or `--num_workers N` on Ray.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from core.cli import StageSummary, echo, parse_config
+from core.lineage import Lineage, read_lineage
+from core.stage_state import finished_summary
+from core.training_help import training_help
+from dpo.data.state import dataset_fingerprint
+from model.lineage import model_lineage
+from model.train.run import Settings, TrainingCommand, all_settings, skipped
+
+if TYPE_CHECKING:
+    from dpo.train.config import TrainConfig
+    from dpo.train.trainer import AVDPOTrainer
+
+ABOUT = "Trains a joint audio-video model on preference pairs, by LoRA or in full."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; 0 on success, 2 on a mistake in the input."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(argv):
+        from dpo.train.config import TrainConfig
+
+        echo(training_help("dpo.train", ABOUT, TrainConfig))
+        return 0
+    try:
+        summary = finished_by(argv) or _train(parse(argv), argv)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    if summary is not None:
+        echo(summary.line())
+    return 0
+
+
+def run(argv: Sequence[str]) -> None:
+    """One of the processes that Ray Train starts."""
+    train(parse([*argv, "--num_workers", "0"]), command=_command(argv))
+
+
+def train(config: "TrainConfig", command: dict[str, Any] | None = None) -> StageSummary | None:
+    """Trains on the pairs and writes the model with its records; None after a dry run.
+
+    Args:
+        config: the settings.
+        command: what the user typed, kept in the summary so that the same command can return at once.
+
+    Raises:
+        ValueError: data that does not fit the model, an output folder of another run, a diverged loss.
+    """
+    return COMMAND.train(config, {"command": command})
+
+
+def finished_by(argv: Sequence[str]) -> StageSummary | None:
+    """The summary of the run that exactly this command has finished on this data, found without importing torch."""
+    started = time.perf_counter()
+    command = _command(argv)
+    folder, dataset = (command["flags"].get(name) or command["yaml"].get(name) for name in ("output_dir", "dataset"))
+    found = finished_summary(Path(folder)) if folder else None
+    if found is None or not dataset or found["settings"].get("command") != command:
+        return None
+    if found["settings"]["dataset_fingerprint"] != dataset_fingerprint(Path(dataset)):
+        return None
+    return skipped(found, started)
+
+
+def parse(argv: Sequence[str]) -> "TrainConfig":
+    """The settings of a command line; imports transformers, whose arguments are part of them."""
+    from dpo.train.config import TrainConfig
+
+    return parse_config(TrainConfig, argv)
+
+
+def _train(config: "TrainConfig", argv: Sequence[str]) -> StageSummary | None:
+    """By this process or by Ray's; a summary where this process is the first."""
+    if config.num_workers and not config.dry_run:
+        return COMMAND.train_on_ray(config, argv)
+    summary = train(config, command=_command(argv))
+    return summary if config.process_index == 0 else None
+
+
+def _settings(config: "TrainConfig") -> tuple[Settings, Settings]:
+    """All settings, and those that decide the trained weights: of the data its content, not its place."""
+    from dpo.train.config import NEUTRAL_SETTINGS
+    from model.train.run_state import comparable
+
+    resolved = all_settings(config)
+    fingerprint = dataset_fingerprint(Path(config.dataset))
+    return resolved, {"dataset_fingerprint": fingerprint} | comparable(resolved, NEUTRAL_SETTINGS | {"dataset"})
+
+
+def _make_trainer(config: "TrainConfig") -> "AVDPOTrainer":
+    from dpo.train.start import make_trainer
+
+    return make_trainer(config)
+
+
+def _plan(config: "TrainConfig") -> str:
+    from dpo.train.plan import plan
+
+    return plan(config)
+
+
+def _lineage(config: "TrainConfig") -> Lineage:
+    """The trainings of the model that it begins with, and this one."""
+    return model_lineage(config.model).then(read_lineage(Path(config.dataset)))
+
+
+COMMAND = TrainingCommand("dpo.train", _settings, _make_trainer, _plan, _lineage)
+
+
+def _command(argv: Sequence[str]) -> dict[str, Any]:
+    """The command line and the YAML it names, as written: equal commands mean equal settings."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "output_dir", "dataset"):
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}")
+    flags, rest = parser.parse_known_args(list(argv))
+    content = None
+    if flags.config and Path(flags.config).is_file():
+        content = yaml.safe_load(Path(flags.config).read_text(encoding="utf-8"))
+    return {"yaml": content if isinstance(content, dict) else {}, "flags": vars(flags) | {"rest": rest}}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

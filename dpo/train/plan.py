@@ -1,0 +1,114 @@
+"""What a run of preference training would do and need, told before it starts."""
+
+import time
+from typing import Any
+
+import torch
+
+from dpo.loss.reference import velocities
+from dpo.train.config import TrainConfig
+from dpo.train.start import open_pairs, planned_network
+from model.data.batches import Steps
+from model.data.latent_dataset import batch_sampler
+from model.javisdit.network.config import SIZES, JointDiTConfig
+from model.javisdit.network.transformer import JointDiT
+from model.lora import attach_adapter, lora_config
+from model.train.plan import batch_lines, disk_line, estimate_memory, label_name
+
+# Forward passes that a step costs: one of the reference, one of the policy, and a backward pass that costs two.
+POLICY_PASSES, REFERENCE_PASSES = 3, 1
+H100_FLOPS, ASSUMED_SHARE = 989e12, 0.4  # dense bfloat16, as its maker says; what a well-fed transformer gets of it
+TIMED_FLOPS = 2e11  # of a clip's pass at most, to be timed on this CPU: a few seconds
+
+
+def plan(config: TrainConfig) -> str:
+    """Pairs, batches and their tokens, parameters trained, memory, time and disk, one line each.
+
+    Raises:
+        ValueError: no data, or data that does not fit the model.
+    """
+    (dataset, eval_dataset), network = open_pairs(config), planned_network(config)
+    for data in filter(None, (dataset, eval_dataset)):
+        data.check_network(network)
+        data.check_finite()
+    sampler = batch_sampler(dataset, config, network.config)
+    steps = Steps.of(len(sampler), config.num_workers or config.world_size, config)
+    batches = {
+        label: (dataset.num_tokens(label, network.config), sampler.rows_in_batch(label))
+        for label in dict.fromkeys(dataset.shapes)
+    }
+    largest, (tokens, pairs) = max(batches.items(), key=lambda item: item[1][0] * item[1][1])
+    time_line = _time_line(config, network, largest, tokens // 2, 2 * pairs, steps)
+    is_lora = config.trainable == "lora"
+    model = attach_adapter(network, lora_config(config), config.seed) if is_lora else network.requires_grad_(True)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    copies = int(not is_lora and not config.precompute_ref_errors)
+    memory = estimate_memory(model, network.config, config, tokens * pairs, reference_copies=copies)
+    return "\n".join(
+        [
+            f"{len(dataset)} pairs in {len(batches)} shape(s), {steps.per_epoch} steps an epoch, {steps.total} steps",
+            *batch_lines({label_name(label): batch for label, batch in batches.items()}, "pairs"),
+            f"trains {trained:,} of {total:,} parameters ({config.trainable}); reference: {_reference(config)}",
+            memory.line(),
+            time_line,
+            disk_line(model, trained, config),
+            f"dry run: nothing written; output {config.output_dir}",
+        ]
+    )
+
+
+def _reference(config: TrainConfig) -> str:
+    if config.precompute_ref_errors:
+        return "its errors, computed before the first step"
+    if config.trainable == "full":
+        return "a frozen copy"
+    return "the adapter as it was" if config.adapter == "continue" else "the network without its adapter"
+
+
+def _time_line(
+    config: TrainConfig, network: JointDiT, label: tuple[int, ...], tokens: int, clips: int, steps: Steps
+) -> str:
+    """Arithmetic of the largest batch; where it is small and the weights are there, a clip's pass timed on this CPU."""
+    checkpointing = bool(config.activation_checkpointing or config.gradient_checkpointing)
+    passes = POLICY_PASSES + REFERENCE_PASSES + checkpointing
+    pass_flops = clip_flops(network, tokens)
+    count = passes * config.gradient_accumulation_steps * clips
+    work = count * pass_flops
+    hours = steps.total * work / (H100_FLOPS * ASSUMED_SHARE) / 3600
+    line = (
+        f"time, about: {work / 1e12:.3g} TFLOP a step and device, so {hours:.3g} h for {steps.total} steps at "
+        f"{ASSUMED_SHARE:.0%} of an H100's bfloat16 rate"
+    )
+    if config.model in SIZES or pass_flops > TIMED_FLOPS:
+        return line
+    seconds = count * _forward_seconds(network, network.config, label)
+    return f"{line}; on this CPU {seconds:.2g} s a step, {steps.total * seconds / 60:.2g} min (one clip's pass timed)"
+
+
+def clip_flops(network: JointDiT, tokens: int) -> float:
+    """Of a forward pass of one clip: each token meets the parameters but the other modalities' feed-forward, and all
+    tokens of its clip."""
+    config = network.config
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    experts = (len(config.experts) - 1) * config.num_layers * 2 * config.dim * config.ffn_dim
+    return tokens * (2 * (parameters - experts) + 4 * config.num_layers * config.dim * tokens)
+
+
+@torch.no_grad()
+def _forward_seconds(network: JointDiT, config: JointDiTConfig, label: tuple[int, ...]) -> float:
+    """Time of one clip's pass, the best of three."""
+    arguments: dict[str, Any] = {
+        "video": torch.zeros(1, *label[:4], dtype=network.dtype),
+        "audio": torch.zeros(1, *label[4:7], dtype=network.dtype),
+        "timestep": torch.full((1,), 500.0),
+        "text": torch.zeros(1, config.text_len, config.text_dim, dtype=network.dtype),
+        "text_mask": torch.ones(1, config.text_len, dtype=torch.bool),
+        "num_frames": label[-3],
+    }
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        velocities(network, arguments)
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -1,0 +1,139 @@
+"""Scores the samples that a run makes on the way, by rewards it was ranked by and by others, and stops on a decline."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from core.atomic import atomic_write_text
+from dpo.train.config import TrainConfig
+from model.train.samples import samples_folder
+
+if TYPE_CHECKING:
+    from dpo.train.trainer import AVDPOTrainer
+    from rewards import RewardSuite
+
+SCORES_NAME = "scores.json"  # beside the samples of a step
+GAIN, DECLINES = "eval_held_out/gain", "eval_held_out/declines"  # declines: evaluations below the start, in a row
+Scores = dict[str, list[float | None]]  # column -> one per prompt
+
+logger = logging.getLogger(__name__)
+
+
+class RewardWatcher(TrainerCallback):
+    """Logs `eval_scores/<column>` and `eval_held_out/<column>`, means over the prompts, at every evaluation.
+
+    Evaluates before the first step as well.  `eval_held_out/gain` compares with that: the mean over prompts and
+    held-out columns of the change for the better, in standard deviations of the start's scores over the prompts.
+    Prompts and seeds are the same every time, so that the change is the model's.  Comes after `SampleWriter`.
+    """
+
+    def __init__(self, trainer: "AVDPOTrainer", config: TrainConfig) -> None:
+        """Loads the rewards, in the first process alone.
+
+        Raises:
+            ValueError: no such reward, no package or no weights for it.
+        """
+        from rewards import MissingPackageError, RewardSuite, expand_names, get_reward
+
+        self.trainer, self.config = trainer, config
+        groups = {"eval_scores": config.eval_rewards, "eval_held_out": config.held_out_rewards}
+        groups = {group: expand_names(names) for group, names in groups.items() if names}
+        self.suites: dict[str, RewardSuite] = {}
+        try:
+            classes = {group: [get_reward(name) for name in names] for group, names in groups.items()}
+            if trainer.is_world_process_zero():
+                for group, names in groups.items():
+                    device = str(trainer.args.device)
+                    self.suites[group] = RewardSuite.load(names, weights=config.reward_weights, device=device)
+        except MissingPackageError as error:
+            raise ValueError(str(error)) from error
+        self.names = [
+            f"{group}/{column}" for group, found in classes.items() for one in found for column in one.columns
+        ]
+        self.names += [GAIN, DECLINES] * ("eval_held_out" in groups)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            self.trainer.evaluate()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs: dict[str, float] = {}
+        if state.is_world_process_zero:
+            with torch.random.fork_rng():
+                logs = self._measure(args, state.global_step)
+        logs = self._share(logs)
+        self.trainer.log(logs)
+        if self.config.stop_on_decline is not None and logs.get(DECLINES, 0) >= 2:
+            control.should_training_stop = True
+
+    def _measure(self, args: TrainingArguments, step: int) -> dict[str, float]:
+        """Scores a step's samples, keeps the scores beside them, and sums them up."""
+        folder = samples_folder(args, step)
+        scores = {group: self._score(suite, folder) for group, suite in self.suites.items()}
+        logs = {
+            f"{group}/{column}": float(np.mean(known))
+            for group, columns in scores.items()
+            for column, values in columns.items()
+            if (known := [value for value in values if value is not None])
+        }
+        if "eval_held_out" in scores:
+            start = _read(samples_folder(args, 0))["scores"] if step else scores
+            better = self.suites["eval_held_out"].higher_is_better
+            logs[GAIN] = standardised_gain(start["eval_held_out"], scores["eval_held_out"], better)
+            # Counted from the files, so that a resumed run goes on counting.
+            previous = [path for path in folder.parent.glob(f"step-*/{SCORES_NAME}") if path.parent.name < folder.name]
+            count = _read(max(previous).parent)["declines"] if previous else 0
+            logs[DECLINES] = count + 1 if logs[GAIN] < -(self.config.stop_on_decline or 0.0) else 0
+        record = {"scores": scores, "declines": logs.get(DECLINES, 0)}
+        atomic_write_text(folder / SCORES_NAME, json.dumps(record, indent=2) + "\n")
+        return logs
+
+    def _score(self, suite: "RewardSuite", folder: Path) -> Scores:
+        from rewards import ClipFile, Prompt
+
+        files = [
+            ClipFile(str(i), folder / f"{i}.mp4", folder / f"{i}.wav", Prompt(str(i), prompt))
+            for i, prompt in enumerate(self.config.sample_prompts)
+        ]
+        rows = suite.score_files(files)
+        for row in rows:
+            if row.error:
+                logger.warning("Sample %s of %s has no score: %s", row.candidate_id, folder.name, row.error)
+        return {column: [row.scores[column] for row in rows] for column in suite.columns}
+
+    def _share(self, logs: dict[str, float]) -> dict[str, float]:
+        """The first process's numbers, in all of them."""
+        values = torch.tensor([[logs.get(name, 0.0), float(name in logs)] for name in self.names], dtype=torch.float64)
+        shared = self.trainer.sum_over_processes(values).tolist()
+        return {name: value for name, (value, known) in zip(self.names, shared, strict=True) if known}
+
+
+def standardised_gain(start: Scores, now: Scores, higher_is_better: Mapping[str, bool]) -> float:
+    """Mean change for the better over prompts and columns, in standard deviations of `start` over the prompts.
+
+    Columns that do not vary, and prompts without a score at either time, are left out; 0 where nothing is left.
+    """
+    changes: list[float] = []
+    for column, before in start.items():
+        known = [value for value in before if value is not None]
+        spread = float(np.std(known)) if known else 0.0
+        if spread > 0:
+            sign = 1 if higher_is_better[column] else -1
+            changes += [sign * (b - a) / spread for a, b in _both(before, now[column])]
+    return float(np.mean(changes)) if changes else 0.0
+
+
+def _both(before: Sequence[float | None], after: Sequence[float | None]) -> list[tuple[float, float]]:
+    return [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / SCORES_NAME).read_text(encoding="utf-8"))

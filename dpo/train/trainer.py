@@ -1,0 +1,275 @@
+"""The trainer of joint audio-video DPO: one forward pass for winner and loser, the reference by adapter off."""
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback
+
+from dpo.data.dataset import PairCollator, PairDataset
+from dpo.data.schema import MODALITIES
+from dpo.loss.av_dpo import AVDPOLoss, av_dpo_loss, velocity_error
+from dpo.loss.lora import share_dropout
+from dpo.loss.reference import REFERENCE_NAME, FrozenCopy, adapter_reference, velocities
+from dpo.loss.reference_errors import FOLDER_NAME, ReferenceErrors, identity
+from dpo.train.callbacks import ReferenceKeeper, TrainingAlarms
+from dpo.train.config import AVDPOConfig
+from dpo.train.metrics import GradientShares, PreferenceMeter
+from model.data.batches import Steps
+from model.data.latent_dataset import batch_sampler
+from model.flow import NUM_TRAIN_TIMESTEPS, add_noise, velocity_target
+from model.javisdit.network.transformer import JointDiT
+from model.lora import attach_adapter
+from model.train.ema import load_weights, save_weights
+from model.train.joint_trainer import JointTrainer, network_of, reshard
+
+
+class AVDPOTrainer(JointTrainer):
+    """Preference training of an adapter, or of the whole network beside a frozen copy of it.
+
+    Log lines hold the metrics of `av_dpo_loss`, the main ones by noise level as well
+    (`rewards/accuracies/<modality>/sigma_0.2-0.4`, 0 = data, 1 = noise), and `grad_share/<modality>`.
+    """
+
+    args: AVDPOConfig
+    train_dataset: PairDataset
+
+    def __init__(
+        self,
+        model: JointDiT | PeftModel,
+        args: AVDPOConfig,
+        train_dataset: PairDataset,
+        *,
+        eval_dataset: PairDataset | None = None,
+        peft_config: LoraConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        """Checks the data against the model before any step.
+
+        Args:
+            model: a `JointDiT`, which trains in full, or gets a new adapter by `peft_config`; or a `PeftModel`, whose
+                trainable adapter is trained, and whose reference is the model without it, or with the adapter
+                `dpo.loss.lora.REFERENCE_ADAPTER` where there is one.
+            args: the settings.
+            train_dataset: the pairs.
+            eval_dataset: pairs that are not trained on, measured at every evaluation, always at the same draws.
+            peft_config: the adapter to add.
+            callbacks: watchers beside the log and the alarms.
+
+        Raises:
+            ValueError: settings that contradict the model, or data that this model cannot take.
+        """
+        network = network_of(model)
+        for dataset in filter(None, (train_dataset, eval_dataset)):
+            dataset.check_network(network)
+            dataset.check_finite()
+        trained = _trained(model, peft_config, args.seed)
+        copied = not isinstance(trained, PeftModel) and not args.precompute_ref_errors
+        if args.sync_ref_model and not copied:
+            raise ValueError("sync_ref_model moves a frozen copy of the network, and there is none: train in full.")
+        if eval_dataset is not None and not copied and not isinstance(trained, PeftModel):
+            raise ValueError("eval_dataset needs a reference in memory: set precompute_ref_errors to false.")
+        backend = (args.torch_compile_backend or "inductor") if args.torch_compile else None
+        self.frozen_copy = FrozenCopy(network, backend) if copied else None
+        self.reference_errors: ReferenceErrors | None = None
+        if args.precompute_ref_errors:  # now, while the network is as it will be compared with
+            draws = args.seed, args.text_dropout, args.shift_scale, train_dataset.fingerprint
+            self._reference_identity = identity(network, *draws)
+        self.meter, self.shares = PreferenceMeter(), GradientShares()
+        mean_margin = train_dataset.mean_margin() if args.margin_weighting else None
+        super().__init__(
+            trained,
+            args,
+            train_dataset,
+            batch_sampler(train_dataset, args, network.config),
+            _collator(args, train_dataset, network, mean_margin),
+            postfix=_margins,
+            callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
+            eval_dataset=() if eval_dataset is None else eval_dataset,  # evaluation may be samples alone
+        )
+        if self.frozen_copy is not None:
+            self.frozen_copy.place(self)
+            self.add_callback(ReferenceKeeper(self))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', after the reference's errors where they are to be known before the first step."""
+        if self.args.precompute_ref_errors:
+            self.reference_errors = self._precompute_reference_errors()
+        return super().train(*args, **kwargs)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, AVDPOLoss]:
+        """Mean preference loss of a batch of `PairCollator`; ValueError as soon as it is not finite."""
+        noisy, target = noisy_pairs(inputs)
+        if self.reference_errors is None:
+            reference = self._reference(noisy)
+        else:
+            reference = self.reference_errors.errors(inputs["pair_id"], inputs["epoch"], inputs["timestep"].device)
+        policy = velocities(model, noisy)
+        result = self._loss(policy, reference, target, inputs["weight"])
+        loss = result.loss.mean()
+        self.check_finite(loss, [f"pair {name!r}" for name in inputs["pair_id"]], "lower learning_rate or the betas")
+        self.meter.add(result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
+        self.shares.watch(policy)
+        tokens = self.network.config.num_tokens({name: inputs[name].shape[2:] for name in MODALITIES})
+        self.speed.tokens += tokens * len(noisy["timestep"])
+        return (loss, result) if return_outputs else loss
+
+    def measured(self) -> dict[str, float]:
+        return self.meter.drain(self.sum_over_processes) | self.shares.drain(self.sum_over_processes)
+
+    def evaluation_losses(self) -> dict[str, float]:
+        """`eval_loss` and the metrics of the loss, as `eval_<metric>`, on `eval_dataset`."""
+        if not len(self.eval_dataset):
+            return {}
+        meter, model = PreferenceMeter(), self.model_wrapped
+        model.eval()
+        for batch in self._eval_loader():
+            inputs = self._prepare_inputs(batch)
+            noisy, target = noisy_pairs(inputs)
+            with self.compute_loss_context_manager():
+                reference, policy = self._reference(noisy), velocities(model, noisy)
+            result = self._loss(policy, reference, target, torch.ones_like(inputs["weight"]))
+            meter.add({"loss": result.loss} | result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
+        model.train()
+        reshard(model)
+        return {f"eval_{name}": value for name, value in meter.drain(self.sum_over_processes).items()}
+
+    def _eval_loader(self) -> DataLoader:
+        args, dataset = self.args, self.eval_dataset
+        collate = _collator(args, dataset, self.network)
+        sampler = batch_sampler(dataset, args, self.network.config, keep_all=True)
+        return self.accelerator.prepare(self.loader(dataset, sampler, collate))
+
+    def _loss(
+        self,
+        policy: Mapping[str, Tensor],
+        reference: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        pair_weight: Tensor,
+    ) -> AVDPOLoss:
+        args = self.args
+        return av_dpo_loss(
+            policy,
+            reference,
+            target,
+            beta=args.beta,
+            modality_weights=args.modality_weights,
+            fm_weight=args.fm_weights,
+            loss_type=args.loss_type,
+            label_smoothing=args.label_smoothing,
+            winner_preserving_mu=args.winner_preserving_mu,
+            pair_weight=pair_weight,
+        )
+
+    def _reference(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the reference predicts for a batch."""
+        if self.frozen_copy is not None:
+            return self.frozen_copy.predict(noisy)
+        return adapter_reference(self.accelerator.unwrap_model(self.model), noisy)
+
+    def _precompute_reference_errors(self) -> ReferenceErrors:
+        """The errors of the network as it is before the first step, at every draw that the run will make.
+
+        In the batches of the run, each process those it will train on, so that the numbers are those that a frozen copy
+        would give.  The network is whole on each device meanwhile.
+        """
+        folder = Path(str(self.args.output_dir)) / FOLDER_NAME / self._reference_identity
+        known = ReferenceErrors(folder, self.args.process_index)
+        loader = self.get_train_dataloader()
+        steps = Steps.of(len(self.sampler), self.args.world_size, self.args)
+        left = steps.total * self.args.gradient_accumulation_steps  # batches
+        home = next(self.model.parameters()).device
+        self.model.to(self.args.device).eval()
+        for epoch in range(-(-steps.total // steps.per_epoch)):
+            self.sampler.set_epoch(epoch)
+            left -= self._precompute_epoch(known, loader, left)
+        self.model.to(home).train()
+        self.accelerator.wait_for_everyone()
+        known.read()
+        return known
+
+    @torch.no_grad()
+    def _precompute_epoch(self, known: ReferenceErrors, loader: DataLoader, left: int) -> int:
+        """Computes what is missing of an epoch's first `left` batches; returns how many there were."""
+        count = 0
+        for batch in islice(loader, left):
+            count += 1
+            if known.has(batch["pair_id"], batch["epoch"]):
+                continue
+            inputs = self._prepare_inputs(batch)
+            noisy, target = noisy_pairs(inputs)
+            with self.compute_loss_context_manager():
+                predicted = self._start_velocities(noisy)
+            errors = {name: velocity_error(predicted[name], target[name]) for name in MODALITIES}
+            known.add(batch["pair_id"], batch["epoch"], errors)
+        return count
+
+    def _start_velocities(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
+        model = self.model
+        return adapter_reference(model, noisy) if isinstance(model, PeftModel) else velocities(model, noisy)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.frozen_copy is not None and self.args.sync_ref_model:
+            save_weights(self.frozen_copy.weights(), Path(output_dir) / REFERENCE_NAME, self.args.should_save)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.frozen_copy is not None and self.args.sync_ref_model:
+            load_weights(self.frozen_copy.weights(), Path(checkpoint) / REFERENCE_NAME)
+
+
+def noisy_pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The network's arguments for a batch of `PairCollator`, and the velocities it should predict, all (2B, ...).
+
+    Winner and loser of a pair are rows i and B + i; they get the same noise, timestep and text.
+    """
+    timestep = batch["timestep"].repeat(2)
+    arguments = {
+        "timestep": timestep,
+        "text": batch["text"].repeat(2, 1, 1),
+        "text_mask": batch["text_mask"].repeat(2, 1),
+        "num_frames": batch["num_frames"],
+    }
+    target = {}
+    for name in MODALITIES:
+        noise = torch.cat([batch[f"{name}_noise"]] * 2)
+        arguments[name] = add_noise(batch[name], noise, timestep)
+        target[name] = velocity_target(batch[name], noise)
+    return arguments, target
+
+
+def _trained(model: JointDiT | PeftModel, peft_config: LoraConfig | None, seed: int) -> JointDiT | PeftModel:
+    if isinstance(model, PeftModel):
+        if peft_config is not None:
+            raise ValueError("The model has an adapter and peft_config would add another one: give only one of them.")
+        return share_dropout(model)
+    if peft_config is not None:
+        return share_dropout(attach_adapter(model, peft_config, seed))
+    return model.requires_grad_(True).train()
+
+
+def _collator(
+    args: AVDPOConfig, dataset: PairDataset, network: JointDiT, mean_margin: float | None = None
+) -> PairCollator:
+    text_len = network.config.text_len
+    return PairCollator(
+        args.seed, dataset.negative_text, args.text_dropout, args.shift_scale, mean_margin, text_len=text_len
+    )
+
+
+def _margins(logs: Mapping[str, Any]) -> dict[str, str]:
+    """What the progress bar shows: the loss and the margins."""
+    margins = {f"margin/{name}": f"{logs[f'rewards/margins/{name}']:+.3f}" for name in MODALITIES}
+    return {"loss": f"{logs['loss']:.3f}"} | margins

@@ -1,5 +1,0 @@
-"""AudioCLIP's audio head, whose embeddings JavisBench takes for the Frechet audio distance."""
-
-from evaluation.audioclip.extractor import AudioClipExtractor
-
-__all__ = ["AudioClipExtractor"]

@@ -1,0 +1,1 @@
+"""`python -m evaluation.compare`: models compared on the same prompts."""

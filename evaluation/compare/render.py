@@ -1,0 +1,155 @@
+"""Comparisons as aligned text tables, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from evaluation.compare.figures import Comparison, ComparisonRow
+from evaluation.compare.model_table import LeftOut
+from evaluation.compare.render_lineage import SYMBOLS, training_notes
+from evaluation.compare.tables import PairedScores
+from evaluation.statistics.bootstrap import CONFIDENCE
+from evaluation.statistics.significance import NUM_FLIPS
+
+_ARROWS = {True: "\u2191", False: "\u2193"}
+_MAX_NAMED = 10  # left-out samples listed on the screen; comparison.json has them all
+_INTERVAL = f"{CONFIDENCE:.0%} interval"
+_HEADER = ("", "n", "baseline", "candidate", "difference", _INTERVAL, "win/tie/loss", "p", "Holm p", "")
+
+
+def comparison_text(comparisons: Sequence[Comparison]) -> str:
+    """What a person reads: per candidate a table and what was left out of it; then what figures and marks mean."""
+    blocks = [["\n".join([_heading(one.pairs), *_table(one.rows)]), *_remarks(one)] for one in comparisons]
+    blocks.append([*_explanations(comparisons), *training_notes(comparisons)])
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def comparison_json(comparisons: Sequence[Comparison], settings: dict[str, Any]) -> str:
+    lineages = {name: lineage for one in comparisons for name, lineage in one.pairs.lineages.items()}
+    document = {
+        "settings": settings,
+        "confidence": CONFIDENCE,
+        "num_flips": NUM_FLIPS,
+        "baseline": comparisons[0].pairs.names[0],
+        "lineages": {name: lineage.to_dict() for name, lineage in lineages.items()},
+        "comparisons": [_document(one) for one in comparisons],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def comparison_csv(comparisons: Sequence[Comparison]) -> str:
+    buffer = io.StringIO()
+    names = [field.name for field in fields(ComparisonRow)]
+    writer = csv.DictWriter(buffer, ["baseline", "candidate", *names, "verdict"], lineterminator="\n")
+    writer.writeheader()
+    for one in comparisons:
+        models = dict(zip(("baseline", "candidate"), one.pairs.names, strict=True))
+        for row in one.rows:
+            values = asdict(row) | {"marked_models": " ".join(row.marked_models), "verdict": row.verdict}
+            writer.writerow(models | values)
+    return buffer.getvalue()
+
+
+def _document(comparison: Comparison) -> dict[str, Any]:
+    pairs = comparison.pairs
+    return {
+        "candidate": pairs.names[1],
+        "num_pairs": pairs.num_pairs,
+        "num_prompts": pairs.num_prompts,
+        "num_ground_truth_rows": pairs.num_ground_truth,
+        "left_out": [asdict(row) for row in pairs.left_out],
+        "undefined": {name: _undefined_ids(pairs, name) for name in pairs.baseline.columns},
+        "notes": list(pairs.notes),
+        "rows": [asdict(row) | {"verdict": row.verdict} for row in comparison.rows],
+    }
+
+
+def _heading(pairs: PairedScores) -> str:
+    baseline, candidate = pairs.names
+    return f"{candidate} against {baseline}: {pairs.num_pairs} pairs over {pairs.num_prompts} prompts"
+
+
+def _table(rows: Sequence[ComparisonRow]) -> list[str]:
+    cells = [_cells(row) for row in rows]
+    widths = [max(len(line[i]) for line in [_HEADER, *cells]) for i in range(len(_HEADER))]
+
+    def line(values: Sequence[str]) -> str:
+        name, *figures, verdict = (value.rjust(width) for value, width in zip(values, widths, strict=True))
+        return "  ".join([name.strip().ljust(widths[0]), *figures, verdict.strip()]).rstrip()
+
+    lines = [line(_HEADER)]
+    previous = rows[0].kind if rows else ""
+    for row, values in zip(rows, cells, strict=True):
+        if row.kind != previous:
+            lines.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
+        previous = row.kind
+        lines.append(line(values))
+    return lines
+
+
+def _cells(row: ComparisonRow) -> tuple[str, ...]:
+    return (
+        f"{row.name} {_ARROWS[row.higher_is_better]} {SYMBOLS[row.training]}".rstrip(),
+        str(row.num_samples),
+        _figure(row.baseline_mean),
+        _figure(row.candidate_mean),
+        _figure(row.difference, "+.4f"),
+        _interval(row.difference_low, row.difference_high),
+        f"{row.wins}/{row.ties}/{row.losses}",
+        _figure(row.p_value),
+        _figure(row.p_corrected),
+        row.verdict,
+    )
+
+
+def _figure(value: float | None, form: str = ".4f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    """What was left out of a table, and why."""
+    pairs, lines = comparison.pairs, []
+    if pairs.left_out:
+        lines.append(f"left out: {pairs.num_left_out} samples")
+        lines += [f"  {_describe(row)}" for row in pairs.left_out[:_MAX_NAMED]]
+        if len(pairs.left_out) > _MAX_NAMED:
+            lines.append(f"  ... and {len(pairs.left_out) - _MAX_NAMED} more rows, all named in comparison.json")
+    undefined = [
+        f"{row.name} {pairs.num_pairs - row.num_samples}"
+        for row in comparison.rows
+        if row.num_samples < pairs.num_pairs
+    ]
+    if undefined:
+        lines.append(f"pairs without a score on one or both sides: {', '.join(undefined)}")
+    if pairs.num_ground_truth:
+        lines.append(f"ground-truth rows set aside: {pairs.num_ground_truth}")
+    return lines + [f"note: {note}" for note in pairs.notes]
+
+
+def _explanations(comparisons: Sequence[Comparison]) -> list[str]:
+    several = f" of all {len(comparisons)} candidates" if len(comparisons) > 1 else ""
+    return [
+        "n: pairs behind each figure. Interval: paired bootstrap over prompts.",
+        f"p: signs of whole prompts flipped {NUM_FLIPS} times, two-sided. Holm p: corrected over all metrics{several},",
+        "modality rows among themselves; better or worse: Holm p of at most 0.05.",
+        "Modality rows: mean of metrics standardised over both models, higher is better.",
+    ]
+
+
+def _describe(row: LeftOut) -> str:
+    # An id or error text may hold newlines; on the screen each stays on its line.
+    return " ".join(f"{row.model} {row.candidate_id}: {row.reason}".split())
+
+
+def _undefined_ids(pairs: PairedScores, name: str) -> list[str]:
+    missing = pairs.baseline[name].isna() | pairs.candidate[name].isna()
+    return [str(key) for key in pairs.baseline.index[missing.to_numpy()]]

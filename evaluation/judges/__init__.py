@@ -1,0 +1,1 @@
+"""Networks and measurements that score or describe clips for evaluation."""

@@ -1,0 +1,5 @@
+"""AudioCLIP's audio head, whose embeddings JavisBench takes for the Frechet audio distance."""
+
+from evaluation.judges.audioclip.extractor import AudioClipExtractor
+
+__all__ = ["AudioClipExtractor"]

@@ -1,0 +1,6 @@
+"""Agreement of picture and sound by Diff-Foley's CAVP: `cavp_score`."""
+
+from evaluation.judges.cavp.config import CavpConfig
+from evaluation.judges.cavp.extractor import CavpExtractor
+
+__all__ = ["CavpConfig", "CavpExtractor"]

@@ -1,0 +1,1 @@
+"""`python -m evaluation.run`: metrics of one model's samples."""

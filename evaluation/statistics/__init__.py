@@ -1,0 +1,1 @@
+"""Bootstrap intervals, significance tests and distances between distributions."""

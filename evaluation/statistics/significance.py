@@ -1,0 +1,59 @@
+"""Paired test over prompts, and what it is worth where many are made at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evaluation.statistics.bootstrap import sum_by_group
+
+NUM_FLIPS = 10_000
+_CHUNK_ELEMENTS = 1 << 22  # signs held at once: 32 MiB of float64
+_ROUNDING = 1e-12  # of the sum of sizes, that equal statistics may seem to differ by
+
+
+def sign_flip_p_values(
+    differences: np.ndarray, groups: np.ndarray, *, seed: int, num_flips: int = NUM_FLIPS
+) -> np.ndarray:
+    """Two-sided p-value of the mean of each column being zero, by flipping the signs of whole groups at random.
+
+    Exact for any distribution of scores: two equal models, given a prompt, are as likely to have scored the other way
+    round, which turns the sign of all differences of that prompt together. A group counts by its number of samples, as
+    in the mean that is tested.
+
+    Args:
+        differences: (N, K) float; NaN where a sample has no value for that column.
+        groups: (N,) integers; samples with one number (candidates of one prompt) keep their signs together.
+        seed: of the flips; all columns share the same ones.
+        num_flips: random flips; no p-value is below 1 / (num_flips + 1).
+
+    Returns:
+        (K,); NaN for a column with values in fewer than two groups.
+    """
+    assert differences.ndim == 2, f"{differences.shape=}"
+    sums, counts = sum_by_group(differences, groups)  # (G, K) each
+    num_groups = len(sums)
+    least = np.abs(sums.sum(axis=0)) - _ROUNDING * np.abs(sums).sum(axis=0)  # (K,) what a flip has to reach
+    generator, reached = np.random.default_rng(seed), np.zeros(sums.shape[1], dtype=np.int64)
+    chunk = max(1, _CHUNK_ELEMENTS // max(1, num_groups))
+    for start in range(0, num_flips, chunk):
+        size = min(chunk, num_flips - start)
+        signs = 2.0 * generator.integers(2, size=(size, num_groups), dtype=np.int8) - 1.0
+        reached += (np.abs(signs @ sums) >= least).sum(axis=0)
+    p_values = (reached + 1) / (num_flips + 1)
+    return np.where((counts > 0).sum(axis=0) >= 2, p_values, np.nan)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction: the chance of even one false finding among all stays below the level.
+
+    None, where no test could be made, stays and does not count.
+    """
+    tested = sorted((value, place) for place, value in enumerate(p_values) if value is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (value, place) in enumerate(tested):
+        largest = max(largest, min(1.0, value * (len(tested) - rank)))
+        corrected[place] = largest
+    return corrected

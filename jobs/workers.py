@@ -1,0 +1,156 @@
+"""Run jobs on a pool of Ray actors and hand their results to the driver as they finish.
+
+A job and its result are dicts that JSON can hold; both carry a "key" that is unique in the call.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from core.storage import storage_path
+from jobs.crew import Crew, Job, Loss, Pool, Result, live_nodes
+from jobs.stops import NoSpaceError
+
+__all__ = ["Job", "Pool", "Result", "ensure_ray", "map_jobs", "start_local_ray"]
+
+START_TRIES = 3
+LOCAL_OBJECT_STORE_BYTES = 256 * 2**20  # rows are small: media travel by path
+MAX_DEATHS = 10  # of workers on one job: a lost node is hardly its doing, but so many are
+
+_DIED_ON_IT = "the worker process died on it each time (crash, or out of memory)"
+_LOST_NODES = f"{MAX_DEATHS} workers died on it, with their nodes"
+
+
+def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: Pool) -> Iterator[Result]:
+    """Yield the result of every job, in the order of finishing.
+
+    Args:
+        actor: class set up once per process as `actor(settings)`, whose `run(job) -> Result` raises only when the
+            process can do nothing more: it is then replaced, and the job tried again. Where it has `run_all(jobs)`
+            instead, an iterator of their results in order, it may prepare a job ahead of its turn.
+        settings: plain values.
+
+    A result with "retry" true, and a job that was running when its worker died, is tried `max_tries` times. The first
+    then comes as it is, the second as {"key": ..., "lost": reason}; both, as every result, with "tries". Jobs that were
+    only waiting for a worker that died, or whose node was lost, are run again at no charge.
+
+    A result with "no_space" (the message of the write that failed) is the last: the rows that it may have come first.
+
+    Raises:
+        WorkerStartError: an actor could not be set up.
+        NoSpaceError: a worker found the disk full, on which it is writing into `settings["folder"]`.
+    """
+    docket = _Docket(jobs, pool)
+    if docket.num_left == 0:
+        return
+    ensure_ray()
+    with Crew(actor, settings, pool) as crew:
+        while docket.num_left:
+            crew.staff(len(docket.waiting))
+            while docket.waiting and crew.give(docket.waiting[0]):
+                docket.waiting.popleft()
+            news = crew.wait()
+            result = docket.settle_loss(news) if isinstance(news, Loss) else news and docket.settle(news)
+            if result is None:
+                continue
+            no_space = result.pop("no_space", None)
+            yield result
+            if no_space:
+                raise NoSpaceError(storage_path(settings["folder"]), no_space)
+
+
+class _Docket:
+    """The jobs that wait, in batches, and what each has been through. Every job ends in one result."""
+
+    def __init__(self, jobs: Sequence[Job], pool: Pool) -> None:
+        size = max(1, min(pool.batch_size, -(-len(jobs) // pool.num_actors)))  # so that each worker has some
+        self.waiting = deque(list(jobs[start : start + size]) for start in range(0, len(jobs), size))
+        self._left = {job["key"]: job for job in jobs}
+        assert len(self._left) == len(jobs), "job keys are unique"
+        self._max_tries = pool.max_tries
+        self._num_results: Counter[str] = Counter()
+        self._deaths: dict[str, list[str | None]] = {}  # the nodes of the workers that died on a job
+
+    @property
+    def num_left(self) -> int:
+        return len(self._left)
+
+    def settle(self, result: Result) -> Result | None:
+        """The result as it is final; None when its job is to be tried again."""
+        key = result["key"]
+        self._num_results[key] += 1
+        if result.pop("retry", False) and self._num_tries(key) < self._max_tries:
+            self.waiting.append([self._left[key]])
+            return None
+        return self._end(result)
+
+    def settle_loss(self, loss: Loss) -> Result | None:
+        """Run a lost worker's jobs again; the result of the one that it died on, when that one is given up."""
+        if not loss.jobs:
+            return None
+        job, *others = loss.jobs
+        if others:
+            self.waiting.appendleft(others)
+        # In a batch, it may have died on a job that was being prepared ahead of its turn; alone, it is this one.
+        if loss.batch_size == 1:
+            key = job["key"]
+            self._deaths.setdefault(key, []).append(loss.node)
+            if self._num_tries(key) >= self._max_tries:
+                return self._end({"key": key, "lost": loss.error or _DIED_ON_IT})
+            if len(self._deaths[key]) == MAX_DEATHS:
+                return self._end({"key": key, "lost": _LOST_NODES})
+        self.waiting.append([job])
+        return None
+
+    def _num_tries(self, key: str) -> int:
+        """Those that may be laid to the job: not the deaths of a worker whose whole node was lost."""
+        deaths = self._deaths.get(key)
+        live = live_nodes() if deaths else ()
+        return self._num_results[key] + sum(node in live for node in deaths or ())
+
+    def _end(self, result: Result) -> Result:
+        key = result["key"]
+        del self._left[key]
+        return result | {"tries": self._num_tries(key)}
+
+
+def ensure_ray() -> None:
+    """Connect to the cluster that RAY_ADDRESS names, else start Ray on this machine; does nothing when Ray is up.
+
+    Ray is shut down when the process ends, so the stages of one process share it.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # a dead worker is told by the failures table
+    import ray
+
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    else:
+        start_local_ray()
+
+
+def start_local_ray(num_cpus: int | None = None) -> None:
+    """Start Ray on this machine, with all of its cores unless told otherwise, whatever cluster may run here besides."""
+    import ray
+
+    for attempt in range(1, START_TRIES + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+            return
+        # Ray gives its processes 30 s to come up, which a busy machine may exceed, and then raises the bare class.
+        except Exception as error:
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or attempt == START_TRIES:
+                raise

@@ -1,0 +1,1 @@
+"""`python -m model.fetch`: download published weights."""

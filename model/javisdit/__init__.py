@@ -1,0 +1,1 @@
+"""JavisDiT++: its network, codecs, weights, text encoder and generation pipeline."""

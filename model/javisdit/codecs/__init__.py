@@ -1,0 +1,1 @@
+"""Video and audio codecs: clips to latents and back."""

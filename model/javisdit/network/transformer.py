@@ -1,0 +1,312 @@
+"""JavisDiT++: one diffusion transformer for video and audio tokens (paper section 3; names as in the release).
+
+Video tokens, then audio tokens, form one sequence.  Self-attention with 3-D rotary positions and cross-attention to
+the text are shared; norm, modulation and feed-forward belong to each modality (MS-MoE), chosen by contiguous slice.
+The video expert is modulated by rows 3-5 of the shared six-row modulation, every other one by three rows of its own.
+
+Precision is the release's: time embedding, its projections and the heads compute in float32, the blocks in the dtype
+of the weights, and timesteps are rounded to that dtype first.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from core.atomic import atomic_path, atomic_write_text
+from core.state_files import StateFiles, fill_module
+from model.javisdit.network.attention import ATTENTION_BACKENDS, Attention, CrossAttention, SelfAttention
+from model.javisdit.network.config import CONFIG_NAME, JointDiTConfig, ModalitySpec
+from model.javisdit.network.layers import (
+    Float32Linear,
+    Head,
+    Modulation,
+    feed_forward,
+    modulate,
+    sinusoidal_embedding,
+    time_projection,
+)
+from model.javisdit.network.positions import rotary_table
+from model.javisdit.network.sizes import FRAMES_PER_STEP
+
+WEIGHTS_NAME = "model.safetensors"
+SHARED_ROWS, EXPERT_ROWS = 6, 3  # of modulation: shift, scale and gate of attention and of the feed-forward
+
+
+class JointOutput(NamedTuple):
+    """Predicted velocity (noise - data) per modality in float32, None for an absent one."""
+
+    video: Tensor | None  # (B, C, T, H, W)
+    audio: Tensor | None  # (B, C, T, M)
+
+
+class JointDiT(nn.Module):
+    """The network.  Every tensor has the name and shape of the published checkpoint's."""
+
+    def __init__(self, config: JointDiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        dim = config.dim
+        self.text_embedding = nn.Sequential(
+            nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
+        )
+        self.time_embedding = nn.Sequential(Float32Linear(config.freq_dim, dim), nn.SiLU(), Float32Linear(dim, dim))
+        self.time_projection = time_projection(dim, SHARED_ROWS)
+        for spec in config.specs:
+            convolution: Any = nn.Conv3d if len(spec.patch) == 3 else nn.Conv2d
+            self.add_module(f"{spec.prefix}patch_embedding", convolution(spec.channels, dim, spec.patch, spec.patch))
+            self.add_module(f"{spec.prefix}head", Head(dim, spec.patch_dim, config.eps))
+        for prefix in filter(None, config.experts):
+            self.add_module(f"{prefix}time_projection", time_projection(dim, EXPERT_ROWS))
+        self.blocks = nn.ModuleList(JointBlock(config) for _ in range(config.num_layers))
+        for name, module in self.named_modules():
+            init_weights(name, module)
+
+    def forward(
+        self,
+        video: Tensor | None,
+        audio: Tensor | None,
+        timestep: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        num_frames: int | None = None,
+    ) -> JointOutput:
+        """Velocity of noisy latents.
+
+        Args:
+            video: (B, C, T, H, W) or None.
+            audio: (B, C, T, M) or None.
+            timestep: (B,) in [0, 1000].
+            text: (B, L, text_dim) text embeddings; positions with mask 0 are zeroed, not masked, as published.
+            text_mask: (B, L), 1 for real tokens.
+            num_frames: frames of the clip that audio alone belongs to; taken from `video` where that is given.
+
+        Raises:
+            ValueError: when neither modality is given, or one that the model does not have.
+        """
+        latents = self._check_inputs(video, audio)
+        specs = [spec for spec in self.config.specs if spec.name in latents]
+        grids = {spec.name: _grid(latents[spec.name], spec) for spec in specs}
+        tokens = {spec.name: self._embed(latents[spec.name], spec) for spec in specs}
+        slices = _contiguous_slices(tokens)
+        rotary = self._rotary(grids, num_frames, timestep.device)
+
+        context = self.text_embedding(text.to(self.dtype).masked_fill(text_mask[..., None] == 0, 0.0))
+        time = self.time_embedding(sinusoidal_embedding(timestep.to(self.dtype), self.config.freq_dim))
+        rows = {prefix: self._modulation(prefix, time) for prefix in ("", *self.config.experts)}
+
+        hidden = torch.cat(list(tokens.values()), dim=1).to(self.dtype)  # (B, N, D)
+        for block in self.blocks:
+            if self.gradient_checkpointing and self.training:
+                hidden = checkpoint(block, hidden, rows, slices, rotary, context, use_reentrant=False)
+            else:
+                hidden = block(hidden, rows, slices, rotary, context)
+        velocity = {
+            spec.name: _unpatchify(
+                self._child(spec, "head")(hidden[:, slices[spec.name]], time), grids[spec.name], spec
+            )
+            for spec in specs
+        }
+        return JointOutput(velocity.get("video"), velocity.get("audio"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.get_parameter("blocks.0.modulation").dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.get_parameter("blocks.0.modulation").device
+
+    def set_attention_backend(self, name: str) -> None:
+        """Chooses the kernel of every attention: "auto", "flash", "cudnn", "efficient" or "math".
+
+        Raises:
+            ValueError: for another name.  A backend that the device lacks fails in the first forward.
+        """
+        if name not in ATTENTION_BACKENDS:
+            raise ValueError(f"attention backend {name!r} is unknown: use one of {', '.join(ATTENTION_BACKENDS)}.")
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.backend = ATTENTION_BACKENDS[name]
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compiles each block by `torch.compile(**options)`: names stay, and equal blocks share one compilation."""
+        for block in self.blocks:
+            block.compile(**options)
+
+    def save_pretrained(
+        self, folder: str | Path, dtype: torch.dtype | None = None, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Writes `config.json` and `model.safetensors`; `dtype` casts the stored copy.
+
+        `state` is what to store where the module's own tensors are not whole, as in sharded training.
+        """
+        folder = Path(folder)
+        tensors = self.state_dict() if state is None else state
+        state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+        with atomic_path(folder / WEIGHTS_NAME) as path:
+            save_file(dict(state), path)
+        atomic_write_text(folder / CONFIG_NAME, json.dumps(asdict(self.config), indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+    ) -> "JointDiT":
+        """Reads a folder written by `save_pretrained`, tensor by tensor; weights stay as stored if `dtype` is None.
+
+        Raises:
+            ValueError: when the folder is no such one, or its tensors do not fit its configuration.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG_NAME).is_file():
+            raise ValueError(
+                f"{folder} has no {CONFIG_NAME}: give a folder that save_pretrained wrote; "
+                "model.javisdit.weights.checkpoints reads those of the release and of Wan2.1."
+            )
+        model = cls.on_meta(JointDiTConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))))
+        fill_module(model, StateFiles(folder / WEIGHTS_NAME).tensors(dtype, device), str(folder))
+        return model.eval()
+
+    @classmethod
+    def on_meta(cls, config: JointDiTConfig) -> "JointDiT":
+        """The network without memory for its weights, to be filled by `fill_module`."""
+        with torch.device("meta"):
+            return cls(config)
+
+    def _check_inputs(self, video: Tensor | None, audio: Tensor | None) -> dict[str, Tensor]:
+        given = {name: latent for name, latent in (("video", video), ("audio", audio)) if latent is not None}
+        foreign = set(given) - set(self.config.modalities)
+        if foreign or not given:
+            raise ValueError(
+                f"Latents were given for {sorted(given) or 'no modality'}, the model has {self.config.modalities}: "
+                "pass at least one modality and None for each one the model lacks."
+            )
+        for spec in self.config.specs:
+            if spec.name in given and given[spec.name].shape[1] != spec.channels:
+                raise ValueError(
+                    f"{spec.name} latents have {given[spec.name].shape[1]} channels, the model expects "
+                    f"{spec.channels}: they were made by another codec; encode them with this model's."
+                )
+        return given
+
+    def _child(self, spec: ModalitySpec, name: str) -> nn.Module:
+        return self.get_submodule(spec.prefix + name)
+
+    def _embed(self, latent: Tensor, spec: ModalitySpec) -> Tensor:
+        return self._child(spec, "patch_embedding")(latent.to(self.dtype)).flatten(2).transpose(1, 2)  # (B, N, D)
+
+    def _modulation(self, prefix: str, time: Tensor) -> Tensor:
+        """float32 time embedding -> (B, rows, D) in the dtype of the blocks."""
+        rows = self.get_submodule(f"{prefix}time_projection")(time)
+        return rows.unflatten(1, (-1, self.config.dim)).to(self.dtype)
+
+    def _rotary(self, grids: dict[str, Any], num_frames: int | None, device: torch.device) -> tuple[Tensor, Tensor]:
+        video_grid, audio_grid = grids.get("video"), grids.get("audio")
+        if video_grid is None and num_frames is None:
+            raise ValueError("Audio alone needs num_frames, the length of the clip it belongs to, for its positions.")
+        timeline = video_grid or (((num_frames or 1) - 1) // FRAMES_PER_STEP + 1, 0, 0)
+        rule, head_dim = self.config.audio_positions, self.config.head_dim
+        return rotary_table(rule, video_grid, audio_grid, timeline, head_dim, device)
+
+
+class JointBlock(nn.Module):
+    """Shared attention, shared text attention, one feed-forward expert per modality."""
+
+    def __init__(self, config: JointDiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.modulation = nn.Parameter(torch.empty(1, SHARED_ROWS, dim))
+        self.self_attn = SelfAttention(dim, config.num_heads, config.qk_norm, config.eps)
+        self.norm3 = nn.LayerNorm(dim, config.eps) if config.cross_attn_norm else nn.Identity()
+        self.cross_attn = CrossAttention(dim, config.num_heads, config.qk_norm, config.eps)
+        for prefix in config.experts:
+            self.add_module(f"{prefix}ffn", feed_forward(dim, config.ffn_dim))
+            if prefix:
+                self.add_module(f"{prefix}modulation", Modulation(EXPERT_ROWS, dim))
+
+    def forward(
+        self,
+        hidden: Tensor,
+        rows: dict[str, Tensor],
+        slices: dict[str, slice],
+        rotary: tuple[Tensor, Tensor],
+        context: Tensor,
+    ) -> Tensor:
+        """(B, N, D) tokens -> the same; `rows` is the time modulation (B, rows, D) of the block and of each expert."""
+        shift, scale, gate, *video_rows = (self.modulation + rows[""]).unsqueeze(2).unbind(1)  # 6 x (B, 1, D)
+        hidden = torch.addcmul(hidden, self.self_attn(modulate(self._norm(hidden), shift, scale), rotary), gate)
+        hidden = hidden + self.cross_attn(self.norm3(hidden), context)
+        experts = []
+        for spec in self.config.specs:
+            if spec.name in slices:
+                prefix = self.config.expert(spec)
+                own_rows = self._own_rows(prefix, rows) if prefix else video_rows
+                experts.append(self._feed_forward(prefix, hidden[:, slices[spec.name]], own_rows))
+        return torch.cat(experts, dim=1) if len(experts) > 1 else experts[0]
+
+    def _own_rows(self, prefix: str, rows: dict[str, Tensor]) -> list[Tensor]:
+        offset: Tensor = self.get_submodule(f"{prefix}modulation").param  # type: ignore[assignment]
+        return list((offset + rows[prefix]).unsqueeze(2).unbind(1))
+
+    def _feed_forward(self, prefix: str, hidden: Tensor, rows: list[Tensor]) -> Tensor:
+        shift, scale, gate = rows
+        return torch.addcmul(
+            hidden, self.get_submodule(f"{prefix}ffn")(modulate(self._norm(hidden), shift, scale)), gate
+        )
+
+    def _norm(self, hidden: Tensor) -> Tensor:
+        return F.layer_norm(hidden, hidden.shape[-1:], eps=self.config.eps)
+
+
+def init_weights(name: str, module: nn.Module) -> None:
+    """The release's initialisation: Xavier, small text and time embeddings, heads that predict zero at first."""
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+        if name.endswith("head.head"):
+            nn.init.zeros_(module.weight)
+        elif name.startswith(("text_embedding.", "time_embedding.")):
+            nn.init.normal_(module.weight, std=0.02)
+        else:
+            nn.init.xavier_uniform_(module.weight)
+    elif isinstance(module, nn.Conv2d | nn.Conv3d):
+        module.reset_parameters()
+        nn.init.xavier_uniform_(module.weight.flatten(1))
+    elif isinstance(module, Head | JointBlock):
+        nn.init.normal_(module.modulation, std=module.modulation.shape[-1] ** -0.5)
+    elif isinstance(module, Modulation):
+        nn.init.normal_(module.param, std=module.param.shape[-1] ** -0.5)
+
+
+def _grid(latent: Tensor, spec: ModalitySpec) -> tuple[int, ...]:
+    sizes = latent.shape[2:]
+    if len(sizes) != len(spec.patch) or any(size % patch for size, patch in zip(sizes, spec.patch, strict=True)):
+        raise ValueError(f"{spec.name} latents of size {tuple(sizes)} do not split into patches of {spec.patch}.")
+    return tuple(size // patch for size, patch in zip(sizes, spec.patch, strict=True))
+
+
+def _contiguous_slices(tokens: dict[str, Tensor]) -> dict[str, slice]:
+    slices, start = {}, 0
+    for name, tensor in tokens.items():
+        slices[name] = slice(start, start + tensor.shape[1])
+        start += tensor.shape[1]
+    return slices
+
+
+def _unpatchify(patches: Tensor, grid: tuple[int, ...], spec: ModalitySpec) -> Tensor:
+    """(B, N, patch * C), channel last in each patch, -> (B, C, *latent sizes)."""
+    axes = len(grid)
+    split = patches.unflatten(2, (*spec.patch, spec.channels)).unflatten(1, grid)
+    order = [0, 2 * axes + 1]
+    for axis in range(axes):
+        order += [1 + axis, 1 + axes + axis]
+    sizes = [size * patch for size, patch in zip(grid, spec.patch, strict=True)]
+    return split.permute(order).reshape(patches.shape[0], spec.channels, *sizes)

@@ -1,0 +1,143 @@
+"""Prompts to text embeddings: the published cleaning, a tokenizer, a UMT5 encoder."""
+
+import html
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ftfy
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
+
+from core.checkpoint_kinds import looks_like
+from core.state_files import StateFiles, fill_module
+from model.javisdit.weights.tensor_names import from_umt5_original
+
+ORIGINAL_WEIGHTS = "models_t5_umt5-xxl-enc-bf16.pth"  # as the Wan2.1 repositories name them,
+ORIGINAL_TOKENIZER = "google/umt5-xxl"  # relative to the same folder
+DEFAULT_TEXT_LEN = 512
+DECODER_PREFIXES = ("decoder.", "lm_head.")  # of a whole UMT5, of which only the encoder is read
+RELATIVE_MAX_DISTANCE = 128  # of the relative position buckets; not told by the shapes
+
+
+@dataclass(frozen=True, eq=False)
+class TextEmbeddings:
+    """Embeddings of a batch of prompts, padded to the model's text length."""
+
+    embeds: Tensor  # float32 (B, L, D), zero where mask is 0
+    mask: Tensor  # bool (B, L)
+
+    def trimmed(self) -> list[Tensor]:
+        """Each prompt's embedding at its real length, (length, D): what is worth storing."""
+        return [embed[mask] for embed, mask in zip(self.embeds, self.mask, strict=True)]
+
+
+class TextEncoder:
+    """A frozen text encoder with its tokenizer."""
+
+    def __init__(self, model: UMT5EncoderModel, tokenizer: PreTrainedTokenizerBase, text_len: int) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.text_len = text_len
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str]) -> TextEmbeddings:
+        """Embeds prompts one at a time, so that an embedding never depends on its neighbours; cut to `text_len`."""
+        rows = [self._embed(clean_prompt(prompt)) for prompt in prompts]
+        return TextEmbeddings(torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows]))
+
+    def to(self, device: str | torch.device) -> "TextEncoder":
+        self.model.to(device)
+        return self
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, text_len: int = DEFAULT_TEXT_LEN, dtype: torch.dtype = torch.float32
+    ) -> "TextEncoder":
+        """Reads a transformers folder, or the original files of a Wan2.1 folder.
+
+        Raises:
+            ValueError: when the folder is neither, or a file of it is missing or wrong.
+        """
+        path = Path(path)
+        if (path / ORIGINAL_WEIGHTS).is_file():
+            model, tokenizer_path = load_umt5_original(path / ORIGINAL_WEIGHTS, dtype), path / ORIGINAL_TOKENIZER
+        elif (path / "config.json").is_file():
+            model, tokenizer_path = _load_transformers(path, dtype), path
+        else:
+            raise ValueError(
+                f"{path} is no text encoder: it has neither config.json (transformers) nor {ORIGINAL_WEIGHTS}."
+            )
+        if not (tokenizer_path / "tokenizer_config.json").is_file():
+            raise ValueError(f"{tokenizer_path} has no tokenizer_config.json: put the tokenizer of the encoder there.")
+        return cls(model, AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True), text_len)
+
+    def _embed(self, prompt: str) -> tuple[Tensor, Tensor]:
+        tokens = self.tokenizer(
+            prompt, padding="max_length", max_length=self.text_len, truncation=True, return_tensors="pt"
+        ).to(self.model.device)
+        hidden = self.model(tokens.input_ids, tokens.attention_mask).last_hidden_state[0]
+        mask = tokens.attention_mask[0].bool()
+        return hidden.float() * mask[:, None], mask
+
+
+def load_umt5_original(path: str | Path, dtype: torch.dtype = torch.float32) -> UMT5EncoderModel:
+    """transformers' encoder with the weights of a file in Wan2.1's naming; sizes are inferred from the shapes.
+
+    Raises:
+        ValueError: when the file holds another network.
+    """
+    files = StateFiles(path)
+    config = _infer_umt5_config(files)
+    with torch.device("meta"):
+        model = UMT5EncoderModel(config)
+    # The stack alone: `shared.weight` is its own embedding under a second name, tied again below.
+    tensors = ((from_umt5_original(name), tensor) for name, tensor in files.tensors(dtype))
+    fill_module(model.encoder, tensors, str(path))
+    model.set_input_embeddings(model.encoder.embed_tokens)
+    return model.eval()
+
+
+def clean_prompt(prompt: str) -> str:
+    """Repairs broken Unicode, unescapes HTML twice and joins white space (facts_autoencoders_text section 4)."""
+    text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _load_transformers(folder: Path, dtype: torch.dtype) -> UMT5EncoderModel:
+    """transformers' own reading, but missing tensors are an error: it would leave random numbers in their place."""
+    loaded: Any = UMT5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
+    model, found = loaded
+    surplus = {name for name in found["unexpected_keys"] if not name.startswith(DECODER_PREFIXES)}
+    faults = {"missing": found["missing_keys"], "surplus": surplus, "misshapen": found["mismatched_keys"]}
+    if any(faults.values()):
+        counts = "; ".join(f"{len(names)} {kind}, such as {min(names)}" for kind, names in faults.items() if names)
+        raise ValueError(f"{folder} does not fit its config.json: {counts}. Fetch or copy the whole folder again.")
+    encoder: UMT5EncoderModel = model
+    return encoder
+
+
+def _infer_umt5_config(files: StateFiles) -> UMT5Config:
+    shapes = files.shapes
+    bias = shapes.get("blocks.0.pos_embedding.embedding.weight")
+    if bias is None:
+        raise ValueError(f"{files.path} is no UMT5 encoder in Wan2.1's naming: it looks like {looks_like(shapes)}.")
+    (num_buckets, num_heads), (attention_dim, dim) = bias, shapes["blocks.0.attn.q.weight"]
+    return UMT5Config(
+        vocab_size=shapes["token_embedding.weight"][0],
+        d_model=dim,
+        d_kv=attention_dim // num_heads,
+        d_ff=shapes["blocks.0.ffn.fc1.weight"][0],
+        num_layers=1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")),
+        num_heads=num_heads,
+        relative_attention_num_buckets=num_buckets,
+        relative_attention_max_distance=RELATIVE_MAX_DISTANCE,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+    )

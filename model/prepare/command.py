@@ -1,0 +1,76 @@
+"""Clips to training data: `python -m model.prepare --clips TABLE_OR_FOLDER --model NAME --output DIR`.
+
+Each clip is cut to its bucket, and encoded once by the model's codecs; its caption by the model's text encoder.
+Training then needs none of them.  A killed run goes on where it stopped; a finished one is left alone.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from core.cli import StageSummary, config_to_yaml, echo, parse_config
+from model.data.clip_table import fingerprint, read_clips
+from model.prepare.config import PrepareConfig, RowSettings
+from model.prepare.parts import CLIPS
+from model.prepare.run import plan_line, run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; 0 on success, 1 with too many failed clips, 2 on a mistake in the input."""
+    config = parse_config(PrepareConfig, argv)
+    echo(config_to_yaml(config))
+    try:
+        if config.dry_run:
+            echo("\n".join(plan(config)))
+            return 0
+        return int(prepare(config).failed > config.max_failed)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def prepare(config: PrepareConfig) -> StageSummary:
+    """Writes the dataset, its negative prompt, failures and summary into `config.output`, and echoes how it went.
+
+    Raises:
+        ValueError: no table or model, buckets that are none, no usable clip, or a folder made with other settings.
+    """
+    return run(ClipWork(config), config)
+
+
+def plan(config: PrepareConfig) -> list[str]:
+    """What a run would do, one line each: clips by bucket, clips that cannot be used, and how many are left."""
+    from model.prepare.rows import describe, open_dataset
+
+    return [*describe(open_dataset(config.row_settings())), plan_line(ClipWork(config), config)]
+
+
+class ClipWork:
+    """The clips of a table: one row each."""
+
+    layout = CLIPS
+
+    def __init__(self, config: PrepareConfig) -> None:
+        self._config = config
+        clips = read_clips(config.clips)
+        self.num_rows = len(clips)
+        self.settings = config.recorded | {"clips_fingerprint": fingerprint(clips, config.clips)}
+
+    def count(self, rows: Iterable[int]) -> int:
+        return len(list(rows))
+
+    def encoder_settings(self) -> RowSettings:
+        return self._config.row_settings()
+
+    def check(self) -> None:
+        """Clips are looked at one by one, as they are read."""
+
+    def decode(self) -> list[Path]:
+        from model.prepare.check import decode_clips
+
+        config = self._config
+        return decode_clips(config.folder, config.model, config.torch_device, config.check, config.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

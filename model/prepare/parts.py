@@ -1,0 +1,212 @@
+"""Where prepared clips or pairs lie while they are made and afterwards: files of rows, and the index of the dataset.
+
+DIR/data/rows-<first row>.arrow holds what became of some consecutive rows of the table, and rows-<first row>.json what
+of them could not be used.  A part appears whole or not at all, whoever makes it, so that processes and machines share
+the work by parts, and a killed one loses no more than the part it was at.  `state.json`, which the `datasets` package
+opens, lists the parts and is written when all are there: nothing is copied.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.atomic import TEMPORARY_PREFIX, atomic_path, atomic_write_text
+from model.data.latent_schema import COLUMNS, features_of
+
+MIN_ROWS_PER_PART, MAX_PARTS = 32, 4096
+ROWS_IN_MEMORY = 16  # 4 MB each for 81 frames of 480p
+FAILURES_NAME = "failures.parquet"
+DIED = "its process died each time it was tried"
+
+Row = dict[str, Any]  # a layout's columns, or its failure columns for what cannot be used
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """What a prepared dataset has in its rows."""
+
+    item: str  # "clip", in messages
+    columns: Mapping[str, str]  # name -> type, as in `model.data.latent_schema`
+    failure_columns: tuple[str, ...]  # the first names the item, the last is "reason"
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return pa.schema([(column, _type(name)) for column, name in self.columns.items()])
+
+
+CLIPS = RowLayout("clip", COLUMNS, ("clip_id", "path", "reason"))
+
+
+class Parts:
+    """The parts of a prepared folder, made from a table of `num_rows` rows, each of which may give several."""
+
+    def __init__(self, folder: Path, num_rows: int, rows_per_part: int, layout: RowLayout = CLIPS) -> None:
+        self.folder = folder
+        self.num_rows = num_rows
+        self.rows_per_part = rows_per_part
+        self.layout = layout
+
+    @property
+    def starts(self) -> range:
+        """The first row of every part, which names it."""
+        return range(0, self.num_rows, self.rows_per_part)
+
+    def rows(self, start: int) -> range:
+        """The table's rows of a part."""
+        return range(start, min(start + self.rows_per_part, self.num_rows))
+
+    def missing(self) -> list[int]:
+        """Parts that are not there."""
+        return [start for start in self.starts if not self._part(start).is_file()]
+
+    def write(self, start: int, rows: Iterable[Row]) -> None:
+        """Writes a part.
+
+        Args:
+            rows: what was made or failed, in the order of the table; made while they are written.
+        """
+        failures: list[Row] = []
+        with atomic_path(self._part(start)) as path:
+            with pa.ipc.new_stream(str(path), self.layout.schema) as writer:
+                for batch in _batches(rows, failures):
+                    writer.write_batch(_record_batch(batch, self.layout))
+            # Before the part itself, whose name says that both are complete.
+            atomic_write_text(self._failures(start), json.dumps(failures, ensure_ascii=False))
+
+    def make(
+        self,
+        start: int,
+        encode: Callable[[int], Iterable[Row]],
+        give_up: Callable[[int], Iterable[Row]],
+        given_up: Collection[int] = (),
+        progress: Callable[[int], Any] = lambda _: None,
+    ) -> None:
+        """Writes a part from what `encode` makes of each row of the table, or `give_up` of those in `given_up`."""
+        trying = self.trying(start)
+        trying.parent.mkdir(parents=True, exist_ok=True)
+
+        def rows() -> Iterator[Row]:
+            for number in self.rows(start):
+                trying.write_text(str(number), encoding="ascii")
+                made = list(give_up(number) if number in given_up else encode(number))
+                yield from made
+                progress(len(made))
+
+        self.write(start, rows())
+        trying.unlink(missing_ok=True)
+
+    def failures(self, starts: Iterable[int] | None = None) -> list[Row]:
+        """What could not be used, in the order of the table, of these parts or all, as far as they are there."""
+        starts = self.starts if starts is None else starts
+        found = [self._failures(start) for start in starts if self._part(start).is_file()]
+        return [failure for path in found for failure in json.loads(path.read_text(encoding="utf-8"))]
+
+    def forget_failures(self) -> None:
+        """Takes the dataset apart again and removes parts with failures, so that those are tried once more."""
+        for name in ("summary.json", "state.json"):
+            (self.folder / name).unlink(missing_ok=True)
+        for start in self.starts:
+            if self._part(start).is_file() and json.loads(self._failures(start).read_text(encoding="utf-8")):
+                self._part(start).unlink()
+
+    def publish(self, settings: Mapping[str, Any]) -> None:
+        """Makes the parts a dataset, and writes failures.parquet.  To do so twice is harmless.
+
+        Raises:
+            ValueError: nothing could be used.
+        """
+        failures, names = self.failures(), self.layout.failure_columns
+        schema = pa.schema([(name, pa.string()) for name in names])
+        table = pa.table({name: [one[name] for one in failures] for name in names}, schema=schema)
+        with atomic_path(self.folder / FAILURES_NAME) as path:
+            pq.write_table(table, path)
+        filled = [start for start in self.starts if self._has_rows(start)]
+        if not filled:
+            raise ValueError(
+                f"None of the {len(failures)} {self.layout.item}s can be used, such as {failures[0][names[0]]}: "
+                f"{failures[0]['reason']}. All are in {self.folder / FAILURES_NAME}: repair the files and add "
+                "--retry_failed, or give another table and another output folder."
+            )
+        files = [{"filename": self._part(start).relative_to(self.folder).as_posix()} for start in filled]
+        identity = hashlib.blake2b(json.dumps([dict(settings), failures]).encode(), digest_size=8).hexdigest()
+        info, state = _empty_dataset(self.layout)
+        state |= {"_data_files": files, "_fingerprint": identity}
+        atomic_write_text(self.folder / "dataset_info.json", json.dumps(info, indent=2) + "\n")
+        atomic_write_text(self.folder / "state.json", json.dumps(state, indent=2) + "\n")
+        for leftover in (self.folder / "data").glob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink(missing_ok=True)  # of killed processes; every part is there, so none is at work
+
+    def trying(self, start: int) -> Path:
+        """Tells which row the process at work on a part is at, for when it dies."""
+        return self.folder / "data" / f"{TEMPORARY_PREFIX}trying-{start:08d}"
+
+    def _has_rows(self, start: int) -> bool:
+        with pa.memory_map(str(self._part(start))) as source:
+            return any(batch.num_rows for batch in pa.ipc.open_stream(source))
+
+    def _part(self, start: int) -> Path:
+        return self.folder / "data" / f"rows-{start:08d}.arrow"
+
+    def _failures(self, start: int) -> Path:
+        return self._part(start).with_suffix(".json")
+
+
+def choose_rows_per_part(num_rows: int) -> int:
+    """Few enough that a killed run loses little, and so many that a large table does not become countless files."""
+    return max(MIN_ROWS_PER_PART, -(-num_rows // MAX_PARTS))
+
+
+def _type(name: str) -> pa.DataType:
+    if name.startswith("list<"):
+        return pa.list_(_type(name[5:-1]))
+    return {"string": pa.string(), "float16": pa.float16(), "float32": pa.float32(), "int32": pa.int32()}[name]
+
+
+def _batches(rows: Iterable[Row], failures: list[Row]) -> Iterator[list[Row]]:
+    """Some rows at a time; failures are put aside."""
+    batch: list[Row] = []
+    for row in rows:
+        if "reason" in row:
+            failures.append(row)
+            continue
+        batch.append(row)
+        if len(batch) == ROWS_IN_MEMORY:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _record_batch(rows: list[Row], layout: RowLayout) -> pa.RecordBatch:
+    columns = {name: [row[name] for row in rows] for name in layout.columns}
+    arrays = [
+        _list_array(columns[name]) if kind == "list<float16>" else pa.array(columns[name], _type(kind))
+        for name, kind in layout.columns.items()
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=layout.schema)
+
+
+def _list_array(arrays: list[np.ndarray]) -> pa.Array:
+    offsets = np.cumsum([0] + [len(array) for array in arrays], dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, np.concatenate(arrays))
+
+
+def _empty_dataset(layout: RowLayout) -> list[dict[str, Any]]:
+    """What the `datasets` package writes beside the rows: dataset_info.json and state.json."""
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    features = features_of(layout.columns)
+    with tempfile.TemporaryDirectory() as folder:
+        Dataset.from_dict({name: [] for name in features}, features=features).save_to_disk(folder)
+        names = ("dataset_info.json", "state.json")
+        return [json.loads((Path(folder) / name).read_text(encoding="utf-8")) for name in names]

@@ -1,0 +1,164 @@
+"""How a command makes a prepared dataset: claim the folder, make the missing parts, publish, say how it went.
+
+A killed run goes on where it stopped; a finished one is left alone.  Imports no torch.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from core.atomic import TEMPORARY_PREFIX, atomic_write_text
+from core.cli import StageSummary, config_to_dict, echo, package_versions, save_config
+from core.stage_state import finished_summary, refuse_changes
+from model.prepare.config import PrepareOptions
+from model.prepare.parts import FAILURES_NAME, Parts, RowLayout, choose_rows_per_part
+from model.prepare.workers import EncoderSettings, load_encoder
+
+SETTINGS_NAME = "prepare.json"  # what the rows in the folder depend on, written before the first
+NUM_REASONS_SHOWN = 3
+
+
+class Work(Protocol):
+    """What a command prepares."""
+
+    layout: RowLayout
+    settings: dict[str, Any]  # what the rows depend on, as JSON has it
+    num_rows: int  # of the table; parts are made of them
+
+    def count(self, rows: Iterable[int]) -> int:
+        """Rows of the dataset that these rows of the table give, failures included."""
+
+    def encoder_settings(self) -> EncoderSettings:
+        """What travels to the processes that make rows."""
+
+    def check(self) -> None:
+        """Raises ValueError for what need not wait for the first row."""
+
+    def decode(self) -> list[Path]:
+        """Writes random rows of the finished dataset as media files."""
+
+
+def run(work: Work, config: PrepareOptions) -> StageSummary:
+    """Writes the dataset, its negative prompt, failures and summary into `config.output`, and echoes how it went.
+
+    A shard makes its parts; whoever makes the last one finishes the dataset.
+
+    Raises:
+        ValueError: no usable row, or a folder made with other settings, besides what the work itself refuses.
+    """
+    started = time.perf_counter()
+    parts = parts_of(work, config.folder)
+    _refuse_foreign_folder(parts, work)
+    own = config.own(parts.starts)
+    if config.retry_failed:
+        parts.forget_failures()
+    missing = set(parts.missing())
+    made = [start for start in own if start in missing]
+    if made:
+        work.check()
+        _claim(parts, work)
+        _make(parts, made, work, config)
+    is_complete = not parts.missing()
+    counted = list(parts.starts) if is_complete else own
+    summary = _summary(parts, counted, made, work, config, time.perf_counter() - started)
+    if is_complete and finished_summary(config.folder) is None:
+        parts.publish(work.settings)
+        save_config(config, config.folder / "config.yaml")
+        summary.write(config.folder)
+    _report(parts, counted, summary)
+    if is_complete and config.check:
+        paths = work.decode()
+        echo(f"prepare: decoded {len(paths)} clips into {paths[0].parent}")
+    return summary
+
+
+def plan_line(work: Work, config: PrepareOptions) -> str:
+    """What a run would do."""
+    parts = parts_of(work, config.folder)
+    own, missing = config.own(parts.starts), set(parts.missing())
+    wanted, left = (_num_rows(parts, work, starts) for starts in (own, [start for start in own if start in missing]))
+    counts = f"prepare: wanted {wanted}, done {wanted - left}, left {left} (dry run: nothing written)"
+    return f"{counts}; output {config.folder}"
+
+
+def parts_of(work: Work, folder: Path) -> Parts:
+    """The parts of a folder, as it was begun."""
+    path = folder / SETTINGS_NAME
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    rows_per_part = begun.get("rows_per_part") or choose_rows_per_part(work.num_rows)
+    return Parts(folder, work.num_rows, rows_per_part, work.layout)
+
+
+def _refuse_foreign_folder(parts: Parts, work: Work) -> None:
+    path = parts.folder / SETTINGS_NAME
+    if path.is_file():
+        refuse_changes(parts.folder, json.loads(path.read_text(encoding="utf-8")), work.settings)
+    elif parts.folder.is_dir() and any(not one.name.startswith(TEMPORARY_PREFIX) for one in parts.folder.iterdir()):
+        raise ValueError(f"{parts.folder} holds other files: give a new folder for the dataset.")
+
+
+def _claim(parts: Parts, work: Work) -> None:
+    """Notes the settings in a new folder."""
+    path = parts.folder / SETTINGS_NAME
+    if not path.is_file():
+        content = work.settings | {"rows_per_part": parts.rows_per_part}
+        atomic_write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _make(parts: Parts, starts: Sequence[int], work: Work, config: PrepareOptions) -> None:
+    """Writes parts, in this process or by others."""
+    total = _num_rows(parts, work, config.own(parts.starts))
+    done = total - _num_rows(parts, work, starts)
+    settings, cpus = work.encoder_settings(), config.cpus_per_worker
+    with tqdm(total=total, initial=done, desc="prepare", unit=work.layout.item, file=sys.stderr) as bar:
+        if config.num_workers:
+            from model.prepare.workers import write_parts
+
+            there = Parts(parts.folder.resolve(), parts.num_rows, parts.rows_per_part, parts.layout)
+            for start in write_parts(there, starts, settings, config.num_workers, cpus, config.gpus_per_worker):
+                bar.update(work.count(parts.rows(start)))
+        else:
+            from model.prepare.rows import num_threads
+
+            encoder = load_encoder(settings)
+            with num_threads(cpus):
+                for start in starts:
+                    encoder.write_part(parts, start, progress=bar.update)
+
+
+def _summary(
+    parts: Parts,
+    counted: Sequence[int],
+    made: Sequence[int],
+    work: Work,
+    config: PrepareOptions,
+    seconds: float,
+) -> StageSummary:
+    earlier = [start for start in counted if start not in set(made)]
+    failed = len(parts.failures(counted))
+    wanted = _num_rows(parts, work, counted)
+    skipped = _num_rows(parts, work, earlier) - len(parts.failures(earlier))
+    everything = config_to_dict(config) | work.settings
+    versions = package_versions("avdpo", "torch", "datasets", "av")
+    return StageSummary("prepare", wanted, wanted - failed, skipped, failed, seconds, everything, versions)
+
+
+def _report(parts: Parts, counted: Sequence[int], summary: StageSummary) -> None:
+    echo(summary.line())
+    failures, name = parts.failures(counted), parts.layout.failure_columns[0]
+    for failure in failures[:NUM_REASONS_SHOWN]:
+        echo(f"prepare: failed {failure[name]}: {failure['reason']}")
+    missing = len(parts.missing())
+    if missing:
+        echo(f"prepare: {missing} of {len(parts.starts)} parts are still missing, which other shards make")
+    elif failures:
+        echo(f"prepare: all {len(failures)} failures are in {parts.folder / FAILURES_NAME}")
+
+
+def _num_rows(parts: Parts, work: Work, starts: Sequence[int]) -> int:
+    return sum(work.count(parts.rows(start)) for start in starts)

@@ -1,0 +1,1 @@
+"""`python -m model.train`: training stages 1 and 2."""

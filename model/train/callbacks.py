@@ -1,0 +1,114 @@
+"""What watches a training run: the log on disk, the progress bar, the epoch of the sampler, the running average."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from core.atomic import atomic_write_text
+from model.data.batches import BucketBatchSampler
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from model.train.ema import WeightAverage
+
+LOG_NAME = "train_log.jsonl"
+
+
+class JsonlLog(TrainerCallback):
+    """Appends every log line to `<output_dir>/train_log.jsonl`; a resumed run cuts what the dead one wrote too far."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            kept = [line for line in read_log(args.output_dir) if line["step"] <= state.global_step]
+            atomic_write_text(_path(args), "".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero:
+            with _path(args).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+
+
+def read_log(output_dir: str | Path | None) -> list[dict[str, Any]]:
+    """The lines of a run's log; empty without one.  A torn last line, left by a killed run, is ignored."""
+    path = Path(str(output_dir)) / LOG_NAME
+    if not path.is_file():
+        return []
+    complete = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in complete]
+
+
+class ShortProgress(ProgressCallback):
+    """The progress bar with a few numbers beside it, in place of transformers' forty-key lines."""
+
+    def __init__(self, postfix: Callable[[dict[str, Any]], dict[str, str]]) -> None:
+        """Takes what to show of a log line with a loss."""
+        super().__init__()
+        self.postfix = postfix
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(self.postfix(logs))
+
+
+class EpochSetter(TrainerCallback):
+    """Tells the sampler its epoch, also in a resumed run, where transformers reaches only unwrapped samplers."""
+
+    def __init__(self, sampler: BucketBatchSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
+
+
+class AveragingTrainer(Protocol):
+    """What the running average needs of a trainer."""
+
+    model: nn.Module
+    average: WeightAverage | None
+
+    def start_average(self) -> None: ...
+
+
+class AverageUpdater(TrainerCallback):
+    """Moves the running average after every optimiser step."""
+
+    def __init__(self, trainer: AveragingTrainer) -> None:
+        """Takes the trainer, which makes its average when training begins."""
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.start_average()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer.average is not None:
+            self.trainer.average.update(self.trainer.model)
+
+
+def _path(args: TrainingArguments) -> Path:
+    return Path(str(args.output_dir)) / LOG_NAME

@@ -1,0 +1,52 @@
+"""Training commands on Ray: N processes of the same command, one process group."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def run_on_ray(module: str, argv: Sequence[str], num_workers: int, output_dir: str, use_cpu: bool = False) -> None:
+    """Calls `module.run(argv)` in `num_workers` processes through Ray Train, on one GPU each unless `use_cpu`.
+
+    Joins the cluster of RAY_ADDRESS, or starts Ray on this machine.  Paths are those of the command line, so on several
+    machines they must lie on storage that all of them share.
+
+    Raises:
+        ValueError: too few GPUs, or what a worker found wrong in the input.
+        ray.train.WorkerGroupError: a worker failed in another way; it holds the worker's traceback.
+    """
+    import ray
+    from ray.train import RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    if not ray.is_initialized():
+        ray.init()
+    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    if not use_cpu and num_gpus < num_workers:
+        raise ValueError(
+            f"num_workers is {num_workers}, and Ray's cluster has {num_gpus} GPUs: give as many workers as GPUs, or "
+            "train on CPUs by use_cpu true."
+        )
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"module": module, "argv": list(argv), "folder": str(Path.cwd())},
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=not use_cpu),
+        torch_config=TorchConfig(backend="gloo" if use_cpu else "nccl"),
+        run_config=RunConfig(storage_path=str(Path(output_dir).resolve() / "ray"), name="train"),
+    )
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, ValueError):
+                raise ValueError(str(failure)) from error
+        raise
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """One process: the command itself, which finds its rank in the environment."""
+    import os
+
+    os.chdir(settings["folder"])
+    importlib.import_module(f"{settings['module']}.command").run(settings["argv"])

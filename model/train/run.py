@@ -1,0 +1,137 @@
+"""What the training commands have in common: whose folder it is, the processes, the records, the model it leaves."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from core.atomic import atomic_write_text
+from core.cli import StageSummary, echo, package_versions
+from core.lineage import Lineage, write_lineage
+
+if TYPE_CHECKING:
+    from model.train.joint_trainer import JointTrainer
+
+STAGE = "train"
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainingCommand:
+    """One of the commands.
+
+    Attributes:
+        module: its name, as Ray's workers import it; has `run(argv)`.
+        settings: all settings of a configuration, and those that decide the trained weights.
+        make_trainer: the trainer, with its data and its watchers; finds every mistake that can be found before a step.
+        plan: what a dry run tells.
+        lineage: by what the preferences of the trained model are chosen, those of what it begins with included.
+    """
+
+    module: str
+    settings: Callable[[Any], tuple[Settings, Settings]]
+    make_trainer: Callable[[Any], "JointTrainer"]
+    plan: Callable[[Any], str]
+    lineage: Callable[[Any], Lineage]
+
+    def train(self, config: Any, record: Settings | None = None) -> StageSummary | None:
+        """Trains and writes the model with its records; None after a dry run.
+
+        Args:
+            record: kept in the summary beside the settings.
+
+        Raises:
+            ValueError: data that does not fit the model, an output folder of another run, a diverged loss.
+        """
+        from model.train.run_state import begin, checkpoint_to_resume, claim_folder
+
+        started, folder, is_first = time.perf_counter(), Path(str(config.output_dir)), config.process_index == 0
+        resolved, settings = self.settings(config)
+        found = claim_folder(folder, settings)
+        if found:
+            return skipped(found, started)
+        text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+        if is_first:
+            echo(text.rstrip())
+        if config.dry_run:
+            echo(self.plan(config))
+            return None
+        _check_processes(config)
+        # A mistake that these find must not claim the folder.
+        checkpoint, trainer = checkpoint_to_resume(folder, config.resume_from_checkpoint), self.make_trainer(config)
+        lineage = self.lineage(config)
+        if is_first:
+            begin(folder, settings)
+            write_lineage(folder, lineage)
+            atomic_write_text(folder / "config.yaml", text)
+        done, restored = _fit(trainer, config, checkpoint)
+        versions = package_versions("avdpo", "torch", "transformers", "peft", "accelerate")
+        seconds = time.perf_counter() - started
+        summary = StageSummary(STAGE, done, done, restored, 0, seconds, settings | (record or {}), versions)
+        if is_first:
+            _write_lineage_of_average(folder, lineage)
+            summary.write(folder)
+        return summary
+
+    def train_on_ray(self, config: Any, argv: Sequence[str]) -> StageSummary:
+        """Trains by `config.num_workers` processes of Ray Train, unless the folder holds the finished run.
+
+        Raises:
+            ValueError: what `train` found in one of them, or too few GPUs.
+        """
+        from model.train.launch import run_on_ray
+        from model.train.run_state import claim_folder
+
+        started, folder, settings = time.perf_counter(), Path(str(config.output_dir)), self.settings(config)[1]
+        found = claim_folder(folder, settings)
+        if found:
+            return skipped(found, started)
+        run_on_ray(self.module, argv, config.num_workers, str(folder), config.use_cpu)
+        found = claim_folder(folder, settings)
+        assert found is not None, "the first worker writes it"
+        return StageSummary(**{field.name: found[field.name] for field in fields(StageSummary)})
+
+
+def skipped(found: Settings, started: float) -> StageSummary:
+    """The summary of a run that was finished before."""
+    seconds = time.perf_counter() - started
+    return StageSummary(STAGE, found["wanted"], found["done"], found["done"], 0, seconds, found["settings"], {})
+
+
+def all_settings(config: Any) -> Settings:
+    """The settings as plain values; how its processes are started is none."""
+    from model.train.arguments import resolved_settings
+
+    return resolved_settings(config) | {"num_workers": 0}
+
+
+def _fit(trainer: "JointTrainer", config: Any, checkpoint: Path | None) -> tuple[int, int]:
+    """Trains and saves; returns the number of steps, and how many of them a checkpoint gave."""
+    from model.train.run_state import checkpoint_step
+    from model.train.trained_folder import export_model
+
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    export_model(trainer, config.model)
+    trainer.save_state()
+    return trainer.state.global_step, checkpoint_step(checkpoint) if checkpoint else 0
+
+
+def _write_lineage_of_average(folder: Path, lineage: Lineage) -> None:
+    from model.train.trained_folder import EMA_FOLDER
+
+    if (folder / EMA_FOLDER).is_dir():
+        write_lineage(folder / EMA_FOLDER, lineage)
+
+
+def _check_processes(config: Any) -> None:
+    """Processes that found no way to speak to each other would each train alone, into the same folder."""
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if config.world_size != started:
+        raise ValueError(
+            f"{started} processes were started (WORLD_SIZE), but they found {config.world_size} device(s) to train on "
+            "together: on CPUs set use_cpu true, else start as many processes as there are GPUs."
+        )

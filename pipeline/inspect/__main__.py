@@ -1,0 +1,8 @@
+"""Run `python -m pipeline.inspect`."""
+
+import sys
+
+from pipeline.inspect.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

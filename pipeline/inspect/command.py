@@ -1,0 +1,200 @@
+"""What is in a table, in the terminal: its metadata, and of every column type, empty cells, values and a histogram.
+
+python -m pipeline.inspect runs/first/scores/scores.parquet --rows 2
+python -m pipeline.inspect runs/first
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.cli import echo, parse_config
+from core.schema import PROMPTS
+from core.storage import StoragePath, is_local
+from core.tables import PUBLISHED_HEADERS, read_table
+from pipeline.inspect.columns import ColumnFacts, column_facts
+from pipeline.rank.pairs_folder import REPORT_NAME, is_dataset, read_dataset
+
+ABOUT = "Show what is in tables: metadata, columns, empty cells, values and histograms."
+_TEXT_COLUMNS = {*PROMPTS.names, *PUBLISHED_HEADERS, "candidate_id", "pair_id", "annotator", "a", "b"}
+_CELL_WIDTH = 48  # at least
+_LIST_LENGTH = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Settings of `python -m pipeline.inspect`."""
+
+    tables: list[StoragePath] = field(
+        metadata={"help": "Parquet, CSV or JSONL files, dataset folders, or a run folder for all tables in it."}
+    )
+    rows: int = field(default=1, metadata={"help": "How many of the first rows to show."})
+    bins: int = field(default=16, metadata={"help": "Bars of a histogram."})
+
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.bins < 1:
+            raise ValueError(f"rows is {self.rows} and bins {self.bins}, but they must be at least 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of which a column is read when it is looked at, so that a large one needs little memory."""
+
+    path: Path
+    schema: pa.Schema
+    num_rows: int
+    column: Callable[[str], pa.ChunkedArray]
+    head: Callable[[int], pa.Table]
+
+
+def open_table(path: Path) -> Table:
+    """A Parquet, CSV or JSONL file, or a folder of `datasets.save_to_disk`.
+
+    Raises:
+        ValueError: it is none of these, or cannot be read.
+    """
+    if is_dataset(path):
+        return _in_memory(path, read_dataset(path))
+    if path.suffix.lower() != ".parquet":
+        advice = "give a .parquet, .csv or .jsonl file, a dataset folder or a run folder"
+        return _in_memory(path, read_table(path, _TEXT_COLUMNS, "table", advice))
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist.")
+    try:
+        # Of a remote table only what is looked at is fetched.
+        file = pq.ParquetFile(path if is_local(path) else path.open("rb"))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a readable Parquet file ({error}).") from error
+    return Table(
+        path,
+        file.schema_arrow,
+        file.metadata.num_rows,
+        column=lambda name: file.read(columns=[name]).column(0),
+        head=lambda rows: pa.Table.from_batches(itertools.islice(file.iter_batches(rows), 1), file.schema_arrow),
+    )
+
+
+def describe(table: Table, rows: int = 1, bins: int = 16) -> Iterator[str]:
+    """The lines about a table, as they become known."""
+    size = sum(path.stat().st_size for path in _files(table.path))
+    yield f"{table.path}: {table.num_rows:,} rows, {len(table.schema)} columns, {size / 1e6:,.1f} MB"
+    yield from _metadata_lines(table)
+    yield ""
+    widths = (max([6, *map(len, table.schema.names)]), max([4, *(len(_kind(item)) for item in table.schema)]))
+    yield f"{'column':<{widths[0]}}  {'type':<{widths[1]}}  {'empty':>6}  values"
+    for item in table.schema:
+        facts = column_facts(table.column(item.name), bins)
+        start = f"{item.name:<{widths[0]}}  {_kind(item):<{widths[1]}}"
+        yield f"{start}  {_empty(facts, table.num_rows):>6}  {facts.values}".rstrip()
+    yield from _row_lines(table, rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: exit status 0, or 2 when a table cannot be read."""
+    config = parse_config(InspectConfig, argv, positional="tables", about=ABOUT)
+    try:
+        for number, path in enumerate(found for given in config.tables for found in _tables_at(given)):
+            if number:
+                echo()
+            for line in describe(open_table(path), config.rows, config.bins):
+                echo(line)
+    except (ValueError, OSError, pa.ArrowException) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except BrokenPipeError:  # `| head`
+        return 0
+    return 0
+
+
+def _in_memory(path: Path, table: pa.Table) -> Table:
+    return Table(path, table.schema, table.num_rows, table.column, lambda rows: table.slice(0, rows))
+
+
+def _tables_at(path: Path) -> list[Path]:
+    """The path itself, or the tables of a run or of a stage."""
+    if not path.is_dir() or is_dataset(path):
+        return [path]
+    folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
+    tables = [folder for folder in folders if is_dataset(folder)]
+    tables += [file for folder in folders for file in sorted(folder.glob("*.parquet")) if not is_dataset(folder)]
+    order = ("prompts", "candidates", "scores", "pairs", "training")
+    tables.sort(key=lambda table: order.index(table.stem) if table.stem in order else len(order))
+    if not tables:
+        raise ValueError(f"{path} holds no tables: neither a dataset nor a .parquet file, in it or one folder below.")
+    return tables
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+
+
+def _metadata_lines(table: Table) -> Iterator[str]:
+    """What this package wrote into the table and beside it, and how the pairs were ranked."""
+    for key, value in sorted((table.schema.metadata or {}).items()):
+        name = key.decode(errors="replace")
+        if name.startswith("avdpo."):
+            yield f"  {name.removeprefix('avdpo.')}: {_metadata_value(value.decode(errors='replace'))}"
+    path = table.path / REPORT_NAME
+    if path.is_file():
+        report = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("strategy", "ground_truth", "num_prompts", "num_pairs", "yield", "attrition"):
+            if report.get(name) not in (None, {}):
+                yield f"  {name}: {_plain(report[name])}"
+
+
+def _metadata_value(text: str) -> str:
+    try:
+        return _plain(json.loads(text))
+    except ValueError:
+        return text
+
+
+def _plain(value: Any) -> str:
+    """A JSON value on one line; what is null is left out."""
+    if isinstance(value, dict):
+        cells = ((key, item, _plain(item)) for key, item in value.items() if item is not None)
+        return ", ".join(f"{key} ({text})" if isinstance(item, dict) else f"{key} {text}" for key, item, text in cells)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _kind(item: pa.Field) -> str:
+    return str(item.type).replace("list<item: ", "list<").replace("list<element: ", "list<")
+
+
+def _empty(facts: ColumnFacts, num_rows: int) -> str:
+    if not facts.num_null:
+        return "-"
+    share = facts.num_null / num_rows
+    return f"{share:.1%}" if share >= 0.001 else "<0.1%"
+
+
+def _row_lines(table: Table, rows: int) -> Iterator[str]:
+    if not rows or not table.num_rows:
+        return
+    width = max(map(len, table.schema.names))
+    room = max(shutil.get_terminal_size((160, 24)).columns - width - 4, _CELL_WIDTH)
+    for number, row in enumerate(table.head(rows).slice(0, rows).to_pylist()):
+        yield f"\nrow {number}"
+        for name, value in row.items():
+            yield f"  {name:<{width}}  {_cell(value, room)}"
+
+
+def _cell(value: Any, room: int) -> str:
+    if isinstance(value, list) and len(value) > _LIST_LENGTH:
+        value = f"{[_cell(item, room) for item in value[:_LIST_LENGTH]]} ... ({len(value)} in all)".replace("'", "")
+    text = "-" if value is None else f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
+    return text if len(text) <= room else f"{text[: room - 3]}..."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""`python -m pipeline.rank`: scored candidates into pairs of winner and loser."""

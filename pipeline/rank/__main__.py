@@ -1,0 +1,8 @@
+"""Run `python -m pipeline.rank`."""
+
+import sys
+
+from pipeline.rank.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

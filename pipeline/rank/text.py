@@ -1,0 +1,124 @@
+"""ranking.json in words: the text of ranking.txt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.rank.input import RANKED_METRICS
+from pipeline.rank.rules import MODALITIES
+
+SHORT = {
+    "visual_quality": "visual",
+    "motion_quality": "motion",
+    "audio_quality": "audio_q",
+    "audio_video": "av",
+}
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The whole report as text, one topic per paragraph."""
+    paragraphs = [
+        _settings(report),
+        _yield(report),
+        _candidates(report),
+        _ground_truth(report),
+        _metrics(report),
+        _conflict(report),
+    ]
+    return "\n\n".join(text for text in paragraphs if text) + "\n"
+
+
+def yield_line(report: dict[str, Any]) -> str:
+    """Such as `rank: 340 pairs from 400 prompts (85%); 60 x no candidate is better in every modality`."""
+    reasons = "".join(f"; {count} x {reason}" for reason, count in report["attrition"].items())
+    return f"rank: {report['num_pairs']} pairs from {report['num_prompts']} prompts ({report['yield']:.0%}){reasons}"
+
+
+def _settings(report: dict[str, Any]) -> str:
+    rules = report["rules"]
+    margins = dict.fromkeys(MODALITIES, "above 0") | {
+        name: "left out" if margin is None else f"at least {margin:g}"
+        for name, margin in rules["min_modality_margins"].items()
+    }
+    if report["strategy"] in ("agnostic", "inconsistent"):
+        margins = {name: text for name, text in margins.items() if name in rules["min_modality_margins"]}
+    lines = [
+        f"Ranking by {report['strategy']}, ground truth: {report['ground_truth']}",
+        f"  margins: {_margin_text(margins, rules['min_margin'])}",
+        f"  gates for the winner: {', '.join(rules['winner_gates']) or 'none'}",
+        f"  pairs per prompt: up to {rules['pairs_per_prompt']}",
+        "  ties: an equal score is no better score; equal margins go to the first candidate by index "
+        f"({report['tied_margins']:,} prompts)",
+        "  nulls: a candidate with a missing score takes no part",
+    ]
+    if "own_statistics" in report:
+        lines.append("  standardised by the statistics of an earlier ranking")
+    return "\n".join(lines)
+
+
+def _margin_text(margins: dict[str, str], min_margin: float) -> str:
+    total = f"at least {min_margin:g}" if min_margin else "above 0"
+    return ", ".join([*(f"{name} {text}" for name, text in margins.items()), f"sum {total}"])
+
+
+def _yield(report: dict[str, Any]) -> str:
+    lines = [
+        f"{report['num_pairs']:,} pairs; {report['num_prompts_with_pair']:,} of {report['num_prompts']:,} prompts "
+        f"gave one ({report['yield']:.1%})"
+    ]
+    for reason, count in report["attrition"].items():
+        lines.append(f"  {count:>9,}  {count / report['num_prompts']:>6.1%}  {reason}")
+    if report["candidate_pairs"]:
+        stages = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report["candidate_pairs"].items())
+        lines.append(f"  pairs of candidates: {stages}")
+    return "\n".join(lines)
+
+
+def _candidates(report: dict[str, Any]) -> str:
+    counts = report["candidates"]
+    missing = [f"{name} {count:,}" for name, count in counts["missing_scores"].items() if count]
+    text = f"{counts['total']:,} candidates, {counts['ground_truth']:,} of them ground truth"
+    if missing:
+        left_out = counts["left_out_for_missing_scores"]
+        text += f"; {left_out:,} left out for missing scores ({', '.join(missing)})"
+    return text
+
+
+def _ground_truth(report: dict[str, Any]) -> str:
+    wins = report["ground_truth_wins"]
+    if not wins["comparisons"]:
+        return ""
+    rates = ", ".join(f"{name} {rate:.1%}" for name, rate in wins["win_rate"].items())
+    return (
+        f"Ground truth against generated candidates of its prompt ({wins['comparisons']:,} comparisons)\n"
+        f"  it is better: {rates}\n  it is chosen in {wins['chosen']:,} pairs and rejected in {wins['rejected']:,}"
+    )
+
+
+def _metrics(report: dict[str, Any]) -> str:
+    rows = [f"  {'metric':<16}{'mean':>12}{'deviation':>12}{'winner better':>15}{'ground truth better':>21}"]
+    truth = report["ground_truth_wins"]["metric_win_rate"]
+    for name in RANKED_METRICS:
+        statistics = report["statistics"][name]
+        rows.append(
+            f"  {name:<16}{statistics['mean']:>12.4g}{statistics['std']:>12.4g}"
+            f"{_percent(report['chosen_is_better'].get(name)):>15}{_percent(truth.get(name)):>21}"
+        )
+    return "\n".join(["Metrics", *rows])
+
+
+def _conflict(report: dict[str, Any]) -> str:
+    conflict = report["conflict"]
+    names = list(conflict)
+    rows = [f"  {'':<16}" + "".join(f"{_short(name):>9}" for name in names)]
+    rows += [f"  {name:<16}" + "".join(f"{_percent(conflict[name][other]):>9}" for other in names) for name in names]
+    title = "Conflict: how often two order two candidates of a prompt differently (50% = unrelated)"
+    return "\n".join([title, *rows])
+
+
+def _short(name: str) -> str:
+    return SHORT.get(name, name)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

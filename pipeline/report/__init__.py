@@ -1,0 +1,1 @@
+"""`python -m pipeline.report`: a page of the pairs with players."""

@@ -1,0 +1,1 @@
+"""`python -m pipeline.rounds`: rounds of sampling, ranking and preference training."""

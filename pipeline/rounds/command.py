@@ -1,0 +1,234 @@
+"""Online preference training: rounds of sample, score, rank, prepare and train, each with the model of the last.
+
+    python -m pipeline.rounds --config recipes/tiny/rounds.yaml --prompts PROMPTS --output_dir runs/online --rounds 3
+
+Round k samples with the model that round k - 1 ended with, and trains a new adapter on top of it, against it: the
+reference of a round is the model that it began with, not the first one.  DIR/round-k holds prompts.parquet,
+preferences/, training/, model/ (an adapter whose base is the round before's, so keep them all), evaluation/ and, last,
+round.json.  A finished round is skipped, and a killed one goes on where it stopped, by the same command.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from core.atomic import atomic_write_text
+from core.cli import config_to_yaml, echo, parse_config
+from core.prompts import read_prompts
+from core.schema import PROMPTS, write_table
+from core.stage_state import refuse_changes
+from jobs.stage import hold
+from jobs.stops import StageStoppedError
+from pipeline.rank.pairs_folder import moved
+from pipeline.rounds.config import RoundsConfig
+from pipeline.rounds.table import RoundFigures, measure, rounds_table
+
+SETTINGS_NAME = "rounds.json"  # whose folder it is, written before the first round
+FIGURES_NAME = "round.json"  # of a round, written when it is finished
+
+
+class RoundStoppedError(Exception):
+    """A stage of a round ended with a status of its own, after it said why."""
+
+    def __init__(self, number: int, stage: str, status: int) -> None:
+        super().__init__(f"round {number} stops at {stage}, which ended with status {status}; the same command goes on")
+        self.status = status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: exit status 0, 1 with too many failed rows in a stage, 2 on a mistake in the input."""
+    config = parse_config(RoundsConfig, argv, about="Rounds of sample, score, rank, prepare and train.")
+    echo(config_to_yaml(config))
+    try:
+        check(config)
+        if config.dry_run:
+            echo("\n".join(plan(config)))
+            return 0
+        with hold(config.output_dir):
+            echo(rounds_table(run_rounds(config)))
+    except RoundStoppedError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.status
+    except (ValueError, StageStoppedError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def run_rounds(config: RoundsConfig) -> list[RoundFigures]:
+    """Make the rounds that are missing; the figures of all.
+
+    Raises:
+        ValueError: a folder of other settings, no pairs in a round, or what a stage refuses.
+        RoundStoppedError: a stage has more failed rows than it may.
+    """
+    atomic_write_text(config.output_dir / SETTINGS_NAME, json.dumps(config.recorded, indent=2) + "\n")
+    found = [finished_round(config, number) for number in range(1, config.rounds + 1)]
+    if None in found:
+        _run_stages(config, 0, config.held_out_stage(0))
+    figures = []
+    for number, before in enumerate(found, start=1):
+        if before is not None:
+            echo(f"round {number}: finished before")
+        figures.append(before or _run_round(config, number))
+    return figures
+
+
+def finished_round(config: RoundsConfig, number: int) -> RoundFigures | None:
+    """The figures of a finished round; None of one that is not, or lacks the comparison that is asked for."""
+    path = config.folder(number) / FIGURES_NAME
+    if not path.is_file():
+        return None
+    figures = RoundFigures.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    held_out = None if config.held_out is None else str(config.held_out.resolve())
+    return figures if held_out in (None, figures.held_out) else None
+
+
+def check(config: RoundsConfig) -> None:
+    """Find mistakes before hours of work: in the prompts, in any stage's settings, or in whose folder it is.
+
+    Raises:
+        ValueError: what is wrong.  A setting that a stage does not know ends the program, as in the stage itself.
+    """
+    prompts = read_prompts(config.prompts)
+    if config.prompts_per_round is not None and config.prompts_per_round > len(prompts):
+        raise ValueError(
+            f"prompts_per_round is {config.prompts_per_round}, but {config.prompts} has {len(prompts)} prompts: give "
+            "at most as many."
+        )
+    if config.held_out is not None:
+        read_prompts(config.held_out)
+    path = config.output_dir / SETTINGS_NAME
+    if path.is_file():
+        found, wanted = json.loads(path.read_text(encoding="utf-8")), config.recorded
+        refuse_changes(config.output_dir, found, dict.fromkeys(found) | wanted)
+    if all(finished_round(config, number) for number in range(1, config.rounds + 1)):
+        return  # at once: reading a training's settings takes seconds
+    from model.lora import ADAPTER_CONFIG_NAME  # late: imports torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        parsed = {
+            name: _parse(name, _write_settings(Path(folder), name, settings))
+            for name, settings in config.stages(1).items()
+        }
+    if parsed["training"].adapter == "continue" and not (Path(config.first_model) / ADAPTER_CONFIG_NAME).is_file():
+        raise ValueError(
+            f"training sets adapter to 'continue', and {config.model} is no adapter folder, so that the first round "
+            "would stop after its sampling: give an adapter folder as model, or set adapter to 'new'."
+        )
+
+
+def plan(config: RoundsConfig) -> list[str]:
+    """What a run would do, one line per round."""
+    table = read_prompts(config.prompts)
+    lines = []
+    for number in range(1, config.rounds + 1):
+        if finished_round(config, number) is not None:
+            lines.append(f"round {number}: finished")
+            continue
+        begun = "goes on: " if config.folder(number).is_dir() else ""
+        lines.append(
+            f"round {number}: {begun}{len(round_prompts(config, table, number))} prompts, run seed "
+            f"{config.seed + number - 1}, from {config.model_of(number - 1)}"
+        )
+    return [*lines, f"rounds: dry run, nothing written; output {config.output_dir}"]
+
+
+def round_prompts(config: RoundsConfig, table: pa.Table, number: int) -> pa.Table:
+    """The prompts of a round: all, or the next ones of one shuffled order, begun again when it ends."""
+    if config.prompts_per_round is None:
+        return table
+    order = np.random.default_rng(config.seed).permutation(len(table))
+    first = (number - 1) * config.prompts_per_round
+    places = np.arange(first, first + config.prompts_per_round) % len(table)
+    return table.take(pa.array(np.sort(order[places])))
+
+
+def _run_round(config: RoundsConfig, number: int) -> RoundFigures:
+    started = time.perf_counter()
+    echo(f"round {number} of {config.rounds}: from {config.model_of(number - 1)}")
+    _write_prompts(config, number)
+    _run_stages(config, number, config.stages(number))
+    figures = measure(config, number, time.perf_counter() - started)
+    atomic_write_text(config.folder(number) / FIGURES_NAME, json.dumps(figures.to_dict(), indent=2) + "\n")
+    return figures
+
+
+def _write_prompts(config: RoundsConfig, number: int) -> None:
+    table, folder = round_prompts(config, read_prompts(config.prompts), number), config.folder(number)
+    for name in ("video_path", "audio_path"):
+        paths = moved(table[name].to_pandas(), config.prompts.parent, folder)
+        table = table.set_column(table.column_names.index(name), name, pa.array(paths, pa.string(), from_pandas=True))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(table, PROMPTS, folder / "prompts.parquet")
+
+
+def _run_stages(config: RoundsConfig, number: int, stages: dict[str, dict[str, Any]]) -> None:
+    for name, settings in stages.items():
+        status = _run_stage(name, _write_settings(config.folder(number), name, settings))
+        if status:
+            raise RoundStoppedError(number, name, status)
+
+
+def _write_settings(folder: Path, stage: str, settings: dict[str, Any]) -> Path:
+    path = folder / f"{stage}.yaml"
+    atomic_write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def _parse(stage: str, path: Path) -> Any:
+    """The settings of a stage as its command reads them."""
+    arguments = ["--config", str(path)]
+    if stage == "training":
+        from dpo.train.command import parse
+
+        return parse(arguments)
+    if stage == "preparation":
+        from dpo.prepare.config import PrepareConfig
+
+        return parse_config(PrepareConfig, arguments)
+    from pipeline.run import RunConfig
+
+    return parse_config(RunConfig, arguments)
+
+
+def _run_stage(stage: str, path: Path) -> int:
+    """The command of a stage, in this process: Ray is started once, and a killed run leaves nothing at work."""
+    if stage == "training":
+        from dpo.train.command import main as train
+
+        try:
+            return train(["--config", str(path)])
+        finally:
+            _free_memory()
+    config = _parse(stage, path)
+    if stage == "preparation":
+        from dpo.prepare.command import prepare
+
+        return int(prepare(config).failed > config.max_failed)
+    from pipeline.run import run
+
+    return run(config)
+
+
+def _free_memory() -> None:
+    """A trainer refers to itself, and would keep its model on the GPU that the next round samples on."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

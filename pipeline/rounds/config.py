@@ -1,0 +1,133 @@
+"""Settings of `python -m pipeline.rounds`, and those of each stage of each round that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.stage import WorkerConfig, setting
+from model.prepare.config import PrepareOptions
+from model.presets import PRESETS
+from model.train.run_state import comparable
+
+EVALUATION_SEED = 1_000_000  # of no round
+TRAINING_SEED = 42  # of the first round, as published
+# What each round sets: a value of the user's would be silently lost.
+OWN_SETTINGS = {
+    "preferences": ("prompts", "output_dir", "model", "seed", "dry_run", "estimate"),
+    "preparation": ("pairs", "output", "model", "shard", "dry_run"),
+    "training": ("model", "dataset", "output_dir", "resume_from_checkpoint", "dry_run"),
+    "evaluation": ("prompts", "output_dir", "model", "stages", "dry_run", "estimate"),
+}
+_ROWS = {"model", "dtype", "output", "retry_failed"}
+# What may change between two calls: none of it changes a model.
+NEUTRAL = {
+    "preferences": {item.name for item in dataclasses.fields(WorkerConfig)} | {"stages", "title"},
+    "preparation": {item.name for item in dataclasses.fields(PrepareOptions)} - _ROWS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsConfig:
+    """Settings of the command."""
+
+    prompts: Path = field(metadata={"help": "Prompts table, as for pipeline.run."})
+    output_dir: Path = field(metadata={"help": "Folder of the run; round-1/, round-2/, ... are written in it."})
+    rounds: int = setting(3, "How many rounds; more than an earlier call made goes on from its last one.")
+    model: str = setting("tiny", "Model that the first round begins with: preset name, model or adapter folder.")
+    seed: int = setting(
+        0,
+        "Of the prompts of each round; round k samples with the run seed seed + k - 1, and trains with the seed of "
+        "training + k - 1.",
+    )
+    prompts_per_round: int | None = setting(
+        None, "Prompts of a round, the next ones of one shuffled order; by default all, with new candidates."
+    )
+    preferences: dict = field(
+        default_factory=dict,
+        metadata={"help": "Settings of pipeline.run, as '{num_candidates: 3, rewards: [verifiable]}'."},
+    )
+    preparation: dict = field(default_factory=dict, metadata={"help": "Settings of dpo.prepare."})
+    training: dict = field(
+        default_factory=dict, metadata={"help": "Settings of dpo.train, as '{max_steps: 100, learning_rate: 1.0e-4}'."}
+    )
+    held_out: Path | None = field(
+        default=None, metadata={"help": "Prompts table that every round's model is compared with the first one on."}
+    )
+    evaluation: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Settings of pipeline.run for the held-out prompts, where they differ from preferences; by default "
+            "one candidate per prompt, without ground truth."
+        },
+    )
+    dry_run: bool = setting(False, "Check the settings, print what is left to do, and stop.")
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "prompts_per_round"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}, but must be at least 1.")
+        for name, own in OWN_SETTINGS.items():
+            if given := [key for key in own if key in getattr(self, name)]:
+                raise ValueError(f"{name} sets {given[0]}, which every round sets by itself: leave it out.")
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What decides the models, one level deep, as JSON has it."""
+        values: dict[str, Any] = {
+            "prompts": str(self.prompts.resolve()),
+            "model": self.first_model,
+            "seed": self.seed,
+            "prompts_per_round": self.prompts_per_round,
+        }
+        for name in ("preferences", "preparation", "training"):
+            chosen = {key: value for key, value in getattr(self, name).items() if key not in NEUTRAL.get(name, ())}
+            chosen = comparable(chosen) if name == "training" else chosen
+            values |= {f"{name}.{key}": value for key, value in chosen.items()}
+        return values
+
+    @property
+    def first_model(self) -> str:
+        """The starting model, for any working directory."""
+        return self.model if self.model in PRESETS else str(Path(self.model).resolve())
+
+    def folder(self, number: int) -> Path:
+        """Of a round; 0 is what is known of the model before the first."""
+        return self.output_dir / (f"round-{number}" if number else "initial")
+
+    def model_of(self, number: int) -> str:
+        """The model that a round ends with, and the next begins with; 0: the starting model."""
+        return str((self.folder(number) / "model").resolve()) if number else self.first_model
+
+    def stages(self, number: int) -> dict[str, dict[str, Any]]:
+        """The settings of a round's commands: preferences, preparation, training, evaluation."""
+        folder, before = self.folder(number), self.model_of(number - 1)
+        sampled = {"prompts": folder / "prompts.parquet", "output_dir": folder / "preferences", "model": before}
+        prepared = {"pairs": folder / "preferences" / "pairs", "output": folder / "training", "model": before}
+        trained = {"dataset": folder / "training", "output_dir": folder / "model", "model": before}
+        settings = {
+            "preferences": {"stages": ["sample", "score", "rank"]}
+            | self.preferences
+            | sampled
+            | {"seed": self.seed + number - 1},
+            "preparation": self.preparation | prepared,
+            "training": self.training
+            | trained
+            | {"seed": self.training.get("seed", TRAINING_SEED) + number - 1, "resume_from_checkpoint": "latest"},
+        }
+        return {name: _plain(values) for name, values in settings.items()} | self.held_out_stage(number)
+
+    def held_out_stage(self, number: int) -> dict[str, dict[str, Any]]:
+        """The settings that sample and score the held-out prompts with a round's model; the same seeds in each."""
+        if self.held_out is None:
+            return {}
+        own = {"num_candidates": 1, "include_ground_truth": False, "seed": EVALUATION_SEED}
+        paths = {"prompts": self.held_out, "output_dir": self.folder(number) / "evaluation"}
+        chosen = self.preferences | own | self.evaluation | {"stages": ["sample", "score"]}
+        return {"evaluation": _plain(chosen | paths | {"model": self.model_of(number)})}
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}

@@ -1,0 +1,130 @@
+"""Figures of a round, and the table of all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.rank.pairs_folder import read_pairs, read_report
+from pipeline.rounds.config import RoundsConfig
+from rewards.metrics import MODALITY_METRICS
+
+TRAINED = ("video", "audio")  # modalities of the loss
+LAST_LINES = 5  # of the training log
+NUM_BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True)
+class RoundFigures:
+    """What a round gave.
+
+    Attributes:
+        pair_yield: share of the prompts that gave a pair.
+        margins: mean over pairs by modality of the ranking.
+        accuracies: share of pairs that the model prefers rightly, by modality, over the last lines of the log.
+        held_out: prompts of the comparison with the first model.
+        comparison: a row of `evaluation.compare` per metric, modality and overall.
+    """
+
+    number: int
+    num_prompts: int
+    num_pairs: int
+    pair_yield: float
+    margins: dict[str, float | None]
+    accuracies: dict[str, float | None]
+    seconds: float
+    held_out: str | None
+    comparison: list[dict[str, Any]]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RoundFigures:
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(config: RoundsConfig, number: int, seconds: float) -> RoundFigures:
+    """The figures of a round whose stages are finished; `seconds` are those of this call."""
+    folder = config.folder(number)
+    report, pairs = read_report(folder / "preferences" / "pairs"), read_pairs(folder / "preferences" / "pairs")
+    return RoundFigures(
+        number=number,
+        num_prompts=report["num_prompts"],
+        num_pairs=len(pairs),
+        pair_yield=report["yield"],
+        margins={name: _mean(pairs[f"margin_{name}"].dropna().tolist()) for name in MODALITY_METRICS},
+        accuracies=_accuracies(config, number),
+        seconds=seconds,
+        held_out=None if config.held_out is None else str(config.held_out.resolve()),
+        comparison=_comparison(config, number),
+    )
+
+
+def rounds_table(rounds: Sequence[RoundFigures]) -> str:
+    """Rounds as lines; then, with held-out prompts, metrics as lines and rounds as columns."""
+    modalities = list(MODALITY_METRICS)
+    header = ["round", "prompts", "pairs", "yield", *(f"margin {name}" for name in modalities)]
+    lines = [[*header, *(f"accuracy {name}" for name in TRAINED), "seconds"]]
+    for one in rounds:
+        counts = [str(one.number), str(one.num_prompts), str(one.num_pairs), f"{one.pair_yield:.0%}"]
+        margins = [_number(one.margins[name]) for name in modalities]
+        accuracies = [_number(one.accuracies[name]) for name in TRAINED]
+        lines.append([*counts, *margins, *accuracies, f"{one.seconds:.0f}"])
+    text = _aligned(lines)
+    compared = [one for one in rounds if one.comparison]
+    return f"{text}\n\n{_comparison_table(compared)}" if compared else text
+
+
+def _comparison_table(rounds: Sequence[RoundFigures]) -> str:
+    lines = [["held-out", "before", *(f"round {one.number}" for one in rounds)]]
+    for place, row in enumerate(rounds[0].comparison):
+        cells = [_change(one.comparison[place]) for one in rounds]
+        # Modalities are standardised over the two models compared: only their change can be told.
+        before = _number(row["baseline_mean"]) if row["kind"] == "metric" else ""
+        name = row["name"] if row["higher_is_better"] else f"{row['name']} (lower is better)"
+        lines.append([name, before, *cells])
+    note = "after a round: mean, change against the model before the first one [95 % interval], share of wins"
+    return f"{_aligned(lines)}\n{note}"
+
+
+def _change(row: dict[str, Any]) -> str:
+    if row["difference"] is None:
+        return "-"
+    interval = f"[{_number(row['difference_low'], '+')}, {_number(row['difference_high'], '+')}]"
+    wins = "-" if row["win_rate"] is None else f"{row['win_rate']:.0%}"
+    mean = f"{_number(row['candidate_mean'])} " if row["kind"] == "metric" else ""
+    return f"{mean}{_number(row['difference'], '+')} {interval} {wins}"
+
+
+def _accuracies(config: RoundsConfig, number: int) -> dict[str, float | None]:
+    from model.train.callbacks import read_log  # late: imports transformers
+
+    lines = [line for line in read_log(config.folder(number) / "model") if "loss" in line][-LAST_LINES:]
+    return {name: _mean([line[f"rewards/accuracies/{name}"] for line in lines]) for name in TRAINED}
+
+
+def _comparison(config: RoundsConfig, number: int) -> list[dict[str, Any]]:
+    if config.held_out is None:
+        return []
+    from evaluation.compare.figures import compare_models  # late: the evaluation is above the pipeline
+    from evaluation.compare.tables import read_pairs as read_scores
+
+    scores = read_scores(config.folder(0) / "evaluation", config.folder(number) / "evaluation")
+    rows = compare_models(scores, num_bootstrap=NUM_BOOTSTRAP, seed=0)
+    return [json.loads(json.dumps(asdict(row), default=float)) for row in rows]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(sum(values) / len(values)) if values else None
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.3f}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

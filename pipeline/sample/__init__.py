@@ -1,0 +1,1 @@
+"""`python -m pipeline.sample`: candidates for every prompt."""

@@ -1,0 +1,8 @@
+"""Run `python -m pipeline.sample`."""
+
+import sys
+
+from pipeline.sample.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""`python -m pipeline.score`: rewards of every candidate."""

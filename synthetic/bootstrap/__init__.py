@@ -1,0 +1,1 @@
+"""`python -m synthetic.bootstrap`: train the tiny preset from nothing."""

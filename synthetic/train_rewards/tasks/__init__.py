@@ -1,0 +1,8 @@
+"""What each learned reward is taught on Bounce."""
+
+from synthetic.train_rewards.tasks.audiobox import AudioBoxTask
+from synthetic.train_rewards.tasks.imagebind import ImageBindTask
+from synthetic.train_rewards.tasks.synchformer import SynchformerTask
+from synthetic.train_rewards.tasks.videoalign import VideoAlignTask
+
+__all__ = ["AudioBoxTask", "ImageBindTask", "SynchformerTask", "VideoAlignTask"]

@@ -1,0 +1,93 @@
+"""The lock of a stage's folder: one run at a time, whatever became of the one before."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.lock import lock_folder, lock_path
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from jobs.lock import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "candidates"
+
+
+@pytest.fixture
+def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock."""
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=root, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def take(folder: Path) -> None:
+    with lock_folder(folder):
+        assert json.loads(lock_path(folder).read_text())["pid"]
+
+
+def test_the_second_run_is_told_who_holds_the_folder(folder: Path, holder: subprocess.Popen[str]) -> None:
+    with pytest.raises(ValueError, match="in use by another run") as caught:
+        take(folder)
+    owner = json.loads(lock_path(folder).read_text())
+    assert owner["pid"] == holder.pid
+    assert str(folder) in owner["command"]
+    assert all(str(value) in str(caught.value) for value in (folder, *owner.values()))
+    take(folder.with_name("scores"))  # another stage is free
+
+
+def fail(folder: Path) -> None:
+    with lock_folder(folder):
+        raise KeyError
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_stopped_is_no_hindrance(
+    folder: Path, holder: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    holder.send_signal(number)
+    holder.wait()
+    assert lock_path(folder).exists() == (number == signal.SIGKILL)  # after Ctrl-C it is gone
+    take(folder)
+    assert [*folder.parent.iterdir()] == []
+
+
+def test_an_error_releases_and_a_lock_holds_against_its_own_process(folder: Path) -> None:
+    with lock_folder(folder), pytest.raises(ValueError, match="in use"):
+        take(folder)
+    with pytest.raises(KeyError):
+        fail(folder)
+    take(folder)
+
+
+def test_a_lock_of_another_host_stands_until_it_is_deleted(folder: Path) -> None:
+    folder.parent.mkdir()
+    owner = {"host": "elsewhere", "pid": 1, "started": "yesterday", "command": "python -m pipeline.sample"}
+    lock_path(folder).write_text(json.dumps(owner))
+    with pytest.raises(ValueError, match=r"process 1 on elsewhere.*delete .*\.candidates\.lock"):
+        take(folder)
+    lock_path(folder).unlink()
+    take(folder)
+
+
+def test_a_run_that_died_as_it_began_is_no_hindrance(folder: Path) -> None:
+    folder.parent.mkdir()
+    lock_path(folder).write_text('{"host": "els')
+    take(folder)
