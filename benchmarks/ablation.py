@@ -1,9 +1,11 @@
 """The paper's two ablations at the tiny size: `python -m benchmarks.ablation --work_dir runs/bootstrap --output DIR`.
 
 From the same video backbone and the same latents (of `python -m synthetic.bootstrap`), each variant is trained for the
-same number of steps: stage 1 on the sound, then both modalities.  Then the error on held-out scenes and the grades of
-generated clips are measured.  An interrupted run goes on; a finished variant is not trained again.
+same number of steps: stage 1 on the sound, then both modalities. Then the error on held-out scenes and the grades of
+generated clips are measured. An interrupted run goes on; a finished variant is not trained again.
 """
+
+from __future__ import annotations
 
 import json
 import sys

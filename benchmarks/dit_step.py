@@ -1,9 +1,11 @@
 """Times one step of the joint transformer on the CPU against the published arithmetic: `python -m benchmarks.dit_step`.
 
 Each variant runs in a process of its own, in turns, and reports the median time and the peak of its memory above what
-the process held before the first step.  With `--upstream PATH` a checkout of the published repository is timed too; its
+the process held before the first step. With `--upstream PATH` a checkout of the published repository is timed too; its
 attention, which exists for CUDA alone, is replaced by torch's fused kernel.
 """
+
+from __future__ import annotations
 
 import argparse
 import ctypes

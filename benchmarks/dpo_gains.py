@@ -2,7 +2,7 @@
 
 The tiny preset samples candidates for captions, the verifiable rewards score them, and pairs are ranked in each of the
 published ways; each variant is trained on its pairs, its adapter is scaled, and the model is compared with the one
-before on held-out captions, on the same seeds.  An interrupted run goes on; what is finished is not made again.
+before on held-out captions, on the same seeds. An interrupted run goes on; what is finished is not made again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Times a step of preference training against the published one, and its memory: `python -m benchmarks.dpo_step`.
 
 Every measurement is a process of its own, variants in turns, so that what else the machine does falls on all of them;
-ratios are those of processes of one round.  On the CPU time is that of the process itself, on all its threads, which
-other work disturbs least.  Memory is the peak of what the process took from before the weights were
-made until the last step.  A GPU: `--size full --device cuda --clips 240p:81 480p:81`.
+ratios are those of processes of one round. On the CPU time is that of the process itself, on all its threads, which
+other work disturbs least. Memory is the peak of what the process took from before the weights were
+made until the last step. A GPU: `--size full --device cuda --clips 240p:81 480p:81`.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -121,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _setting(args: argparse.Namespace) -> "Setting":
+def _setting(args: argparse.Namespace) -> Setting:
     from benchmarks.dpo_variants import CLIPS, Setting, published_clip
 
     if args.clip:
@@ -134,7 +136,7 @@ def _setting(args: argparse.Namespace) -> "Setting":
     return Setting(args.size, clip, args.pairs, args.device, args.device == "cuda", not args.no_checkpointing)
 
 
-def _encoding(args: argparse.Namespace, setting: "Setting") -> Callable[[], Any]:
+def _encoding(args: argparse.Namespace, setting: Setting) -> Callable[[], Any]:
     """Both members of every pair and their captions, through codecs and text encoder."""
     import numpy as np
 

@@ -4,6 +4,8 @@ All compute the same loss of the same pairs (their first losses are compared); t
 blocks and AdamW are the same too.
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

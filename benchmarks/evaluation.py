@@ -6,6 +6,8 @@ its own, once as after a copy (no file's digest is known) and once more. "peak" 
 ever held, libraries included.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import resource

@@ -1,9 +1,11 @@
 """Times denoising at the published size on a GPU: `python -m benchmarks.generation_gpu --compile --backend cudnn`.
 
 Random weights in bfloat16, 50 Euler steps, guidance 5 (two samples per evaluation): seconds per clip, peak memory, and
-the achieved rate beside the card's own matrix rate, measured first.  Joint generation is timed against video alone.
+the achieved rate beside the card's own matrix rate, measured first. Joint generation is timed against video alone.
 No codec and no text encoder runs; the published figure for 240p and 4 s on an H200 is 10 s.
 """
+
+from __future__ import annotations
 
 import argparse
 import math

@@ -1,15 +1,17 @@
 """What the pipeline itself costs: `python -m benchmarks.pipeline --num_candidates 1000 5000 20000`.
 
-Sampling and scoring run as ever, on Ray, with a model and a reward that do nothing.  Left out, as theirs and not the
+Sampling and scoring run as ever, on Ray, with a model and a reward that do nothing. Left out, as theirs and not the
 pipeline's: encoding and decoding; a clip is an empty file, made under its final name, and is scored without being read.
 Included: jobs and results through Ray, both journals, the checks of what is done, both tables.
 
-Each size runs in a process of its own, on a Ray of its own with two cores.  Ray's start, and that of the workers (their
-imports and models: "start", measured by a run over one prompt per worker), are outside of the rate.  "CPU" is the
+Each size runs in a process of its own, on a Ray of its own with two cores. Ray's start, and that of the workers (their
+imports and models: "start", measured by a run over one prompt per worker), are outside of the rate. "CPU" is the
 driver's processor time per candidate, which, unlike the rate, does not change with what else the machine does;
 "growth" is what its memory grew by from the first result of a stage to the last, the more of the two stages; "peak" is
 the most it ever held, tables included, which are written when all is done.
 """
+
+from __future__ import annotations
 
 import argparse
 import io

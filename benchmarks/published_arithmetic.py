@@ -4,6 +4,8 @@ Complex float64 rotary multiplication, loops over the samples of a batch, norms 
 It reads the weights of our module, so that both compute the same function (checked before timing).
 """
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

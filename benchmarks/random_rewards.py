@@ -3,6 +3,8 @@
 Texts go through the tiny preset's tokenizers; VideoAlign's evaluation text is as many tokens long as the published one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 

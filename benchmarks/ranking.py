@@ -5,6 +5,8 @@ random scores, is ranked; the pairs are written as a dataset and read back into 
 the process ever held, libraries and the table of candidates included.
 """
 
+from __future__ import annotations
+
 import argparse
 import resource
 import tempfile

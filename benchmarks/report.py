@@ -4,6 +4,8 @@ Pairs of random scores, with prompts and paths of usual lengths, are written and
 the browser runs from the user's action until the page is drawn again. Thumbnails are timed on copies of one 240p clip.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import shutil

@@ -1,9 +1,11 @@
 """Clips per second of the rewards: `python -m benchmarks.rewards`, or `--size full --device cuda --dtype bfloat16`.
 
 Clips of Bounce (tiny) or of noise at 240p and 4 s (full: published sizes, random weights) are written as files and
-scored through `RewardSuite`, each reward alone and all together.  "decode" is the time that decoding alone takes on the
+scored through `RewardSuite`, each reward alone and all together. "decode" is the time that decoding alone takes on the
 same number of threads, as a share of the whole; it runs beside the scoring.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys

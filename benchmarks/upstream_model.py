@@ -1,8 +1,10 @@
 """Loads the network of a checkout of the published repository, without its CUDA-only and distributed packages.
 
 Only the file that defines the network is executed; what it imports from the rest is replaced by small stand-ins, and
-flash-attention by torch's fused kernel.  It needs `einops` and `diffusers`.
+flash-attention by torch's fused kernel. It needs `einops` and `diffusers`.
 """
+
+from __future__ import annotations
 
 import importlib.util
 import logging

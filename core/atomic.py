@@ -1,5 +1,7 @@
 """Files and folders that appear under their final name only when they are complete, on disk or in an object store."""
 
+from __future__ import annotations
+
 import os
 import secrets
 import shutil

@@ -1,5 +1,7 @@
 """What a set of tensor names tells about the checkpoint that holds them, for error messages."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection
 

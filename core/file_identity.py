@@ -1,4 +1,6 @@
-"""Are these the same files?  Told without reading large ones whole."""
+"""Are these the same files? Told without reading large ones whole."""
+
+from __future__ import annotations
 
 import hashlib
 import os

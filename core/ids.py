@@ -1,5 +1,7 @@
 """Names that depend on what a thing is, never on when or where it was made."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 

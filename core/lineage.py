@@ -1,7 +1,7 @@
 """By what the preferences that trained a model were chosen: rewards, or people.
 
 `lineage.json` lies in the folders of models and of training data; pairs have it in ranking.json, and tables in their
-metadata.  Each holds the whole history, so that none of the folders before it is needed.
+metadata. Each holds the whole history, so that none of the folders before it is needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Is a stage's folder finished, and by which settings?  Imports nothing heavy."""
+"""Is a stage's folder finished, and by which settings? Imports nothing heavy."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path

@@ -1,8 +1,10 @@
-"""Weights on disk, one tensor at a time: safetensors or torch files, whole or in shards.  No pickle is ever executed.
+"""Weights on disk, one tensor at a time: safetensors or torch files, whole or in shards. No pickle is ever executed.
 
 Memory: a reader maps at most `CHUNK_BYTES` of a file (or one larger tensor) at once, so that filling a module costs
-little more than the module itself.  Torch files from before torch 1.6 cannot be mapped and are read whole.
+little more than the module itself. Torch files from before torch 1.6 cannot be mapped and are read whole.
 """
+
+from __future__ import annotations
 
 import json
 import pickle

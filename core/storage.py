@@ -6,6 +6,8 @@ on it at once, and takes `local_copy`. Credentials and endpoint come from the en
 AWS_ENDPOINT_URL, ...), so they are the same on the driver and in its workers.
 """
 
+from __future__ import annotations
+
 import os
 import posixpath
 import re

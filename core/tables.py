@@ -1,4 +1,6 @@
-"""Tables that people hand in: CSV, JSONL or Parquet, read with mistakes named to the line.  Imports no torch."""
+"""Tables that people hand in: CSV, JSONL or Parquet, read with mistakes named to the line. Imports no torch."""
+
+from __future__ import annotations
 
 import bisect
 import json
@@ -30,7 +32,7 @@ def read_table(
         kind: what the table ought to be, for messages: "prompts table".
         advice: what to give in its place where the file is none, for messages: a clause, to be followed by a full stop.
         lenient: in JSONL, takes the text of a cell that ought to be text and is not, and leaves the columns that are
-            not in `text_columns` empty.  A cell of the wrong kind then costs its row at most, not the table.
+            not in `text_columns` empty. A cell of the wrong kind then costs its row at most, not the table.
 
     Raises:
         ValueError: no such file, not one of these formats, or not readable as its format.

@@ -1,5 +1,7 @@
 """`--help` of the training commands: the project's own settings, without transformers' hundred others."""
 
+from __future__ import annotations
+
 from dataclasses import MISSING, Field, fields
 from typing import Any
 

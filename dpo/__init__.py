@@ -1,5 +1,7 @@
 """Preference training of joint audio-video models (DPO with one term per modality)."""
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Clips of picture and sound, and their files."""
 
+from __future__ import annotations
+
 from media.audio import read_wav, resample_audio, write_wav
 from media.clip import AVClip, MediaError, MediaInfo
 from media.convert import convert_clip

@@ -1,5 +1,7 @@
 """Sound: wav files, sampling rates and channels. Arrays are float32 (channels, samples) in [-1, 1]."""
 
+from __future__ import annotations
+
 import struct
 from math import gcd
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The audio-video clip that every part of the toolkit passes around, and what `probe` tells of a file."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

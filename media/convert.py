@@ -1,5 +1,7 @@
 """Bring a clip to another frame rate, size, length, sampling rate or number of channels."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 

@@ -3,6 +3,8 @@
 16 kHz, 1024-point periodic Hann, hop 160, 64 Slaney bands up to 8 kHz, natural log of the magnitude (not power).
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
 
 import torch
@@ -19,7 +21,7 @@ PEAK = 0.5  # training normalises every waveform to this peak
 
 
 def normalize_waveform(waveform: Tensor) -> Tensor:
-    """Removes the mean and scales the peak to 0.5, as in training.  Float (B, samples)."""
+    """Removes the mean and scales the peak to 0.5, as in training. Float (B, samples)."""
     centred = waveform - waveform.mean(dim=-1, keepdim=True)
     return (centred / (centred.abs().amax(dim=-1, keepdim=True) + 1e-8) * PEAK).clamp(-1, 1)
 
@@ -29,7 +31,7 @@ def log_mel(waveform: Tensor, num_frames: int, pad_value: float = 0.0) -> Tensor
 
     Args:
         waveform: float (B, samples) in [-1, 1], normalised already.
-        pad_value: for frames past the end.  The release pads with 0.0, which in log space is loud, not silent.
+        pad_value: for frames past the end. The release pads with 0.0, which in log space is loud, not silent.
 
     Returns:
         float32 (B, num_frames, 64).

@@ -1,5 +1,7 @@
 """Open a media file and learn its streams, timing and completeness from its packets, without decoding them."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,5 +1,7 @@
 """Read a media file as an AVClip: frames by their timestamps, upright, with the sound starting at the first frame."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Container, Iterator
 from itertools import islice
 from pathlib import Path

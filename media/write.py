@@ -1,5 +1,7 @@
 """Write a clip as an mp4 that every player opens, with its sound beside it as lossless wav."""
 
+from __future__ import annotations
+
 from fractions import Fraction
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """JavisDiT++: the joint audio-video transformer, its flow, codecs, text encoder and pipeline."""
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import Any
 

@@ -4,8 +4,10 @@ python -m model.export --model runs/dpo --output exported
 python -m model.export --model runs/dpo --output exported --layout release --dtype bfloat16 --push_to_hub me/my-model
 
 Adapters are merged into the weights that they belong to; `--merge false` keeps the last one beside them, in the
-release's `lora/`.  The folder is a model for every `--model`.
+release's `lora/`. The folder is a model for every `--model`.
 """
+
+from __future__ import annotations
 
 import json
 import math

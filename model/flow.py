@@ -4,6 +4,8 @@ Time runs from 0 (data) to 1000 (noise); x_t = (1 - t/1000) data + t/1000 noise;
 convention of diffusers (the release predicts the opposite sign).
 """
 
+from __future__ import annotations
+
 import math
 
 import torch
@@ -17,8 +19,8 @@ INFERENCE_SHIFT_SCALE = 1.0  # the published sampler does not, whatever its conf
 def shift_ratio(height: int, width: int, num_frames: int, scale: float) -> float:
     """r = scale * sqrt(height * width / 512^2) * sqrt(n) with n = 5 * (num_frames // 17), 1 for a single frame.
 
-    The 17 and 5 come from an older autoencoder, as published.  From 2 to 16 frames the release has n = 0, which turns
-    every timestep into data; here n is 1.  Height and width are in pixels.
+    The 17 and 5 come from an older autoencoder, as published. From 2 to 16 frames the release has n = 0, which turns
+    every timestep into data; here n is 1. Height and width are in pixels.
     """
     temporal = 1 if num_frames == 1 else num_frames // 17 * 5
     return scale * math.sqrt(height * width / 512**2) * math.sqrt(max(temporal, 1))

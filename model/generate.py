@@ -1,5 +1,7 @@
 """Generate one clip from a prompt: `python -m model.generate --prompt "..." --output clip.mp4`."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field

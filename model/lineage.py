@@ -1,4 +1,6 @@
-"""By what a model's preferences were chosen, found without loading it.  Imports no torch."""
+"""By what a model's preferences were chosen, found without loading it. Imports no torch."""
+
+from __future__ import annotations
 
 from pathlib import Path
 

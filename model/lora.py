@@ -4,6 +4,8 @@ Merging is not left to peft: it keeps the whole adapter beside the model twice, 
 missing, and says nothing about those that fit nowhere.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path
@@ -38,7 +40,7 @@ class AdapterSettings(Protocol):
     model: str
 
 
-def lora_config(settings: AdapterSettings) -> "LoraConfig":
+def lora_config(settings: AdapterSettings) -> LoraConfig:
     """The adapter of the settings; it names the model it belongs to, a folder by where it is from anywhere."""
     from peft import LoraConfig
 
@@ -52,7 +54,7 @@ def lora_config(settings: AdapterSettings) -> "LoraConfig":
     )
 
 
-def attach_adapter(model: nn.Module, config: "LoraConfig", seed: int) -> "PeftModel":
+def attach_adapter(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
     """Freezes `model` and adds a new adapter, which starts as exactly nothing (its B matrices are zero).
 
     Raises:

@@ -1,9 +1,11 @@
 """Muon: momentum, orthogonalised, for weights of two or more axes; AdamW for everything else, in one optimiser.
 
 Orthogonalised updates move every direction at the same speed, so that the weak ones (a picture's hue beside its
-brightness) are learned in hundreds of steps, not thousands.  `torch.optim.Muon` takes matrices only; convolutions need
-it most.  Source: K. Jordan et al., "Muon", 2024.
+brightness) are learned in hundreds of steps, not thousands. `torch.optim.Muon` takes matrices only; convolutions need
+it most. Source: K. Jordan et al., "Muon", 2024.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable

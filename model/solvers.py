@@ -1,5 +1,7 @@
 """Solvers of the flow's differential equation, from noise to data, one per modality of a clip."""
 
+from __future__ import annotations
+
 from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor

@@ -1,5 +1,7 @@
 """Bounce: a procedural world of sounding clips. Render it, caption it, and measure any clip against it."""
 
+from __future__ import annotations
+
 from synthetic.captions import CaptionAttributes, caption, parse_caption
 from synthetic.measure import Measurement, measure
 from synthetic.render import render_audio, render_clip, render_video

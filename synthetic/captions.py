@@ -4,6 +4,8 @@ Words, not punctuation, carry everything: lower case, separated by single blanks
 Each value of each attribute is one word that means nothing else, so a caption is read word by word.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass, fields
 

@@ -1,7 +1,9 @@
 """Ways in which a Bounce clip goes wrong, by name and strength: what the learned rewards are taught to tell.
 
-Strength 1 is plain to see or hear, 0.3 is slight.  Every draw comes from the generator that is given.
+Strength 1 is plain to see or hear, 0.3 is slight. Every draw comes from the generator that is given.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -4,6 +4,8 @@ Generates one clip per caption and measures, from pixels and samples alone, how 
 `--model ground_truth` measures the rendered scenes themselves, `--reconstruct true` what the codecs make of them.
 """
 
+from __future__ import annotations
+
 import math
 import multiprocessing
 import sys

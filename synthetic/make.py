@@ -4,6 +4,8 @@ DIR/prompts.parquet has one row per clip: prompt_id, prompt, video_path and audi
 scene's attributes. DIR/clips holds <prompt_id>.mp4 and <prompt_id>.wav. Run it again to finish an interrupted run.
 """
 
+from __future__ import annotations
+
 import multiprocessing
 import sys
 import time

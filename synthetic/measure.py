@@ -4,6 +4,8 @@ Works on any clip: generated, decoded from a file, of any size, rate and length,
 found is None, an empty tuple, or NaN in the track; nothing is guessed from the scene.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import dist, log, log2

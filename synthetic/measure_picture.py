@@ -4,6 +4,8 @@ Lengths are in Bounce pixels, 1/64 of the frame's height, whatever the clip's si
 Shapes: T frames, H rows, W columns (of the analysed picture, shrunk by a whole factor where it is large).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -3,6 +3,8 @@
 Everything is relative to the clip's own loudest moment, so a waveform may be scaled freely. Times are in seconds.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,5 +1,7 @@
 """Pictures and sound of a Bounce scene, vectorised over frames and samples: a few milliseconds a clip."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 
 import numpy as np

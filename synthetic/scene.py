@@ -3,6 +3,8 @@
 Lengths are in pixels of the 64 x 64 frame: y grows downwards, heights grow upwards from the floor. Times in seconds.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

@@ -1,5 +1,7 @@
 """Fixtures shared by the tests of several packages."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Golden tensors of the published networks: the subset in tests/golden, or all of them where `../shared` is there."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """A bucket on a real S3 server, for tests of object storage: `moto`, in the process of the tests."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import socket

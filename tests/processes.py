@@ -1,5 +1,7 @@
 """Several processes that train together, as torch's variables and accelerate's launcher would start them."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import multiprocessing

@@ -1,5 +1,7 @@
 """What tests of training on clips and on pairs share: a network, rows and settings for steps in milliseconds."""
 
+from __future__ import annotations
+
 import torch
 
 from model.javisdit.network.transformer import JointDiT, JointDiTConfig
@@ -37,7 +39,7 @@ def small_network(seed=0, **changes):
 
 
 def encoded_rows(count, prefixes, seed=0, video_shape=VIDEO_SHAPE, num_frames=9):
-    """The columns that clips and pairs have in common.  Clips have one set of latents, of prefix ""; pairs have two."""
+    """The columns that clips and pairs have in common. Clips have one set of latents, of prefix ""; pairs have two."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(shape):

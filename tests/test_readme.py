@@ -1,5 +1,7 @@
 """The README names nothing that does not exist."""
 
+from __future__ import annotations
+
 import importlib
 import re
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What must be right about a training dataset before the first step: each mistake a ValueError that names the pair."""
 
+from __future__ import annotations
+
 import json
 import math
 from collections import Counter

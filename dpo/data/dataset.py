@@ -2,8 +2,10 @@
 
 The draws of a pair (timestep, noise, text dropout) are a function of (seed, pair_id, epoch) and are made once per pair,
 so winner and loser share them by construction, and a pair gets the same ones in any batch, on any worker, before and
-after a restart.  Pairs of one prompt have draws of their own.
+after a restart. Pairs of one prompt have draws of their own.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Sequence
@@ -74,7 +76,7 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         data_checks.check_shapes(rows, source)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "PairDataset":
+    def load(cls, folder: str | Path) -> PairDataset:
         """Opens the folder memory-mapped."""
         folder = Path(folder)
         rows = data_checks.open_rows(folder)

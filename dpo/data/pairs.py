@@ -1,4 +1,6 @@
-"""The pairs that training data is made from, as ranking or people chose them.  Imports neither torch nor datasets."""
+"""The pairs that training data is made from, as ranking or people chose them. Imports neither torch nor datasets."""
+
+from __future__ import annotations
 
 import hashlib
 import json

@@ -1,4 +1,6 @@
-"""The training dataset on disk: one row per pair, flat columns.  Imports neither torch nor datasets."""
+"""The training dataset on disk: one row per pair, flat columns. Imports neither torch nor datasets."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,6 @@ COLUMNS = {
 }
 
 
-def dataset_features() -> "Features":
+def dataset_features() -> Features:
     """The columns for `datasets`."""
     return features_of(COLUMNS)

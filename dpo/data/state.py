@@ -1,4 +1,6 @@
-"""Which pairs a training dataset was made from.  Imports nothing heavy."""
+"""Which pairs a training dataset was made from. Imports nothing heavy."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path

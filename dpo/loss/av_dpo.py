@@ -1,5 +1,7 @@
 """The preference loss of joint audio-video DPO (JavisDiT++, arXiv 2602.19163; Diffusion-DPO, arXiv 2311.12908)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ class AVDPOLoss:
 
     Attributes:
         loss: (B,) float32, with gradient; reduce it with `mean()`.
-        metrics: name -> (B,) detached tensor.  Per modality `rewards/{chosen,rejected,margins,accuracies}/<m>`,
+        metrics: name -> (B,) detached tensor. Per modality `rewards/{chosen,rejected,margins,accuracies}/<m>`,
             `error/{chosen,rejected}/<m>`, `ref_error/{chosen,rejected}/<m>`, `loss/{dpo,fm}/<m>` and, where the winner
             is preserved, `loser_scale/<m>`; TRL's four `rewards/*` without a modality are the weighted sums over
             modalities.
@@ -62,9 +64,9 @@ def av_dpo_loss(
         loss_type: "sigmoid", "robust", "ipo" or "hinge".
         label_smoothing: share of pairs assumed to be labelled the wrong way round, in [0, 0.5); "sigmoid" and "robust".
         winner_preserving_mu: scales the loser's gradient by `safe_loser_scale`, so that the winner's error does not
-            rise to first order; None leaves it.  No value of the loss changes.
+            rise to first order; None leaves it. No value of the loss changes.
         mask: modality -> (2B, ...), broadcast to `target`: 1 where a latent is real, 0 where it is padding, which then
-            counts neither in the sum nor in the mean.  Modalities without a mask are taken whole.
+            counts neither in the sum nor in the mean. Modalities without a mask are taken whole.
         pair_weight: (B,) weight of each pair.
 
     Errors are reduced in float32 (or float64 if given), whatever the precision of the predictions.

@@ -3,6 +3,8 @@
 Where a fine-tuned adapter is trained on, the reference is that adapter as it was, frozen beside the one that learns.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +42,7 @@ def continue_adapter(network: JointDiT, folder: str | Path, dropout: float) -> P
 def share_dropout(model: PeftModel) -> PeftModel:
     """Gives winner and loser the same dropout mask in every adapter, and returns the model.
 
-    With independent masks two identical clips would have different errors, and their pair a preference.  Even a shared
+    With independent masks two identical clips would have different errors, and their pair a preference. Even a shared
     mask makes the policy differ from the reference, which has none: use dropout 0 for an exact start at log 2.
     """
     for module in model.modules():

@@ -1,5 +1,7 @@
 """What a preference loss does with a pair's margin: its shape, and how far it may push the loser."""
 
+from __future__ import annotations
+
 from typing import Literal, get_args
 
 import torch
@@ -38,18 +40,18 @@ def safe_loser_scale(winner: Tensor, loser: Tensor, mu: float) -> Tensor:
     """How much of the loser's gradient leaves the winner's error falling (Diffusion-SDPO, arXiv 2511.03317).
 
     With a = d e_w / d v_w and b = d e_l / d v_l, the gradients of the errors by the predicted velocities, a step moves
-    predictions along -a + s b, so that to first order the winner's error changes by a . (-a + s b).  The largest s in
+    predictions along -a + s b, so that to first order the winner's error changes by a . (-a + s b). The largest s in
     [0, 1] that keeps this at or below -mu |a|^2 is
 
         s = min(1, (1 - mu) |a|^2 / (a . b))    where a . b > 0, else 1.
 
-    This is exact where both predictions move alike with the weights, as in the paper's approximation.  It takes each
+    This is exact where both predictions move alike with the weights, as in the paper's approximation. It takes each
     modality of each pair by itself; the paper's code takes the batch as one vector.
 
     Args:
         winner, loser: a and b, (B, ...).
         mu: share of its own descent that the winner keeps: with 0 its error may stand still, with 1 nothing is pushed
-            where the two agree.  The paper's code uses 0.9; residuals of two clips overlap little (a . b / |a|^2 was
+            where the two agree. The paper's code uses 0.9; residuals of two clips overlap little (a . b / |a|^2 was
             0.04 to 0.6 on pairs of the tiny preset), so that values under a half hardly scale anything.
 
     Returns:

@@ -1,5 +1,7 @@
 """What the policy is compared with: the same network without its adapter, or a frozen copy."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -2,9 +2,11 @@
 
 A pair's draws are a function of (seed, pair, epoch), so the reference's error at them is a number that can be kept.
 They lie in `<output_dir>/reference_errors/<identity>/`, one file per process and one line per pair and epoch, written
-as they come: a killed computation goes on where it stopped.  The identity changes with the network, the pairs and the
+as they come: a killed computation goes on where it stopped. The identity changes with the network, the pairs and the
 draws, so that errors of others are never taken for these.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json

@@ -1,5 +1,7 @@
 """Run `python -m dpo.prepare`."""
 
+from __future__ import annotations
+
 import sys
 
 from dpo.prepare.command import main

@@ -1,5 +1,7 @@
 """Prepared pairs back to media files, to see and hear what a model will be trained on."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

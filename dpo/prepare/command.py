@@ -1,9 +1,11 @@
 """Pairs to training data: `python -m dpo.prepare --pairs DIR --model NAME --output DIR`.
 
 Latents are the sampler's own where it kept them, ground truth is encoded; a caption is embedded once per prompt, and a
-candidate read once however many pairs it stands in.  Training then needs neither codec nor text encoder.  A killed run
+candidate read once however many pairs it stands in. Training then needs neither codec nor text encoder. A killed run
 goes on where it stopped; a finished one is left alone.
 """
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,6 @@
-"""Settings of `python -m dpo.prepare`.  Imports no torch."""
+"""Settings of `python -m dpo.prepare`. Imports no torch."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,5 +1,7 @@
 """Pairs to rows of the training dataset, prompt by prompt."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Collection
 from functools import cached_property
@@ -26,7 +28,7 @@ from model.prepare.rows import flat, not_finite, text_columns, write_negative_te
 
 
 class PairEncoder:
-    """Makes parts.  Pairs and model are read when the first part is asked for."""
+    """Makes parts. Pairs and model are read when the first part is asked for."""
 
     def __init__(self, settings: PairSettings) -> None:
         self.settings = settings

@@ -1,5 +1,7 @@
 """Run `python -m dpo.train`."""
 
+from __future__ import annotations
+
 import sys
 
 from dpo.train.command import main

@@ -42,8 +42,8 @@ class Window:
 class TrainingAlarms(TrainerCallback):
     """Warns, per modality, when the winner's error has risen over the reference's, and when a modality goes unheard.
 
-    DPO can widen the margin by making both clips less likely, the loser faster.  The margin looks fine then, and the
-    samples fall apart.  And a modality whose gradient is a few hundredths of the other's does not learn, whatever its
+    DPO can widen the margin by making both clips less likely, the loser faster. The margin looks fine then, and the
+    samples fall apart. And a modality whose gradient is a few hundredths of the other's does not learn, whatever its
     own loss does: known from joint audio-video training, where the sound is the one.
     """
 

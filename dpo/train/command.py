@@ -2,10 +2,12 @@
 
 Writes the adapter (peft layout) or the model, the same with averaged weights in `ema/`, `train_log.jsonl`, samples with
 their scores, checkpoints, `config.yaml`, `lineage.json` (by what the preferences of all its trainings were chosen) and,
-last, `summary.json` into `output_dir`.  A finished run is left alone; `--resume_from_checkpoint latest` goes on where a
+last, `summary.json` into `output_dir`. A finished run is left alone; `--resume_from_checkpoint latest` goes on where a
 killed one stopped.
 One process, `accelerate launch -m dpo.train ...` with a file of recipes/accelerate, or `--num_workers N` on Ray.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys
@@ -54,7 +56,7 @@ def run(argv: Sequence[str]) -> None:
     train(parse([*argv, "--num_workers", "0"]), command=_command(argv))
 
 
-def train(config: "TrainConfig", command: dict[str, Any] | None = None) -> StageSummary | None:
+def train(config: TrainConfig, command: dict[str, Any] | None = None) -> StageSummary | None:
     """Trains on the pairs and writes the model with its records; None after a dry run.
 
     Args:
@@ -80,14 +82,14 @@ def finished_by(argv: Sequence[str]) -> StageSummary | None:
     return skipped(found, started)
 
 
-def parse(argv: Sequence[str]) -> "TrainConfig":
+def parse(argv: Sequence[str]) -> TrainConfig:
     """The settings of a command line; imports transformers, whose arguments are part of them."""
     from dpo.train.config import TrainConfig
 
     return parse_config(TrainConfig, argv)
 
 
-def _train(config: "TrainConfig", argv: Sequence[str]) -> StageSummary | None:
+def _train(config: TrainConfig, argv: Sequence[str]) -> StageSummary | None:
     """By this process or by Ray's; a summary where this process is the first."""
     if config.num_workers and not config.dry_run:
         return COMMAND.train_on_ray(config, argv)
@@ -95,7 +97,7 @@ def _train(config: "TrainConfig", argv: Sequence[str]) -> StageSummary | None:
     return summary if config.process_index == 0 else None
 
 
-def _settings(config: "TrainConfig") -> tuple[Settings, Settings]:
+def _settings(config: TrainConfig) -> tuple[Settings, Settings]:
     """All settings, and those that decide the trained weights: of the data its content, not its place."""
     from dpo.train.config import NEUTRAL_SETTINGS
     from model.train.run_state import comparable
@@ -105,19 +107,19 @@ def _settings(config: "TrainConfig") -> tuple[Settings, Settings]:
     return resolved, {"dataset_fingerprint": fingerprint} | comparable(resolved, NEUTRAL_SETTINGS | {"dataset"})
 
 
-def _make_trainer(config: "TrainConfig") -> "AVDPOTrainer":
+def _make_trainer(config: TrainConfig) -> AVDPOTrainer:
     from dpo.train.start import make_trainer
 
     return make_trainer(config)
 
 
-def _plan(config: "TrainConfig") -> str:
+def _plan(config: TrainConfig) -> str:
     from dpo.train.plan import plan
 
     return plan(config)
 
 
-def _lineage(config: "TrainConfig") -> Lineage:
+def _lineage(config: TrainConfig) -> Lineage:
     """The trainings of the model that it begins with, and this one."""
     return model_lineage(config.model).then(read_lineage(Path(config.dataset)))
 

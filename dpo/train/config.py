@@ -3,6 +3,8 @@
 Learning rate, warm-up, optimiser, seed and loss weights default to the published stage-3 run.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import Literal
 

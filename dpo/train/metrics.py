@@ -1,5 +1,7 @@
 """What preference training tells between two log lines: means over pairs, by noise level, and whose gradient it was."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import torch
@@ -49,7 +51,7 @@ class GradientShares:
     """Whose gradient trains the network: `grad_share/<modality>`, which sum to 1.
 
     Measured exactly, in the backward pass that happens anyway, by the gradient that reaches each modality's predicted
-    velocity: the root of its squared sum over the pairs since the last look, as a share of the modalities' sum.  A
+    velocity: the root of its squared sum over the pairs since the last look, as a share of the modalities' sum. A
     modality's own loss alone reaches its prediction, so the share follows its weight, beta and errors; what the network
     makes of it is told by `grad_norm/<branch>`.
     """
@@ -64,7 +66,7 @@ class GradientShares:
                 prediction.register_hook(lambda gradient, name=name: self._add(name, gradient))
 
     def drain(self, reduce: Reduce) -> dict[str, float]:
-        """The shares over all processes; empty where no gradient came.  Starts anew."""
+        """The shares over all processes; empty where no gradient came. Starts anew."""
         norms = reduce(torch.stack([self._squares[name].cpu() for name in MODALITIES])).sqrt()
         self._squares = dict.fromkeys(MODALITIES, torch.zeros((), dtype=torch.float64))
         if not norms.sum():

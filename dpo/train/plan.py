@@ -1,5 +1,7 @@
 """What a run of preference training would do and need, told before it starts."""
 
+from __future__ import annotations
+
 import time
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Scores the samples that a run makes on the way, by rewards it was ranked by and by others, and stops on a decline."""
 
+from __future__ import annotations
+
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,12 +30,12 @@ logger = logging.getLogger(__name__)
 class RewardWatcher(TrainerCallback):
     """Logs `eval_scores/<column>` and `eval_held_out/<column>`, means over the prompts, at every evaluation.
 
-    Evaluates before the first step as well.  `eval_held_out/gain` compares with that: the mean over prompts and
+    Evaluates before the first step as well. `eval_held_out/gain` compares with that: the mean over prompts and
     held-out columns of the change for the better, in standard deviations of the start's scores over the prompts.
-    Prompts and seeds are the same every time, so that the change is the model's.  Comes after `SampleWriter`.
+    Prompts and seeds are the same every time, so that the change is the model's. Comes after `SampleWriter`.
     """
 
-    def __init__(self, trainer: "AVDPOTrainer", config: TrainConfig) -> None:
+    def __init__(self, trainer: AVDPOTrainer, config: TrainConfig) -> None:
         """Loads the rewards, in the first process alone.
 
         Raises:
@@ -96,7 +98,7 @@ class RewardWatcher(TrainerCallback):
         atomic_write_text(folder / SCORES_NAME, json.dumps(record, indent=2) + "\n")
         return logs
 
-    def _score(self, suite: "RewardSuite", folder: Path) -> Scores:
+    def _score(self, suite: RewardSuite, folder: Path) -> Scores:
         from rewards import ClipFile, Prompt
 
         files = [

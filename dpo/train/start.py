@@ -1,5 +1,7 @@
 """From the settings of preference training to the model that trains and its pairs."""
 
+from __future__ import annotations
+
 from typing import cast
 
 from peft import LoraConfig, PeftModel

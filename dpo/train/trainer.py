@@ -1,5 +1,7 @@
 """The trainer of joint audio-video DPO: one forward pass for winner and loser, the reference by adapter off."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -182,7 +184,7 @@ class AVDPOTrainer(JointTrainer):
         """The errors of the network as it is before the first step, at every draw that the run will make.
 
         In the batches of the run, each process those it will train on, so that the numbers are those that a frozen copy
-        would give.  The network is whole on each device meanwhile.
+        would give. The network is whole on each device meanwhile.
         """
         folder = Path(str(self.args.output_dir)) / FOLDER_NAME / self._reference_identity
         known = ReferenceErrors(folder, self.args.process_index)

@@ -1,5 +1,7 @@
 """Run `python -m evaluation.compare`."""
 
+from __future__ import annotations
+
 import sys
 
 from evaluation.compare.command import main

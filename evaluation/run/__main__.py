@@ -1,5 +1,7 @@
 """Run `python -m evaluation.run`."""
 
+from __future__ import annotations
+
 import sys
 
 from evaluation.run.command import main

@@ -1,5 +1,7 @@
 """Batches of clips that fit together, shuffled by (seed, epoch) alone: the same ones before and after a restart."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import cycle, islice
@@ -23,7 +25,7 @@ class Steps(NamedTuple):
     total: int
 
     @classmethod
-    def of(cls, num_batches: int, num_processes: int, args: Any) -> "Steps":
+    def of(cls, num_batches: int, num_processes: int, args: Any) -> Steps:
         """Of `transformers.TrainingArguments`, where an epoch has so many batches for all processes together."""
         per_epoch = math.ceil(math.ceil(num_batches / num_processes) / args.gradient_accumulation_steps)
         total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)

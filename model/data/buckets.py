@@ -1,8 +1,10 @@
 """Buckets: the sizes and lengths that clips are cut to, and which of them takes a clip in an epoch.
 
 A clip goes to the largest resolution and length that it fills, unless a draw decides against it, so that long and large
-clips serve the small buckets too.  Draws are a function of the row and the epoch, as published.  facts_data section 2.
+clips serve the small buckets too. Draws are a function of the row and the epoch, as published. facts_data section 2.
 """
+
+from __future__ import annotations
 
 import difflib
 import re
@@ -77,7 +79,7 @@ class BucketTable:
             raise ValueError(f"There are no buckets: {_EXAMPLE}.")
 
     @classmethod
-    def from_dict(cls, mapping: Mapping[str, Any], pixel_multiple: int = PIXEL_MULTIPLE) -> "BucketTable":
+    def from_dict(cls, mapping: Mapping[str, Any], pixel_multiple: int = PIXEL_MULTIPLE) -> BucketTable:
         """Reads the form of the recipes: `{"240p": {33: {"batch_size": 12, "keep": 1.0, "time": 0.5}}}`.
 
         A size such as "64x64" in place of a resolution's name makes a single bucket for a length: clips of any shape

@@ -1,5 +1,7 @@
 """Samples to latents and text embeddings, by the codecs and the text encoder of a model."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,9 @@
-"""A folder of media files with captions beside them, as rows of a clip table.  Imports no torch.
+"""A folder of media files with captions beside them, as rows of a clip table. Imports no torch.
 
 `<name>.txt` is the caption of `<name>.mp4`, and a sound file `<name>.wav` beside it is its sound.
 """
+
+from __future__ import annotations
 
 from pathlib import Path
 
@@ -12,7 +14,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus")
 def read_folder(folder: Path) -> list[dict[str, str]]:
     """A row per media file, sorted by name; one without a caption has the column `problem`.
 
-    Hidden files are left out.  The name of a clip is its path in the folder.
+    Hidden files are left out. The name of a clip is its path in the folder.
     """
     files = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path.relative_to(folder))]
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]

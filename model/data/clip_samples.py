@@ -5,6 +5,8 @@ the release repeats windows across workers; and a file at another frame rate is 
 read, where the release takes its frames for the model's and demands re-encoded files.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -101,7 +103,7 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
         self._geometries: dict[int, Geometry | MediaError] = {}
 
     @classmethod
-    def open(cls, source: str | Path, buckets: Mapping[str, Any], form: ClipForm, seed: int) -> "ClipDataset":
+    def open(cls, source: str | Path, buckets: Mapping[str, Any], form: ClipForm, seed: int) -> ClipDataset:
         """The clips of a table or folder, in buckets written as in the recipes.
 
         Sizes are rounded up to whole patches, except where sound is trained alone, as published.

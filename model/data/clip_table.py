@@ -1,9 +1,11 @@
-"""Which clips there are to train on: a table (CSV, JSONL, Parquet) or a folder of media files.  Imports no torch.
+"""Which clips there are to train on: a table (CSV, JSONL, Parquet) or a folder of media files. Imports no torch.
 
 Columns are the published ones (`path`, `text`, `audio_path`, `audio_text`, `num_frames`, `height`, `width`, `fps`) or
 those of this project's prompts tables (`prompt_id`, `prompt`, `video_path`, `audio_path`); others are left aside.
 Paths are relative to the table's folder.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -39,7 +41,7 @@ _NUMBERS = ("num_frames", "height", "width", "fps")
 
 @dataclass(frozen=True)
 class Clip:
-    """One row: a clip that may be trained on.  What the table does not tell of the picture is None."""
+    """One row: a clip that may be trained on. What the table does not tell of the picture is None."""
 
     row: int  # position in the table, from 0: the row number of the published bucket seed
     clip_id: str
@@ -71,7 +73,7 @@ def read_clips(source: str | Path) -> list[Clip]:
     """The clips of a table, or of a folder whose media files have captions beside them (`model.data.clip_folder`).
 
     A row that describes no clip (no caption, no file, a size that is none) is there with its `problem`, so that a few
-    bad rows do not stop the others.  Whether the media files are good is not looked at.
+    bad rows do not stop the others. Whether the media files are good is not looked at.
 
     Raises:
         ValueError: there is no such table, it has no column of captions or files, or two rows have one name.

@@ -4,6 +4,8 @@ Made from the sample's name and not from a running generator, so that a sample g
 dropout in any batch, on any worker, in any number of processes, before and after a restart.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

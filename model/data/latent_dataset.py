@@ -1,5 +1,7 @@
 """Prepared clips as training batches: the dataset that `python -m model.prepare` writes, and its collator."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,7 +62,7 @@ class TrainingClips(Bucketed, Protocol):
 
     negative_text: Tensor  # (text_len, text_dim), zero where padded
 
-    def collator(self, collate: "FlowCollator") -> Callable[[list[Any]], Any]:
+    def collator(self, collate: FlowCollator) -> Callable[[list[Any]], Any]:
         """What the loader's workers make of a batch of items."""
 
     def encode(self, items: list[Any]) -> list[LatentSample]:
@@ -120,7 +122,7 @@ class LatentDataset(torch.utils.data.Dataset[LatentSample]):
                 raise ValueError(f"{source} has clips without {name}: prepare them again with it, or train the rest.")
 
     @classmethod
-    def load(cls, folder: str | Path, modalities: Sequence[str] = MODALITIES) -> "LatentDataset":
+    def load(cls, folder: str | Path, modalities: Sequence[str] = MODALITIES) -> LatentDataset:
         """Opens the folder."""
         folder = Path(folder)
         if not (folder / "state.json").is_file():
@@ -154,7 +156,7 @@ class LatentDataset(torch.utils.data.Dataset[LatentSample]):
     def batch_size(self, label: Any) -> int | None:
         return None
 
-    def collator(self, collate: "FlowCollator") -> Callable[[list[Any]], Any]:
+    def collator(self, collate: FlowCollator) -> Callable[[list[Any]], Any]:
         return collate
 
     def encode(self, items: list[Any]) -> list[LatentSample]:

@@ -1,4 +1,6 @@
-"""Clips encoded once, on disk: one row per clip, flat columns.  Imports neither torch nor datasets."""
+"""Clips encoded once, on disk: one row per clip, flat columns. Imports neither torch nor datasets."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,12 +28,12 @@ COLUMNS = {
 }
 
 
-def dataset_features() -> "Features":
+def dataset_features() -> Features:
     """The columns for `datasets`."""
     return features_of(COLUMNS)
 
 
-def features_of(columns: Mapping[str, str]) -> "Features":
+def features_of(columns: Mapping[str, str]) -> Features:
     """Columns by the names of their types, as above, for `datasets`."""
     from datasets import Features, List, Value
 

@@ -1,5 +1,7 @@
 """Training straight from media files: clips are cut by the loader's workers and encoded by the training process."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -25,7 +27,7 @@ FAILURES_NAME = "failures.jsonl"
 
 
 class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
-    """`TrainingClips` of media files.  The label of a clip is its bucket of the epoch.
+    """`TrainingClips` of media files. The label of a clip is its bucket of the epoch.
 
     A clip that turns out to be bad when it is read is written to a failures file, and the next clip in the table that
     is in the same bucket and can be read takes its place: the same one in any process, before and after a restart.
@@ -50,7 +52,7 @@ class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
             self._note(row, error)
 
     @classmethod
-    def open(cls, config: "TrainConfig", modalities: Sequence[str]) -> "OnTheFlyClips":
+    def open(cls, config: TrainConfig, modalities: Sequence[str]) -> OnTheFlyClips:
         """The clips of a training run; failures go to its output folder.
 
         Raises:

@@ -1,5 +1,7 @@
 """The part of a media file that a training sample shows: some frames from its middle, and its sound."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ SEEK_MARGIN_S = 1.0  # containers index decoding times, up to some frames before
 
 
 class VideoFile:
-    """A video file seen at a constant frame rate.  Its packets are read once, its pictures only where asked for."""
+    """A video file seen at a constant frame rate. Its packets are read once, its pictures only where asked for."""
 
     def __init__(self, path: str | Path, fps: float) -> None:
         """Scans the file.

@@ -1,5 +1,7 @@
 """Run `python -m model.fetch`."""
 
+from __future__ import annotations
+
 import sys
 
 from model.fetch.command import main

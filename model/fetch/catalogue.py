@@ -5,6 +5,8 @@ was found: `model.fetch` then takes the newest revision, or what the address ser
 that was.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -7,6 +7,8 @@
 Run it again after an interruption: it checks what is there and goes on where it stopped.
 """
 
+from __future__ import annotations
+
 import json
 import shutil
 import sys

@@ -1,5 +1,7 @@
 """Which files a source consists of, and where each is read: on the hub, on the web, or in a local mirror of them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase

@@ -1,5 +1,7 @@
 """One file: received over as many connections as it takes, checked, and only then given its final name."""
 
+from __future__ import annotations
+
 import ast
 import hashlib
 import os

@@ -1,5 +1,7 @@
 """The parts of a pipeline: loaded on first use, and on the accelerator only while needed when offloaded."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, Self

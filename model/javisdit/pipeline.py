@@ -1,5 +1,7 @@
 """Text to audio-video: the network, its codecs and its text encoder behind one call."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -90,7 +92,7 @@ class JointAVPipeline:
         defaults: GenerationDefaults,
         device: str | torch.device = "cpu",
         offload: bool = False,
-    ) -> "JointAVPipeline":
+    ) -> JointAVPipeline:
         """From parts that are in memory already; they are moved to `device`."""
         loaders: dict[str, Callable[[], Part]] = {
             "transformer": transformer.eval,
@@ -108,7 +110,7 @@ class JointAVPipeline:
         dtype: torch.dtype = torch.float32,
         offload: bool = False,
         transformer: JointDiT | None = None,
-    ) -> "JointAVPipeline":
+    ) -> JointAVPipeline:
         """A preset by name, a pipeline folder, or a peft adapter folder (its base with the adapter merged).
 
         Parts are loaded when they are first needed.
@@ -143,7 +145,7 @@ class JointAVPipeline:
         settings = {"defaults": asdict(self.defaults)}
         (folder / PIPELINE_CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    def to(self, device: str | torch.device) -> "JointAVPipeline":
+    def to(self, device: str | torch.device) -> JointAVPipeline:
         self._parts.to(device)
         return self
 

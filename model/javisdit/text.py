@@ -1,5 +1,7 @@
 """Prompts to text embeddings: the published cleaning, a tokenizer, a UMT5 encoder."""
 
+from __future__ import annotations
+
 import html
 import re
 from dataclasses import dataclass
@@ -48,7 +50,7 @@ class TextEncoder:
         rows = [self._embed(clean_prompt(prompt)) for prompt in prompts]
         return TextEmbeddings(torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows]))
 
-    def to(self, device: str | torch.device) -> "TextEncoder":
+    def to(self, device: str | torch.device) -> TextEncoder:
         self.model.to(device)
         return self
 
@@ -59,7 +61,7 @@ class TextEncoder:
     @classmethod
     def from_pretrained(
         cls, path: str | Path, text_len: int = DEFAULT_TEXT_LEN, dtype: torch.dtype = torch.float32
-    ) -> "TextEncoder":
+    ) -> TextEncoder:
         """Reads a transformers folder, or the original files of a Wan2.1 folder.
 
         Raises:

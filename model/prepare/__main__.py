@@ -1,5 +1,7 @@
 """Run `python -m model.prepare`."""
 
+from __future__ import annotations
+
 import sys
 
 from model.prepare.command import main

@@ -1,5 +1,7 @@
 """Prepared clips back to media files, to see and hear what a model will be trained on."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,8 +1,10 @@
 """Clips to training data: `python -m model.prepare --clips TABLE_OR_FOLDER --model NAME --output DIR`.
 
 Each clip is cut to its bucket, and encoded once by the model's codecs; its caption by the model's text encoder.
-Training then needs none of them.  A killed run goes on where it stopped; a finished one is left alone.
+Training then needs none of them. A killed run goes on where it stopped; a finished one is left alone.
 """
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence

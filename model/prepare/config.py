@@ -1,4 +1,6 @@
-"""Settings of `python -m model.prepare`, and those that it shares with `python -m dpo.prepare`.  Imports no torch."""
+"""Settings of `python -m model.prepare`, and those that it shares with `python -m dpo.prepare`. Imports no torch."""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Sequence

@@ -1,10 +1,12 @@
 """Where prepared clips or pairs lie while they are made and afterwards: files of rows, and the index of the dataset.
 
 DIR/data/rows-<first row>.arrow holds what became of some consecutive rows of the table, and rows-<first row>.json what
-of them could not be used.  A part appears whole or not at all, whoever makes it, so that processes and machines share
-the work by parts, and a killed one loses no more than the part it was at.  `state.json`, which the `datasets` package
+of them could not be used. A part appears whole or not at all, whoever makes it, so that processes and machines share
+the work by parts, and a killed one loses no more than the part it was at. `state.json`, which the `datasets` package
 opens, lists the parts and is written when all are there: nothing is copied.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -119,7 +121,7 @@ class Parts:
                 self._part(start).unlink()
 
     def publish(self, settings: Mapping[str, Any]) -> None:
-        """Makes the parts a dataset, and writes failures.parquet.  To do so twice is harmless.
+        """Makes the parts a dataset, and writes failures.parquet. To do so twice is harmless.
 
         Raises:
             ValueError: nothing could be used.

@@ -1,5 +1,7 @@
 """Clips to rows of the prepared dataset: read, encoded, flattened to float16."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ NUM_REASONS_SHOWN = 10
 
 
 class RowEncoder:
-    """Makes parts.  Table and model are read when the first part is asked for."""
+    """Makes parts. Table and model are read when the first part is asked for."""
 
     def __init__(self, settings: RowSettings) -> None:
         self.settings = settings

@@ -1,7 +1,9 @@
 """How a command makes a prepared dataset: claim the folder, make the missing parts, publish, say how it went.
 
-A killed run goes on where it stopped; a finished one is left alone.  Imports no torch.
+A killed run goes on where it stopped; a finished one is left alone. Imports no torch.
 """
+
+from __future__ import annotations
 
 import json
 import sys

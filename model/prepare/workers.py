@@ -1,5 +1,7 @@
 """Parts of a prepared dataset made by actors on Ray, each with a model of its own."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
@@ -38,7 +40,7 @@ def load_encoder(settings: EncoderSettings) -> PartEncoder:
 def write_parts(
     parts: Parts, starts: Sequence[int], settings: EncoderSettings, num_workers: int, num_cpus: int, num_gpus: float
 ) -> Iterator[int]:
-    """Writes parts, and yields each as it is finished.  A clip on which processes die becomes a failure.
+    """Writes parts, and yields each as it is finished. A clip on which processes die becomes a failure.
 
     Paths must mean the same on all machines of the cluster.
 
@@ -83,7 +85,7 @@ class _Deaths:
         self._counts: dict[int | None, int] = {}
 
     def count(self, start: int, error: Exception) -> None:
-        """Finds out what a dead process was at.  ValueError where it was at no clip, time and again."""
+        """Finds out what a dead process was at. ValueError where it was at no clip, time and again."""
         row: int | None = None
         with suppress(OSError, ValueError):
             row = int(self.parts.trying(start).read_text(encoding="ascii"))

@@ -1,5 +1,7 @@
 """Presets that ship with the project, by name."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 PRESETS = ("tiny",)

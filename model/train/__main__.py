@@ -1,5 +1,7 @@
 """Run `python -m model.train`."""
 
+from __future__ import annotations
+
 import sys
 
 from model.train.command import main

@@ -1,5 +1,7 @@
 """Settings of the adapter that a training command trains; defaults are the published ones."""
 
+from __future__ import annotations
+
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 

@@ -1,5 +1,7 @@
 """Settings of flow-matching training (stages 1 and 2); defaults are the published ones (facts_training section 2)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import Any, Literal
 

@@ -44,7 +44,7 @@ class JsonlLog(TrainerCallback):
 
 
 def read_log(output_dir: str | Path | None) -> list[dict[str, Any]]:
-    """The lines of a run's log; empty without one.  A torn last line, left by a killed run, is ignored."""
+    """The lines of a run's log; empty without one. A torn last line, left by a killed run, is ignored."""
     path = Path(str(output_dir)) / LOG_NAME
     if not path.is_file():
         return []

@@ -2,9 +2,11 @@
 
 Writes the trained model (a folder that generation, the next stage and preference training take as `--model`), the same
 with averaged weights in `ema/`, `train_log.jsonl`, samples, checkpoints, `config.yaml` and, last, `summary.json` into
-`output_dir`.  A finished run is left alone; `--resume_from_checkpoint latest` goes on where a killed one stopped.
+`output_dir`. A finished run is left alone; `--resume_from_checkpoint latest` goes on where a killed one stopped.
 One process, `accelerate launch -m model.train ...` with a file of recipes/accelerate, or `--num_workers N` on Ray.
 """
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
@@ -50,7 +52,7 @@ def run(argv: Sequence[str]) -> None:
     train(parse_config(TrainConfig, [*argv, "--num_workers", "0"]))
 
 
-def train(config: "TrainConfig") -> StageSummary | None:
+def train(config: TrainConfig) -> StageSummary | None:
     """Trains and writes the model with its records; None after a dry run.
 
     Raises:
@@ -59,7 +61,7 @@ def train(config: "TrainConfig") -> StageSummary | None:
     return COMMAND.train(config)
 
 
-def make_trainer(config: "TrainConfig") -> "FlowMatchingTrainer":
+def make_trainer(config: TrainConfig) -> FlowMatchingTrainer:
     """The trainer of the settings, with its data and its watchers."""
     from model.train.samples import SampleWriter
     from model.train.start import choose_trainable, open_clips, open_eval_clips, starting_network, trained_modalities
@@ -78,20 +80,20 @@ def make_trainer(config: "TrainConfig") -> "FlowMatchingTrainer":
     return trainer
 
 
-def _settings(config: "TrainConfig") -> tuple[Settings, Settings]:
+def _settings(config: TrainConfig) -> tuple[Settings, Settings]:
     from model.train.run_state import comparable
 
     resolved = all_settings(config)
     return resolved, comparable(resolved)
 
 
-def _plan(config: "TrainConfig") -> str:
+def _plan(config: TrainConfig) -> str:
     from model.train.plan import plan
 
     return plan(config)
 
 
-def _lineage(config: "TrainConfig") -> Lineage:
+def _lineage(config: TrainConfig) -> Lineage:
     """That of the weights it begins with: flow matching on clips adds no preferences."""
     return model_lineage(config.model if config.video_backbone is None else config.video_backbone)
 

@@ -1,5 +1,7 @@
 """Settings of `python -m model.train`: which model, which part of it, on which clips."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import Literal
 

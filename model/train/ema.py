@@ -3,6 +3,8 @@
 Only what trains is averaged: of a LoRA run a copy of the adapter, not of the network.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ EMA_NAME = "ema.safetensors"
 
 
 class WeightAverage:
-    """Average of a module's trainable parameters.  Sharded parameters are averaged shard by shard."""
+    """Average of a module's trainable parameters. Sharded parameters are averaged shard by shard."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Starts at the weights as they are."""

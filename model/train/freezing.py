@@ -4,6 +4,8 @@ Stage 1 (audio pre-training) trains the audio part alone; stage 2 (audio-video S
 adapter on attention and feed-forward layers, stage 3 going on with stage 2's.
 """
 
+from __future__ import annotations
+
 import re
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ _AUDIO_PARAMETER = re.compile(r"(blocks\.\d+\.)?audio_")
 _BRANCH = re.compile(r"(?:^|\.)(audio_|ffn\.|patch_embedding\.|head\.)")
 
 
-def freeze_for_audio_stage(model: "nn.Module") -> list[str]:
+def freeze_for_audio_stage(model: nn.Module) -> list[str]:
     """Leaves only the audio part trainable: patch embedding, head, time projection, experts and their modulation.
 
     Returns:

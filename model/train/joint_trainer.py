@@ -3,6 +3,8 @@
 Checkpoints, resume, accelerate (DDP, FSDP2, DeepSpeed) and schedules are transformers' own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Training commands on Ray: N processes of the same command, one process group."""
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 def run_on_ray(module: str, argv: Sequence[str], num_workers: int, output_dir: str, use_cpu: bool = False) -> None:
     """Calls `module.run(argv)` in `num_workers` processes through Ray Train, on one GPU each unless `use_cpu`.
 
-    Joins the cluster of RAY_ADDRESS, or starts Ray on this machine.  Paths are those of the command line, so on several
+    Joins the cluster of RAY_ADDRESS, or starts Ray on this machine. Paths are those of the command line, so on several
     machines they must lie on storage that all of them share.
 
     Raises:

@@ -1,5 +1,7 @@
 """What a training step tells: loss per modality and noise level, gradient norms, speed, memory."""
 
+from __future__ import annotations
+
 import resource
 import sys
 import time

@@ -1,5 +1,7 @@
 """What a training run would do and need, told before it starts."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,7 @@ from model.train.start import choose_trainable, open_clips, planned_network, tra
 MEL_PER_LATENT = 4  # on both axes, of the published audio codec
 GIB = 2**30
 # Bytes that a block keeps of each token for the backward pass, per number of its width and of its feed-forward's, by
-# (adapter, bf16), counted by autograd's hooks for saved tensors.  Norms, modulation and residual stay in float32.
+# (adapter, bf16), counted by autograd's hooks for saved tensors. Norms, modulation and residual stay in float32.
 KEPT_BYTES = {(False, False): (88, 8), (True, False): (112, 12), (False, True): (86, 4), (True, True): (94, 8)}
 PUBLISHED_ENCODERS = 5_680_910_336 + 126_892_531 + 55_376_873 + 55_264_897  # text encoder, codecs, vocoder
 

@@ -1,5 +1,7 @@
 """What the training commands have in common: whose folder it is, the processes, the records, the model it leaves."""
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +36,7 @@ class TrainingCommand:
 
     module: str
     settings: Callable[[Any], tuple[Settings, Settings]]
-    make_trainer: Callable[[Any], "JointTrainer"]
+    make_trainer: Callable[[Any], JointTrainer]
     plan: Callable[[Any], str]
     lineage: Callable[[Any], Lineage]
 
@@ -109,7 +111,7 @@ def all_settings(config: Any) -> Settings:
     return resolved_settings(config) | {"num_workers": 0}
 
 
-def _fit(trainer: "JointTrainer", config: Any, checkpoint: Path | None) -> tuple[int, int]:
+def _fit(trainer: JointTrainer, config: Any, checkpoint: Path | None) -> tuple[int, int]:
     """Trains and saves; returns the number of steps, and how many of them a checkpoint gave."""
     from model.train.run_state import checkpoint_step
     from model.train.trained_folder import export_model

@@ -1,5 +1,7 @@
 """A training run's folder: whose it is, whether it is finished, where it can be gone on with."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Samples with sound in the course of training: the same prompts and seeds at every evaluation."""
 
+from __future__ import annotations
+
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,11 +36,11 @@ class NetworkInTraining:
     It stays where it is, and is called from the outermost module, which is what makes sharded weights whole.
     """
 
-    def __init__(self, trainer: "JointTrainer") -> None:
+    def __init__(self, trainer: JointTrainer) -> None:
         self.trainer = trainer
         self.config = trainer.network.config
 
-    def to(self, device: torch.device) -> "NetworkInTraining":
+    def to(self, device: torch.device) -> NetworkInTraining:
         return self
 
     def __call__(
@@ -64,7 +66,7 @@ class SampleWriter(TrainerCallback):
 
     def __init__(
         self,
-        trainer: "JointTrainer",
+        trainer: JointTrainer,
         model: str,
         prompts: Sequence[str],
         modalities: Sequence[str],

@@ -1,5 +1,7 @@
 """From the settings of a training run to the network that trains, its data and its watchers."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +52,7 @@ def with_switches(network: JointDiTConfig, config: TrainConfig) -> JointDiTConfi
     return replace(network, modalities=MODALITIES, **chosen)
 
 
-def choose_trainable(network: JointDiT, config: TrainConfig) -> "JointDiT | PeftModel":
+def choose_trainable(network: JointDiT, config: TrainConfig) -> JointDiT | PeftModel:
     """Freezes what does not train; a LoRA run gets its adapter."""
     if config.trainable == "lora":
         return attach_adapter(network, lora_config(config), config.seed)

@@ -1,5 +1,7 @@
 """What a training run leaves: model folders that load like any other."""
 
+from __future__ import annotations
+
 import json
 import os
 from contextlib import nullcontext
@@ -24,7 +26,7 @@ def export_model(trainer: JointTrainer, base: str) -> None:
     """Writes the trained weights into the run's folder and their average, where one is kept, into `ema/`.
 
     A LoRA run gives adapter folders; any other gives pipeline folders that hold the network and take codecs and text
-    encoder from `base`.  Every process must call it: sharded weights are gathered.
+    encoder from `base`. Every process must call it: sharded weights are gathered.
     """
     folder = Path(str(trainer.args.output_dir))
     targets: list[tuple[Path, Any]] = [(folder, nullcontext())]

@@ -1,5 +1,7 @@
 """The trainer of stages 1 and 2: flow matching on the sound alone, or on sound and picture together."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

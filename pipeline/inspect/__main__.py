@@ -1,5 +1,7 @@
 """Run `python -m pipeline.inspect`."""
 
+from __future__ import annotations
+
 import sys
 
 from pipeline.inspect.command import main

@@ -1,5 +1,7 @@
 """Run `python -m pipeline.rank`."""
 
+from __future__ import annotations
+
 import sys
 
 from pipeline.rank.command import main

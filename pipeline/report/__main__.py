@@ -1,5 +1,7 @@
 """Run `python -m pipeline.report`."""
 
+from __future__ import annotations
+
 import sys
 
 from pipeline.report.command import main

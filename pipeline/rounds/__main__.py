@@ -1,5 +1,7 @@
 """Run `python -m pipeline.rounds`."""
 
+from __future__ import annotations
+
 import sys
 
 from pipeline.rounds.command import main

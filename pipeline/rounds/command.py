@@ -3,9 +3,9 @@
     python -m pipeline.rounds --config recipes/tiny/rounds.yaml --prompts PROMPTS --output_dir runs/online --rounds 3
 
 Round k samples with the model that round k - 1 ended with, and trains a new adapter on top of it, against it: the
-reference of a round is the model that it began with, not the first one.  DIR/round-k holds prompts.parquet,
+reference of a round is the model that it began with, not the first one. DIR/round-k holds prompts.parquet,
 preferences/, training/, model/ (an adapter whose base is the round before's, so keep them all), evaluation/ and, last,
-round.json.  A finished round is skipped, and a killed one goes on where it stopped, by the same command.
+round.json. A finished round is skipped, and a killed one goes on where it stopped, by the same command.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def check(config: RoundsConfig) -> None:
     """Find mistakes before hours of work: in the prompts, in any stage's settings, or in whose folder it is.
 
     Raises:
-        ValueError: what is wrong.  A setting that a stage does not know ends the program, as in the stage itself.
+        ValueError: what is wrong. A setting that a stage does not know ends the program, as in the stage itself.
     """
     prompts = read_prompts(config.prompts)
     if config.prompts_per_round is not None and config.prompts_per_round > len(prompts):

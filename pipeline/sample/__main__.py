@@ -1,5 +1,7 @@
 """Run `python -m pipeline.sample`."""
 
+from __future__ import annotations
+
 import sys
 
 from pipeline.sample.command import main

@@ -1,5 +1,7 @@
 """Run `python -m pipeline.score`."""
 
+from __future__ import annotations
+
 import sys
 
 from pipeline.score.command import main

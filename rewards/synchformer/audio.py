@@ -1,5 +1,7 @@
 """The audio encoder: a spectrogram transformer (AST) and a summary over frequency (facts_synchformer 3)."""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

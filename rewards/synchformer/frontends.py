@@ -1,5 +1,7 @@
 """From a clip to what the network takes: frames at a constant rate, and log-mel spectrograms of segments."""
 
+from __future__ import annotations
+
 from fractions import Fraction
 from functools import lru_cache
 

@@ -1,5 +1,7 @@
 """Logits of many clips at once: their segments share batches, whatever clip they are of."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from itertools import islice
 

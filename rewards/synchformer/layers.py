@@ -1,5 +1,7 @@
 """Attention between heads, and the layer that sums up a set of tokens in one vector."""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

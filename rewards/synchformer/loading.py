@@ -1,5 +1,7 @@
 """A Synchformer on disk: the published state dict, or a folder with weights and the sizes that differ."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import torch

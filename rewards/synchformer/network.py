@@ -3,6 +3,8 @@
 Written from facts_synchformer alone; loads the published state dict.
 """
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

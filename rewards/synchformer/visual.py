@@ -1,5 +1,7 @@
 """The visual encoder: a video transformer whose attention is divided over time and space (facts_synchformer 2)."""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,5 +1,7 @@
 """Run `python -m synthetic.bootstrap`."""
 
+from __future__ import annotations
+
 import sys
 
 from synthetic.bootstrap.command import main

@@ -1,5 +1,7 @@
 """The tiny codecs, trained on rendered scenes; no clip is seen twice."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar

@@ -1,9 +1,11 @@
 """The tiny preset from nothing: `python -m synthetic.bootstrap --config recipes/tiny/bootstrap.yaml --output DIR`.
 
 Text encoder, codecs and latents of rendered scenes; then the joint transformer as the release trains its own: a video
-backbone (Wan2.1's part), stage 1 on the sound alone, stage 2 on both.  What is finished in `work_dir` is not done
+backbone (Wan2.1's part), stage 1 on the sound alone, stage 2 on both. What is finished in `work_dir` is not done
 again, and a training stage goes on from its last checkpoint, so the same command continues an interrupted run.
 """
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Sequence

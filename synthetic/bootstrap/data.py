@@ -1,5 +1,7 @@
 """Latents of rendered scenes as prepared clips, without a detour over compressed files."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """The joint transformer of the tiny preset in three runs of `model.train`: video backbone, stage 1, stage 2."""
 
+from __future__ import annotations
+
 import difflib
 import json
 from collections.abc import Mapping

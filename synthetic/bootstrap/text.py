@@ -1,5 +1,7 @@
 """The tiny text encoder: a word-level tokenizer, and a small UMT5 taught to tell what a caption states."""
 
+from __future__ import annotations
+
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel

@@ -1,5 +1,7 @@
 """Run `python -m synthetic.train_rewards`."""
 
+from __future__ import annotations
+
 import sys
 
 from synthetic.train_rewards.command import main

@@ -1,8 +1,10 @@
 """The four learned rewards of the tiny preset, from nothing: `python -m synthetic.train_rewards --output DIR`.
 
-Each is trained on Bounce and what can go wrong in it, and then measured on held-out scenes.  What is finished is not
+Each is trained on Bounce and what can go wrong in it, and then measured on held-out scenes. What is finished is not
 done again, and training goes on from its last checkpoint, so the same command continues an interrupted run.
 """
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence

@@ -3,6 +3,8 @@
 What a step does is a function of its number, so a run that was killed goes on as if nothing had happened.
 """
 
+from __future__ import annotations
+
 import math
 from pathlib import Path
 from typing import Any, Protocol

@@ -3,6 +3,8 @@
 Clips are written and read again as real files, and scored as the pipeline scores them.
 """
 
+from __future__ import annotations
+
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

@@ -1,5 +1,7 @@
 """What a checkpoint is taken for by the names of its tensors."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

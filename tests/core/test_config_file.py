@@ -1,5 +1,7 @@
 """What a `config.json` beside weights may say, on a configuration with a field of every kind."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -1,5 +1,7 @@
 """What the rewards ask of a device: that it is there, and float32 where cuDNN would take less."""
 
+from __future__ import annotations
+
 import pytest
 from torch.backends import cudnn
 from torch.nn.modules.conv import _ConvNd

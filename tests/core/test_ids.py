@@ -1,5 +1,7 @@
 """Names and seeds are functions of the id alone, safe on a file system, and fixed for ever."""
 
+from __future__ import annotations
+
 import pytest
 
 from core.ids import candidate_id, candidate_seed, stem

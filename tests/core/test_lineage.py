@@ -1,5 +1,7 @@
 """By what a model's preferences were chosen: written, read, chained, and never guessed."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

@@ -1,5 +1,7 @@
 """Tables at the boundary of a stage: what is accepted, and how a mistake is named."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pandas as pd

@@ -1,5 +1,7 @@
 """Reading weights: every layout, no code from pickles, little memory; and errors that say what a file is."""
 
+from __future__ import annotations
+
 import json
 import os
 import pickle
@@ -144,7 +146,7 @@ config = JointDiTConfig(dim=512, num_heads=4, ffn_dim=2048, num_layers=32)
 torch.zeros(2048, 64) @ torch.zeros(64, 512)  # the matrix library's own buffers
 JointDiT.on_meta(config)
 before = kib("VmRSS")
-with open("/proc/self/clear_refs", "w") as reset:  # the peak from here on
+with open("/proc/self/clear_refs", "w") as reset: # the peak from here on
     reset.write("5")
 model = load_wan(sys.argv[1], config, torch.bfloat16) if sys.argv[2] == "wan" else load_javisdit(sys.argv[1], config)
 size = sum(p.nbytes for p in model.parameters()) / 1024

@@ -1,5 +1,7 @@
 """Paths and URIs: what a command takes, what is read and written, and what is said when a store cannot be used."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

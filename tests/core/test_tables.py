@@ -1,5 +1,7 @@
 """The same rows from every format; a mistake is named to the line, or costs its row alone where that is asked for."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pyarrow as pa

@@ -1,5 +1,7 @@
 """Pairs small enough for a step in milliseconds, and a trainer of them."""
 
+from __future__ import annotations
+
 import json
 
 from datasets import Dataset, Features

@@ -1,5 +1,7 @@
 """A random pipeline on disk, and pairs of its clips: what `dpo.prepare` reads."""
 
+from __future__ import annotations
+
 import numpy as np
 from datasets import Dataset
 from diffusers import AutoencoderKL

@@ -1,5 +1,7 @@
 """A small benchmark of Bounce clips, and samples of it in both layouts: copies, some of which something was done to."""
 
+from __future__ import annotations
+
 import shutil
 from dataclasses import replace
 from pathlib import Path

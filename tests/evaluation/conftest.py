@@ -1,5 +1,7 @@
 """Score tables of made-up models, as pipeline.sample and pipeline.score leave them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -3,6 +3,8 @@
 The driver is a process of its own: this one may be connected to the Ray of other tests.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal

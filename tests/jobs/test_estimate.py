@@ -1,5 +1,7 @@
 """`--estimate` and what `--dry_run` says of the disk."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The journal: rows survive a kill, torn lines do no harm, and settings cannot change unnoticed."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

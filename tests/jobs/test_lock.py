@@ -1,5 +1,7 @@
 """The lock of a stage's folder: one run at a time, whatever became of the one before."""
 
+from __future__ import annotations
+
 import json
 import signal
 import subprocess

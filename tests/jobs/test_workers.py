@@ -1,5 +1,7 @@
 """Jobs on a pool of workers that die, on real Ray."""
 
+from __future__ import annotations
+
 import pytest
 
 from jobs import crew

@@ -1,5 +1,7 @@
 """Small clips and files for the tests of media."""
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Iterable
 from fractions import Fraction

@@ -1,5 +1,7 @@
 """Clips of which only some frames are wanted: the same clip, with the others black and not even converted."""
 
+from __future__ import annotations
+
 from fractions import Fraction
 
 import av

@@ -1,5 +1,7 @@
 """Files that this package did not write: late or early sound, variable rates, rotation, damage."""
 
+from __future__ import annotations
+
 import av
 import numpy as np
 import pytest

@@ -1,5 +1,7 @@
 """`python -m model.export`: what others get is the model that was trained, in either layout, here and on the hub."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Noising, shift, velocity and sampling as published."""
 
+from __future__ import annotations
+
 import re
 from itertools import pairwise
 

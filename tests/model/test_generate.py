@@ -1,5 +1,7 @@
 """`python -m model.generate` writes a clip, takes sizes by their published names, and explains mistakes in one line."""
 
+from __future__ import annotations
+
 import pytest
 
 from core.cli import parse_config

@@ -1,5 +1,7 @@
 """Adapters are merged as peft merges them, and refused unless they fit the network exactly."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path

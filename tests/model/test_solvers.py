@@ -1,5 +1,7 @@
 """Every solver follows the flow: on a flow whose solution is known, errors fall with the order that it promises."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

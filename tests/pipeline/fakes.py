@@ -1,5 +1,7 @@
 """A generator and rewards that need no weights, used by dotted path, as a user's own would be."""
 
+from __future__ import annotations
+
 import errno
 import os
 import signal

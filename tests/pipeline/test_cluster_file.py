@@ -1,5 +1,7 @@
 """`ray_cluster.yaml`, read as Ray's cluster launcher reads it, without a cloud."""
 
+from __future__ import annotations
+
 import re
 import shlex
 from pathlib import Path

@@ -4,6 +4,8 @@ Elsewhere: a killed driver (test_run), clips and prompts that crash their worker
 numbers (test_stages), workers that die one after another (test_workers).
 """
 
+from __future__ import annotations
+
 import errno
 import json
 import os

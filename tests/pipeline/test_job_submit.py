@@ -1,5 +1,7 @@
 """`ray job submit` from a clean checkout, as documented, to the job server of a real Ray head on this machine."""
 
+from __future__ import annotations
+
 import os
 import secrets
 import shutil

@@ -1,5 +1,7 @@
 """A run in a bucket of a real S3 server is the run on disk: made, killed, continued, refused to a second, inspected."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal

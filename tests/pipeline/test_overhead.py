@@ -1,5 +1,7 @@
 """The benchmark of the pipeline's own cost still runs through both stages, without a failed row."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pandas as pd

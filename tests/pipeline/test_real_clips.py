@@ -1,5 +1,7 @@
 """Clips from the world outside go through sampling and scoring on the shipped preset."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pandas as pd

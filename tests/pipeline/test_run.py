@@ -1,5 +1,7 @@
 """`python -m pipeline.run` as a user runs it: dry, in full, again, with mistakes, and killed at any moment."""
 
+from __future__ import annotations
+
 import json
 import os
 import random

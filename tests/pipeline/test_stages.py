@@ -1,5 +1,7 @@
 """Sampling and scoring on real Ray with real files, and ranking of what they made."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from pathlib import Path

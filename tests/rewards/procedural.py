@@ -4,6 +4,8 @@ The rule is that of the golden files in `synchformer_imagebind/` and `videoalign
 seed. `procedural_probe.json` holds numbers to check the rule by.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Collection, Sequence
 

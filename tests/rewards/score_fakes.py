@@ -1,5 +1,7 @@
 """Rewards that need no network, found by dotted path, and clips to score with them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any, ClassVar, Self
 

@@ -1,5 +1,7 @@
 """Agreement of scores with labels: figures that can be told by hand, and the command on tables as they come."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Rewards that look at some frames only: scored from a clip of these alone, they give what the whole clip gives."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

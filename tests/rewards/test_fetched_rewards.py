@@ -1,5 +1,7 @@
 """What `python -m model.fetch` leaves is all that a reward needs: small checkpoints under the published names."""
 
+from __future__ import annotations
+
 import gzip
 import json
 from dataclasses import asdict, replace

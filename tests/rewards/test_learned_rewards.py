@@ -1,5 +1,7 @@
 """All four learned rewards together, with the shipped tiny weights, on real files."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections import Counter

@@ -1,5 +1,7 @@
 """The rule that makes weights from names gives the numbers that the golden files were made with."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

@@ -1,5 +1,7 @@
 """`python -m rewards.score` as a person uses it, on real files."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 from synthetic import CaptionAttributes, caption, parse_caption, scene_from_seed

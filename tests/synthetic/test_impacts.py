@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 from synthetic.impacts import desync, impact_agreement, match_impacts

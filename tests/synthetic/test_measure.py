@@ -1,5 +1,7 @@
 """Measurements against the renderer, from memory and through files, and on clips that show nothing of the kind."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The verifiable rewards tell good Bounce clips from corrupted ones, each corruption in the columns it should."""
 
+from __future__ import annotations
+
 import dataclasses
 from itertools import pairwise
 from pathlib import Path

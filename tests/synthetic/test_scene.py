@@ -1,5 +1,7 @@
 """The world itself: its scenes are deterministic, balanced and clear, its renderings are what they claim to be."""
 
+from __future__ import annotations
+
 from collections import Counter
 from itertools import combinations, pairwise, product
 from math import dist

@@ -1,5 +1,7 @@
 """AudioCLIP's audio head, whose embeddings JavisBench takes for the Frechet audio distance."""
 
+from __future__ import annotations
+
 from evaluation.judges.audioclip.extractor import AudioClipExtractor
 
 __all__ = ["AudioClipExtractor"]

@@ -1,5 +1,7 @@
 """AudioLDM2's sound codec: diffusers' `AutoencoderKL` over log-mel, transformers' `SpeechT5HifiGan` as the vocoder."""
 
+from __future__ import annotations
+
 import math
 from pathlib import Path
 from typing import Self

@@ -1,5 +1,7 @@
 """What codecs share: their networks from and to disk, the range of their pixels."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterable
 from copy import deepcopy

@@ -3,6 +3,8 @@
 Both directions are deterministic, and latents are normalised.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Protocol
 
@@ -57,7 +59,7 @@ class AudioCodec(Part, Protocol):
         """(T, M) of the latents of so many samples, as training encodes them."""
 
     def encode(self, waveform: Tensor) -> Tensor:
-        """float (B, samples) at 16 kHz -> float32 (B, C, T, M).  Loudness is normalised away, as in the release."""
+        """float (B, samples) at 16 kHz -> float32 (B, C, T, M). Loudness is normalised away, as in the release."""
 
     def decode(self, latents: Tensor, num_samples: int) -> Tensor:
         """float32 (B, C, T, M) -> float32 (B, num_samples), cut, or filled up with zeros."""

@@ -1,5 +1,7 @@
 """What the network works on: one clip as video and audio latents, and its file."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ class AVLatents:
             save_file(tensors, temporary, metadata=metadata)
 
     @classmethod
-    def load(cls, path: str | Path) -> "AVLatents":
+    def load(cls, path: str | Path) -> AVLatents:
         with safe_open(path, framework="pt") as file:
             geometry = json.loads(file.metadata()["geometry"])
             video, audio = file.get_tensor("video"), file.get_tensor("audio")

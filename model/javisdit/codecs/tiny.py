@@ -4,6 +4,8 @@ Over groups of 4 frames stacked as channels for video (the causal 3-D Wan VAE ne
 log-mel in AudioLDM2's layout for audio, with Griffin-Lim.
 """
 
+from __future__ import annotations
+
 import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass

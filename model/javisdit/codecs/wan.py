@@ -1,5 +1,7 @@
 """Wan2.1's video autoencoder: diffusers' `AutoencoderKLWan`, from its own layout or from the original file."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any, Self
 

@@ -1,5 +1,7 @@
 """Self- and cross-attention over `scaled_dot_product_attention`, with a choice of its backend."""
 
+from __future__ import annotations
+
 from contextlib import nullcontext
 
 import torch

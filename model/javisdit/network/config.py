@@ -1,5 +1,7 @@
 """Sizes and switches of the network, by name for the published ones, and their translation from and to the release."""
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -47,7 +49,7 @@ _FIELD_OF_DIFFUSERS = {
 
 @dataclass(frozen=True)
 class ModalitySpec:
-    """One token stream.  `prefix` starts the names of its parameters; the video's is empty, as in Wan2.1."""
+    """One token stream. `prefix` starts the names of its parameters; the video's is empty, as in Wan2.1."""
 
     name: str
     prefix: str
@@ -124,7 +126,7 @@ class JointDiTConfig:
         return sum(math.prod(size) // patches[name] for name, size in latent_sizes.items())
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "JointDiTConfig":
+    def from_dict(cls, values: dict[str, Any]) -> JointDiTConfig:
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(f"Unknown model settings {unknown}; known ones are {sorted(cls.__dataclass_fields__)}.")
@@ -132,7 +134,7 @@ class JointDiTConfig:
         return cls(**typed)
 
     @classmethod
-    def from_preset(cls, name: str) -> "JointDiTConfig":
+    def from_preset(cls, name: str) -> JointDiTConfig:
         """A published size (`SIZES`) or that of a shipped preset, by name."""
         if name in SIZES:
             return SIZES[name]
@@ -142,7 +144,7 @@ class JointDiTConfig:
         raise ValueError(f"No size is called {name!r}; there are {', '.join((*SIZES, *PRESETS))}.")
 
     @classmethod
-    def from_published(cls, settings: dict[str, Any]) -> "JointDiTConfig":
+    def from_published(cls, settings: dict[str, Any]) -> JointDiTConfig:
         """Ours for the `model` section of a release's config, or the `config.json` of a Wan2.1 transformer.
 
         Raises:

@@ -1,5 +1,7 @@
 """The smaller layers of the joint transformer: time embedding, modulation, feed-forward, output head."""
 
+from __future__ import annotations
+
 from contextlib import nullcontext
 
 import torch

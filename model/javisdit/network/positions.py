@@ -1,8 +1,10 @@
 """Where each token sits: 3-D position ids of video and audio tokens, and the rotary tables made from them.
 
-Ids are in patch-grid units, (time, height, width) per token.  TA-RoPE (paper section 3.3; `interleave_offset` in the
+Ids are in patch-grid units, (time, height, width) per token. TA-RoPE (paper section 3.3; `interleave_offset` in the
 release) puts audio on the video timeline and shifts its other two ids past the video's, so that no two tokens collide.
 """
+
+from __future__ import annotations
 
 from functools import lru_cache
 from typing import Literal, get_args

@@ -1,7 +1,9 @@
 """Sizes of clips: the published resolutions, and the latents and tokens that follow from a size.
 
-An aspect ratio is height to width, as published: 9:16 is landscape.  facts_data section 3.
+An aspect ratio is height to width, as published: 9:16 is landscape. facts_data section 3.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
@@ -53,7 +55,7 @@ class ClipSize:
             raise ValueError(f"{self.height}x{self.width} pixels are no picture: give a positive height and width.")
 
     @property
-    def padded(self) -> "ClipSize":
+    def padded(self) -> ClipSize:
         """The size that is computed and decoded: height and width rounded up to multiples of 16."""
         height, width = (round_up(side, PIXEL_MULTIPLE) for side in (self.height, self.width))
         return replace(self, height=height, width=width)
@@ -103,7 +105,7 @@ def image_size(resolution: str, aspect_ratio: str) -> tuple[int, int]:
 def nearest_num_frames(seconds: float, fps: float = 16.0) -> int:
     """The number of frames, 4n + 1, nearest to a duration; of two as near, the larger.
 
-    33, 49, 65 and 81 frames are the published 2, 3, 4 and 5 s at 16 fps.  The release's names "2s", "4s", ... stand
+    33, 49, 65 and 81 frames are the published 2, 3, 4 and 5 s at 16 fps. The release's names "2s", "4s", ... stand
     for 51, 102, ... frames, which no codec step ends on; they are a defect and left out.
 
     Raises:

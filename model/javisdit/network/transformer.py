@@ -1,12 +1,14 @@
 """JavisDiT++: one diffusion transformer for video and audio tokens (paper section 3; names as in the release).
 
-Video tokens, then audio tokens, form one sequence.  Self-attention with 3-D rotary positions and cross-attention to
+Video tokens, then audio tokens, form one sequence. Self-attention with 3-D rotary positions and cross-attention to
 the text are shared; norm, modulation and feed-forward belong to each modality (MS-MoE), chosen by contiguous slice.
 The video expert is modulated by rows 3-5 of the shared six-row modulation, every other one by three rows of its own.
 
 Precision is the release's: time embedding, its projections and the heads compute in float32, the blocks in the dtype
 of the weights, and timesteps are rounded to that dtype first.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Mapping
@@ -48,7 +50,7 @@ class JointOutput(NamedTuple):
 
 
 class JointDiT(nn.Module):
-    """The network.  Every tensor has the name and shape of the published checkpoint's."""
+    """The network. Every tensor has the name and shape of the published checkpoint's."""
 
     def __init__(self, config: JointDiTConfig) -> None:
         super().__init__()
@@ -129,7 +131,7 @@ class JointDiT(nn.Module):
         """Chooses the kernel of every attention: "auto", "flash", "cudnn", "efficient" or "math".
 
         Raises:
-            ValueError: for another name.  A backend that the device lacks fails in the first forward.
+            ValueError: for another name. A backend that the device lacks fails in the first forward.
         """
         if name not in ATTENTION_BACKENDS:
             raise ValueError(f"attention backend {name!r} is unknown: use one of {', '.join(ATTENTION_BACKENDS)}.")
@@ -159,7 +161,7 @@ class JointDiT(nn.Module):
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
-    ) -> "JointDiT":
+    ) -> JointDiT:
         """Reads a folder written by `save_pretrained`, tensor by tensor; weights stay as stored if `dtype` is None.
 
         Raises:
@@ -176,7 +178,7 @@ class JointDiT(nn.Module):
         return model.eval()
 
     @classmethod
-    def on_meta(cls, config: JointDiTConfig) -> "JointDiT":
+    def on_meta(cls, config: JointDiTConfig) -> JointDiT:
         """The network without memory for its weights, to be filled by `fill_module`."""
         with torch.device("meta"):
             return cls(config)

@@ -1,8 +1,10 @@
 """Published checkpoints in and out: JavisDiT-v1.0 folders and Wan2.1 transformers.
 
 A JavisDiT folder holds `model/` (shards, in the names that `JointDiT` uses) and, when it was trained by LoRA, `lora/`
-in peft layout.  The release merges nothing on saving: `model/` then also holds copies of the adapter's tensors.
+in peft layout. The release merges nothing on saving: `model/` then also holds copies of the adapter's tensors.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Iterator
@@ -50,7 +52,7 @@ def load_javisdit(
 
     Args:
         folder: holds `model/`, and `lora/` where there is an adapter; or is the `model/` folder itself.
-        config: read from `model/config.json` where there is one, else inferred from the tensors, if None.  Shapes do
+        config: read from `model/config.json` where there is one, else inferred from the tensors, if None. Shapes do
             not tell audio positions, eps and text length: the published ones are taken.
         dtype: of the weights; as stored if None.
         with_lora: False leaves the adapter away, to train on from the base or to attach it by peft.

@@ -1,5 +1,7 @@
 """From a model's name or path to its files: presets, pipeline folders, adapter folders and what they refer to."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -3,6 +3,8 @@
 Ours are the release's names, which for the video part are Wan2.1's; only foreign layouts need a table.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection, Mapping
 

@@ -1,5 +1,7 @@
 """What each learned reward is taught on Bounce."""
 
+from __future__ import annotations
+
 from synthetic.train_rewards.tasks.audiobox import AudioBoxTask
 from synthetic.train_rewards.tasks.imagebind import ImageBindTask
 from synthetic.train_rewards.tasks.synchformer import SynchformerTask

@@ -1,5 +1,7 @@
 """What the tiny AudioBox is taught: how far a sound of Bounce has been spoilt."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """What the tiny ImageBind is taught: which caption, picture and sound of Bounce belong together."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,5 +1,7 @@
 """What the tiny Synchformer is taught: by how much the sound of a Bounce clip was moved."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

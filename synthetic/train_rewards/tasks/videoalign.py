@@ -1,5 +1,7 @@
 """What the tiny VideoAlign is taught: a good picture, good motion, and whether a caption is true of a Bounce clip."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json

@@ -1,5 +1,7 @@
 """Data that cannot be trained on is told in a line before the first step, and claims no folder."""
 
+from __future__ import annotations
+
 import json
 import math
 

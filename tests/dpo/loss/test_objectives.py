@@ -1,5 +1,7 @@
 """Objectives beside the published one, by their equations in float64."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import nn

@@ -1,5 +1,7 @@
 """What the policy is compared with: frozen copy, errors computed before, an adapter as it was, one that moves."""
 
+from __future__ import annotations
+
 import json
 import shutil
 

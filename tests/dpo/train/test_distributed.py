@@ -1,5 +1,7 @@
 """Several processes are one preference training: by torch's variables (DDP), sharded (FSDP2), by Ray Train."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

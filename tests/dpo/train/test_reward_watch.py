@@ -1,5 +1,7 @@
 """Samples that a run makes and scores on the way, its stop on a decline, its shares of the gradient and its alarms."""
 
+from __future__ import annotations
+
 import json
 from typing import ClassVar
 

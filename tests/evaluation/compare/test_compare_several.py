@@ -1,5 +1,7 @@
 """Several candidates in one call, and folders that `evaluation.run` wrote."""
 
+from __future__ import annotations
+
 import csv
 import json
 

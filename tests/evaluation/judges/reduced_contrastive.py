@@ -1,5 +1,7 @@
 """Small CLIP, CLAP and AudioCLIP models of random weights, on disk in the published layouts, and clips for them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

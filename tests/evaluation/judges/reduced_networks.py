@@ -1,5 +1,7 @@
 """A folder of weights for every metric: reduced networks of random weights as published, and the tiny rewards."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 

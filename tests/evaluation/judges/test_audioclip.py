@@ -1,6 +1,8 @@
 """AudioCLIP's audio head. Its published weights are 0.5 GB and not at hand: the network is checked against numbers of
 the public implementation (AndreyGuzhov/AudioCLIP at 45327aa, MIT licence, evaluation mode) with procedural weights."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 

@@ -1,5 +1,7 @@
 """AV-Align: the published peaks and scores, and what a clip without sound or movement gets."""
 
+from __future__ import annotations
+
 import importlib
 import json
 import math

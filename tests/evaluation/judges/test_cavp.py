@@ -1,5 +1,7 @@
 """CAVP: the published layout, what it sees and hears, and its score. There is no golden file: the facts are read."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Which extractors a run can use, and what is said of metrics whose weights are absent."""
 
+from __future__ import annotations
+
 from fnmatch import fnmatchcase
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Rewards as metrics: the same names, values and frames as the rewards have."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

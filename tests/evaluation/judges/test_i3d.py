@@ -1,5 +1,7 @@
 """The features of FVD: which pictures are looked at, the network in its published layout, and the extractor."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import zlib

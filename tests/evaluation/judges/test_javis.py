@@ -1,5 +1,7 @@
 """AVHScore and JavisScore as metrics; their arithmetic is tested in tests/evaluation/judges/test_javis_score.py."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -1,5 +1,7 @@
 """AVHScore and JavisScore: the published numbers, and what is better by default."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -4,6 +4,8 @@ Networks are reduced and of random weights, or the tiny rewards. Values are comp
 the tests look at what came of it, or use what is in the cache.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import shutil

@@ -1,5 +1,7 @@
 """Mistakes in the settings of `python -m evaluation.run` are found before anything is read, and --help helps."""
 
+from __future__ import annotations
+
 import pytest
 
 from evaluation.run.command import main

@@ -1,5 +1,7 @@
 """The figures of a benchmark: means, intervals, distances and counts, over everything and by category."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

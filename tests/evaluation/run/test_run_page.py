@@ -1,5 +1,7 @@
 """The page of results in a real browser; what it shows, and that long names do not break it."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Every caption and every sample is accounted for: what is missing, duplicate or wrong is named."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pandas as pd

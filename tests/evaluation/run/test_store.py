@@ -1,5 +1,7 @@
 """Values that were computed once are found again, by the content of the files and never by their place."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Distances between sets of features: the golden values of both protocols, closed forms, and what must always hold."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The sign-flip test over prompts and Holm's correction, against what can be counted or computed by hand."""
 
+from __future__ import annotations
+
 import itertools
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Metrics that trained a compared model are marked; the others are never called held out without cause."""
 
+from __future__ import annotations
+
 import json
 
 import pyarrow as pa

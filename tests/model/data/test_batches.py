@@ -1,5 +1,7 @@
 """Batches: one label each, a function of seed and epoch, told when there are none."""
 
+from __future__ import annotations
+
 import pytest
 
 from model.data.batches import BucketBatchSampler

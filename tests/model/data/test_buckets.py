@@ -1,5 +1,7 @@
 """Clips go to the buckets that the published code gives them; mistakes in a table are named."""
 
+from __future__ import annotations
+
 import json
 from itertools import product
 

@@ -1,5 +1,7 @@
 """The log-mel front end is the published one, and its inverse is close."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -1,5 +1,7 @@
 """Windows of frames and sound, and the crop of the picture, are the published ones."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 

@@ -1,5 +1,7 @@
 """A hub and a plain web server on a local port, with the faults that networks have."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re

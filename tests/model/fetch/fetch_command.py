@@ -1,5 +1,7 @@
 """`python -m model.fetch` on small sources of a local server."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 """`model.fetch` against a hub and a web server on a local port, and against local mirrors."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

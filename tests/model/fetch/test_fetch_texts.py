@@ -1,5 +1,7 @@
 """Components of several sources, and texts that are published only in Python source, which is never run."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

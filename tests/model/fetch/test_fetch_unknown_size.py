@@ -1,5 +1,7 @@
 """Files of a web server of which nobody published the size and the hash: the server and the lock file say them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import pytest

@@ -1,5 +1,7 @@
 """Golden networks of the release: their weights, and our network made from them."""
 
+from __future__ import annotations
+
 import torch
 
 from model.javisdit.network.transformer import JointDiT

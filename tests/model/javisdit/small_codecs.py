@@ -1,5 +1,7 @@
 """Codecs of the published architectures with random weights, small enough for a clip in milliseconds."""
 
+from __future__ import annotations
+
 import json
 
 import torch

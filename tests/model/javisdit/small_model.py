@@ -1,5 +1,7 @@
 """A network small enough for a forward in milliseconds, with heads that predict something."""
 
+from __future__ import annotations
+
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 

@@ -1,5 +1,7 @@
 """Parts are loaded when needed, and work on their device."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

@@ -1,5 +1,7 @@
 """`JointAVPipeline` on the shipped preset: reproducible, batched or not; its folders load; its errors help."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """A folder as `python -m model.fetch` leaves it, at small sizes under the real names, is a model like any other."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

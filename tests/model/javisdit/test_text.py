@@ -1,5 +1,7 @@
 """Prompts are cleaned and embedded as published, from either kind of file."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

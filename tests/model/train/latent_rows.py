@@ -1,5 +1,7 @@
 """Prepared clips small enough for a step in milliseconds."""
 
+from __future__ import annotations
+
 import json
 
 from datasets import Dataset

@@ -1,5 +1,7 @@
 """Several processes are one training: started by torch's variables, by accelerate's launcher, by Ray Train."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

@@ -1,5 +1,7 @@
 """`python -m model.train`: what it writes, how it goes on, what it refuses, and its plan."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import os

@@ -1,5 +1,7 @@
 """The flow-matching trainer: the loss, what trains, what is logged, and the same numbers after a restart."""
 
+from __future__ import annotations
+
 import re
 
 import pytest

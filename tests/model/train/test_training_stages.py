@@ -1,5 +1,7 @@
 """Each stage trains exactly the published parameters: those get gradients, and no others."""
 
+from __future__ import annotations
+
 import re
 
 import pytest

@@ -1,5 +1,7 @@
 """`python -m pipeline.convert`: recognises what it is given, and paths hold from where they are written."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The release's CSV files in and out: equal to what its own tool wrote, and nothing lost on the way."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Sharing pairs: what is pushed, what its card tells, and that the other side can train on it. The hub is a folder."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

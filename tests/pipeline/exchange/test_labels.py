@@ -1,5 +1,7 @@
 """People's labels: read in every form, merged, measured against textbook values, and made into pairs."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

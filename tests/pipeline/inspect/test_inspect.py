@@ -1,5 +1,7 @@
 """`python -m pipeline.inspect` tells what is in every kind of table."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """A ranked run whose clips are there, though empty; made once, and copied for each test."""
 
+from __future__ import annotations
+
 import functools
 import json
 import shutil

@@ -1,5 +1,7 @@
 """Tables of candidates for the tests of ranking."""
 
+from __future__ import annotations
+
 import numpy as np
 import pandas as pd
 

@@ -1,5 +1,7 @@
 """Which rewards and metrics chose pairs, told by the scores table."""
 
+from __future__ import annotations
+
 import json
 
 import pyarrow as pa

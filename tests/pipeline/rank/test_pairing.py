@@ -1,5 +1,7 @@
 """Pairs from scores: equal to the published tool's, and true to the rules it is documented by."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """`python -m pipeline.rank` on tables that give no pair at all."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """`pipeline.rank` from tables on disk to a dataset on disk; needs neither Ray nor clips."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Margins, gates and several pairs per prompt: each rule keeps what it says, and the report says what it cost."""
 
+from __future__ import annotations
+
 import numpy as np
 import pandas as pd
 import pytest

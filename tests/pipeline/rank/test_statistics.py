@@ -1,5 +1,7 @@
 """The report of a ranking: agreement of metrics, win rates, distributions and statistics, against pandas and loops."""
 
+from __future__ import annotations
+
 import itertools
 import json
 

@@ -1,5 +1,7 @@
 """The browser of the report's tests; `report_browser` says what happens where there is none."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 
 import pytest

@@ -1,5 +1,7 @@
 """A real Chromium for the report's tests, and pages that note everything that went wrong on them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +34,7 @@ WIPE = """() => {
 class Opened:
     """A page, and everything that went wrong on it so far."""
 
-    page: "Page"
+    page: Page
     problems: list[str] = field(default_factory=list)
     watchers: dict[str, Callable] = field(default_factory=dict)
 
@@ -52,7 +54,7 @@ class Opened:
 
 
 @contextmanager
-def opener(browser: "Browser") -> Iterator[Callable[..., Opened]]:
+def opener(browser: Browser) -> Iterator[Callable[..., Opened]]:
     """A function that builds the report of a run and opens it.
 
     Its first page is shared by all tests with this browser, wiped after each, as a new one takes twice the time; all
@@ -81,12 +83,12 @@ def opener(browser: "Browser") -> Iterator[Callable[..., Opened]]:
             page.remove_listener(event, watcher)
 
 
-def open_tab(context: "BrowserContext", page_path: Path) -> Opened:
+def open_tab(context: BrowserContext, page_path: Path) -> Opened:
     """Another page with the same profile; the caller closes it."""
     return _watched(context.new_page(), page_path)
 
 
-def _watched(page: "Page", page_path: Path) -> Opened:
+def _watched(page: Page, page_path: Path) -> Opened:
     opened = Opened(page)
     note = opened.problems.append
     opened.watchers |= {

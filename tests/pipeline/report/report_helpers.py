@@ -1,5 +1,7 @@
 """A small finished run for the report's tests: real clips, a real dataset, names and prompts chosen to do harm."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

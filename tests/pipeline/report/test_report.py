@@ -1,5 +1,7 @@
 """The report's page as a file: what is in it, what is refused, and that no text in a table can become markup."""
 
+from __future__ import annotations
+
 import base64
 import json
 from html.parser import HTMLParser

@@ -1,5 +1,7 @@
 """The report in a real browser, opened from file://: players load, filter and sort agree with the table."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 

@@ -1,5 +1,7 @@
 """Labelling in a real browser: blind, by mouse and keys, kept, undone, and out as a file that the toolkit reads."""
 
+from __future__ import annotations
+
 import csv
 import itertools
 from pathlib import Path

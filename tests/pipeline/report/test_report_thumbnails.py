@@ -1,5 +1,7 @@
 """Small pictures of the clips: made once, in the clip's own shape, and only of clips that can be decoded."""
 
+from __future__ import annotations
+
 import json
 import os
 

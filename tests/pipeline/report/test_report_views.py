@@ -1,5 +1,7 @@
 """Finding one's way through many pairs in a real browser: conditions, gallery, pages, keys; and how fast that is."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """`python -m pipeline.rounds` on a random model of a few thousand weights, and a reward of colour and noise."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

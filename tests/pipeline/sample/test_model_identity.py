@@ -1,5 +1,7 @@
 """A retrained model in the same folder must not be mistaken for the one that sampled before."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The sampling worker with the tiny model, without Ray: what it computes once, and what a candidate depends on."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

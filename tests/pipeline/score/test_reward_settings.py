@@ -1,5 +1,7 @@
 """When scores count as made by other weights: whenever a file changes that shapes them, and no other."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

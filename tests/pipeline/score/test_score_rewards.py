@@ -1,5 +1,7 @@
 """Weights, protocol and pools of rewards in the scoring stage, on real Ray with real files."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

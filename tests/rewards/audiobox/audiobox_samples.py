@@ -1,5 +1,7 @@
 """Small AudioBox networks and clips for the tests."""
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 

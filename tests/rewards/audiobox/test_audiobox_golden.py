@@ -1,5 +1,7 @@
 """AudioBox-Aesthetics at full size against numbers of the published classes (facts_audiobox section 10)."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

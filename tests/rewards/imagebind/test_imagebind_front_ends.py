@@ -1,5 +1,7 @@
 """What ImageBind hears and sees, against the published front ends."""
 
+from __future__ import annotations
+
 from itertools import pairwise
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Parity of the ImageBind network with the published one, at reduced size, by name and, slowly, at full size."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 

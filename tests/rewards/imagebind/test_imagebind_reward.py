@@ -1,5 +1,7 @@
 """The ImageBind reward: its scores, its batches, and the folders that it loads."""
 
+from __future__ import annotations
+
 import json
 import math
 import subprocess

@@ -1,5 +1,7 @@
 """Texts to ids: CLIP's own where its vocabulary is at hand, and small tokenizers of the same kind."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 from pathlib import Path

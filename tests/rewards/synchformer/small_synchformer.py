@@ -1,5 +1,7 @@
 """A Synchformer small enough for every test: all of the full-size code, at the sizes of the tiny preset."""
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 

@@ -1,5 +1,7 @@
 """The synchformer reward, at small size: what it hears and sees, how it scores, what it loads and what it refuses."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

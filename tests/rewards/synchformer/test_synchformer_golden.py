@@ -1,5 +1,7 @@
 """The full-size Synchformer gives the published numbers, with weights made from the tensors' names."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

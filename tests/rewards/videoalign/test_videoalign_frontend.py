@@ -1,5 +1,7 @@
 """Frames become the pixels that the published front end gives, bit for bit on the machine that it was recorded on."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

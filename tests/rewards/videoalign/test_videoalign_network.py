@@ -1,5 +1,7 @@
 """The network gives the published class's numbers (transformers 4.45.2, golden files), from pixels to scores."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

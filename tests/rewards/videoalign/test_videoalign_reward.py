@@ -1,5 +1,7 @@
 """The reward on checkpoint folders in the published layouts: what it loads, what it refuses, what it scores."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

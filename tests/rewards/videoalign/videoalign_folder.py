@@ -1,5 +1,7 @@
 """A small VideoReward in the published folder layout: real names, made-up sizes, tokenizer and text."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from dataclasses import fields

@@ -1,5 +1,7 @@
 """Training of the tiny preset: its parts, its three stages, its grades."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

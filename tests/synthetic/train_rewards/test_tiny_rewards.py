@@ -1,5 +1,7 @@
 """The shipped rewards against what can go wrong with held-out clips; `docs/results.md` has the same on more of them."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 
 import numpy as np

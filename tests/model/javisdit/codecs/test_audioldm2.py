@@ -1,5 +1,7 @@
 """The AudioLDM2 codec gives the published numbers, and its lengths are as wanted."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

@@ -1,5 +1,7 @@
 """A codec is recognised by what lies at its path."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

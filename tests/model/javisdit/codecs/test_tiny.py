@@ -1,5 +1,7 @@
 """The shipped codecs keep what matters, and their shapes and files are as documented."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """The Wan2.1 autoencoder gives the published numbers, from either layout; large clips are tiled."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan

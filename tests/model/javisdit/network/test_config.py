@@ -1,5 +1,7 @@
 """Sizes by name are the published ones, and settings of the release translate both ways or are refused."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Position ids are the published ones."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

@@ -1,5 +1,7 @@
 """Sizes, tokens and lengths equal the published tables, row for row."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

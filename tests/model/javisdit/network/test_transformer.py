@@ -1,5 +1,7 @@
 """The network gives the published numbers, and behaves as its docstring says."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,7 @@
 """Published checkpoints load, save and come back bit for bit; foreign ones are told apart."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path
