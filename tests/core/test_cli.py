@@ -144,7 +144,7 @@ def test_saved_config_reads_back(tmp_path):
 
 def test_parsing_does_not_import_torch():
     program = (
-        "import sys; from tests.media.test_cli import Config; from core.cli import parse_config;"
+        "import sys; from tests.core.test_cli import Config; from core.cli import parse_config;"
         "parse_config(Config, ['--output_dir', 'o']); print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
