@@ -16,7 +16,7 @@ NOTICE = (ROOT / "NOTICE").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LICENCES = ("MIT", "Apache-2.0", "CC BY 4.0", "CC BY-NC 4.0", "CC BY-NC-SA 4.0")
-CODE = [path for path in ROOT.glob("*/**/*.py") if not path.is_relative_to(ROOT / ".venv")]
+CODE = [path for folder in ROOT.iterdir() if (folder / "__init__.py").is_file() for path in folder.rglob("*.py")]
 
 
 def notice_entry(component: str) -> str:
