@@ -1,5 +1,7 @@
 """`JointAVPipeline` on the shipped preset: reproducible, batched or not; its folders load; its errors help."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,11 @@ PROMPTS = [caption(scene_from_seed(HELD_OUT_SEED_START + i)) for i in range(3)]
 
 
 @pytest.fixture(scope="module")
-def tiny() -> JointAVPipeline:
+def tiny() -> Iterator[JointAVPipeline]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    return JointAVPipeline.from_pretrained("tiny")
+    yield JointAVPipeline.from_pretrained("tiny")
+    torch.set_num_threads(before)
 
 
 def test_clips_have_the_models_geometry(tiny):
