@@ -47,6 +47,31 @@ def sum_by_group(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np
     return sums, counts
 
 
+def exact_parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split columns into a high and a low part whose products with small integers add up without rounding.
+
+    Both parts are multiples of a power of two with so few bits that every partial sum stays below 2^53. Matrix products
+    with integer weights are therefore equal to the last bit on every processor, BLAS kernel and number of threads, and
+    however the rows of the weights are cut.
+
+    Args:
+        values: (G, K) float64, finite.
+
+    Returns:
+        high and low, each (G, K). `weights @ high + weights @ low` is `weights @ values` for integer weights (R, G)
+        whose magnitudes sum to at most G per row.
+    """
+    bits = 53 - len(values).bit_length()
+    high = _round_columns(values, bits)
+    return high, _round_columns(values - high, bits)
+
+
+def _round_columns(values: np.ndarray, bits: int) -> np.ndarray:
+    """Round each column to multiples of a power of two, of which its largest value holds at most 2^bits."""
+    exponent = np.frexp(np.abs(values).max(axis=0, initial=0.0))[1]
+    return np.ldexp(np.rint(np.ldexp(values, bits - exponent)), exponent - bits)
+
+
 def _resampled_means(
     sums: np.ndarray, counts: np.ndarray, num_bootstrap: int, generator: np.random.Generator
 ) -> np.ndarray:
@@ -54,7 +79,7 @@ def _resampled_means(
     num_groups, num_columns = sums.shape
     if num_groups == 0:
         return np.full((num_bootstrap, num_columns), np.nan)
-    totals = np.concatenate([sums, counts], axis=1)  # (G, 2K)
+    totals = np.concatenate([*exact_parts(sums), counts], axis=1)  # (G, 3K)
     chunk = max(1, _CHUNK_ELEMENTS // num_groups)
     means = np.empty((num_bootstrap, num_columns))
     for start in range(0, num_bootstrap, chunk):
@@ -62,7 +87,7 @@ def _resampled_means(
         drawn = generator.integers(num_groups, size=(size, num_groups))
         drawn += np.arange(size)[:, None] * num_groups
         weights = np.bincount(drawn.ravel(), minlength=size * num_groups).reshape(size, num_groups)
-        resampled = weights.astype(np.float64) @ totals  # (size, 2K)
+        high, low, drawn_counts = np.split(weights.astype(np.float64) @ totals, 3, axis=1)  # (size, K) each
         with np.errstate(invalid="ignore"):
-            means[start : start + size] = resampled[:, :num_columns] / resampled[:, num_columns:]
+            means[start : start + size] = (high + low) / drawn_counts
     return means

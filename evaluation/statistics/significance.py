@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.statistics.bootstrap import sum_by_group
+from evaluation.statistics.bootstrap import exact_parts, sum_by_group
 
 NUM_FLIPS = 10_000
 _CHUNK_ELEMENTS = 1 << 22  # signs held at once: 32 MiB of float64
@@ -33,16 +33,23 @@ def sign_flip_p_values(
     """
     assert differences.ndim == 2, f"{differences.shape=}"
     sums, counts = sum_by_group(differences, groups)  # (G, K) each
-    num_groups = len(sums)
-    least = np.abs(sums.sum(axis=0)) - _ROUNDING * np.abs(sums).sum(axis=0)  # (K,) what a flip has to reach
+    num_groups, parts = len(sums), np.concatenate(exact_parts(sums), axis=1)  # (G, 2K)
+    observed = np.abs(_signed_sums(np.ones((1, num_groups)), parts)[0])  # (K,)
+    least = observed - _ROUNDING * np.abs(sums).sum(axis=0)  # (K,) what a flip has to reach
     generator, reached = np.random.default_rng(seed), np.zeros(sums.shape[1], dtype=np.int64)
     chunk = max(1, _CHUNK_ELEMENTS // max(1, num_groups))
     for start in range(0, num_flips, chunk):
         size = min(chunk, num_flips - start)
         signs = 2.0 * generator.integers(2, size=(size, num_groups), dtype=np.int8) - 1.0
-        reached += (np.abs(signs @ sums) >= least).sum(axis=0)
+        reached += (np.abs(_signed_sums(signs, parts)) >= least).sum(axis=0)
     p_values = (reached + 1) / (num_flips + 1)
     return np.where((counts > 0).sum(axis=0) >= 2, p_values, np.nan)
+
+
+def _signed_sums(signs: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """signs (R, G) of the groups, exact parts (G, 2K) of their sums -> (R, K), equal however the rows are cut."""
+    high, low = np.split(signs @ parts, 2, axis=1)
+    return high + low
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from evaluation.statistics.bootstrap import bootstrap_interval
+from evaluation.statistics.bootstrap import bootstrap_interval, exact_parts
 
 
 def test_interval_covers_the_true_mean_about_95_percent_of_the_time():
@@ -46,8 +48,31 @@ def test_one_prompt_gives_no_interval():
     assert np.isnan(high).all()
 
 
-def test_resamples_do_not_depend_on_how_the_work_is_cut(monkeypatch):
-    values = np.random.default_rng(0).normal(size=(40, 2))
+def test_interval_is_the_same_to_the_last_bit_however_the_work_is_cut(monkeypatch):
+    values = np.random.default_rng(0).standard_t(1, size=(40, 2))  # outliers: sums that would round differently
     whole = bootstrap_interval(values, np.arange(40), num_bootstrap=1000, seed=3)
-    monkeypatch.setattr("evaluation.statistics.bootstrap._CHUNK_ELEMENTS", 40 * 7)
-    np.testing.assert_array_equal(whole, bootstrap_interval(values, np.arange(40), num_bootstrap=1000, seed=3))
+    for rows in (1, 2, 7, 333):
+        monkeypatch.setattr("evaluation.statistics.bootstrap._CHUNK_ELEMENTS", 40 * rows)
+        np.testing.assert_array_equal(whole, bootstrap_interval(values, np.arange(40), num_bootstrap=1000, seed=3))
+
+
+@pytest.mark.parametrize("num_groups", [2, 255, 256, 10_140])
+def test_parts_have_the_same_sum_to_the_last_bit_in_every_order(num_groups):
+    rng = np.random.default_rng(num_groups)
+    values = rng.standard_t(1, size=(num_groups, 2)) * [1e-9, 1e9]
+    values[: num_groups // 2, 1] *= 1e-12
+    weights = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=5).astype(np.float64)
+    parts = exact_parts(values)
+    orders = [rng.permutation(num_groups) for _ in range(5)]
+    for part in parts:
+        exact = [[math.fsum(row * column) for column in part.T] for row in weights]
+        for order in orders:
+            np.testing.assert_array_equal(weights[:, order] @ part[order], exact)
+    expected = [[math.fsum(row * column) for column in values.T] for row in weights]
+    size = weights @ np.abs(values)  # of the terms, which may cancel
+    assert (np.abs(sum(weights @ part for part in parts) - expected) <= 1e-15 * size).all()
+
+
+def test_parts_of_nothing_and_of_zeros():
+    assert [part.shape for part in exact_parts(np.zeros((0, 3)))] == [(0, 3), (0, 3)]
+    assert all((part == 0).all() for part in exact_parts(np.zeros((4, 2))))

@@ -46,6 +46,15 @@ def test_skewed_scores_without_a_difference_are_found_at_the_stated_rate():
     assert (p_values < 0.05).mean() == pytest.approx(0.05, abs=0.02)
 
 
+def test_p_values_are_the_same_however_the_work_is_cut(monkeypatch):
+    """Scores on a scale of tenths: many flips tie with the observed sum, and rounding must not decide them."""
+    differences = np.random.default_rng(0).integers(-5, 6, size=(12, 50)) / 10
+    whole = sign_flip_p_values(differences, np.arange(12), seed=0, num_flips=2000)
+    for rows in (1, 7, 333):
+        monkeypatch.setattr("evaluation.significance._CHUNK_ELEMENTS", 12 * rows)
+        np.testing.assert_array_equal(whole, sign_flip_p_values(differences, np.arange(12), seed=0, num_flips=2000))
+
+
 def test_holm_by_hand():
     corrected = holm([0.04, None, 0.01, 0.03, 0.5])
     assert corrected == [pytest.approx(0.09), None, pytest.approx(0.04), pytest.approx(0.09), pytest.approx(0.5)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -16,9 +18,11 @@ PROMPTS = [caption(scene_from_seed(HELD_OUT_SEED_START + i)) for i in range(3)]
 
 
 @pytest.fixture(scope="module")
-def tiny() -> JointAVPipeline:
+def tiny() -> Iterator[JointAVPipeline]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    return JointAVPipeline.from_pretrained("tiny")
+    yield JointAVPipeline.from_pretrained("tiny")
+    torch.set_num_threads(before)
 
 
 def test_clips_have_the_models_geometry(tiny):

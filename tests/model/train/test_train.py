@@ -121,7 +121,8 @@ def test_a_killed_run_goes_on_with_the_same_losses(start, tmp_path):
     settings = {"max_steps": 40, "save_steps": 4, "trainable": "lora"}
     assert main(flags(start, tmp_path / "whole", **settings)) == 0
     argv = [sys.executable, "-m", "model.train", *flags(start, tmp_path / "killed", **settings)]
-    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as in this process: sums round as their threads share them
+    process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
     while not (tmp_path / "killed" / "checkpoint-4" / "trainer_state.json").exists():
         assert process.poll() is None

@@ -117,7 +117,8 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_models(finished, inputs, tmp_
     shutil.copytree(finished / "round-1", folder / "round-1")
     shutil.copy(finished / "rounds.json", folder)
     command = [sys.executable, "-m", "pipeline.rounds", *flags(inputs, folder, "--rounds", "2")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    threads = str(torch.get_num_threads())  # as in this process: sums round as their threads share them
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 240
