@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from model.sources import SOURCES
 
 import avdpo
+from model.fetch.catalogue import SOURCES
 
 ROOT = Path(__file__).parents[1]
 NOTICE = (ROOT / "NOTICE").read_text(encoding="utf-8")
