@@ -177,7 +177,8 @@ def _our_step(
 
 
 def _published(setting: Setting, batch: dict[str, Any], encode: Callable[[], Any]) -> Callable[[], float]:
-    """facts_training sections 2, 4 and 7: the adapted network deep-copied as the reference, whose adapters stay on; a
+    """docs/upstream/training.md, sections 2, 4 and 7: the adapted network deep-copied as the reference, whose adapters
+    stay on; a
     float32 average of the whole; captions of winner and loser apart; positions as complex numbers, sample by sample.
     """
     adapted = attach_adapter(_network(setting, frozen=True), _adapter(0.05), seed=0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 NUM_TRAIN_TIMESTEPS = 1000
-TRAINING_SHIFT_SCALE = 5.0  # facts_training section 3: the training draw uses it,
+TRAINING_SHIFT_SCALE = 5.0  # docs/upstream/training.md, section 3: the training draw uses it,
 INFERENCE_SHIFT_SCALE = 1.0  # the published sampler does not, whatever its config says.
 
 

@@ -1,4 +1,6 @@
-"""AV-Align: how many onsets of the sound fall on a peak of movement in the picture (facts_metrics section 5).
+"""AV-Align: how many onsets of the sound fall on a peak of movement in the picture.
+
+Source: docs/upstream/metrics.md, section 5.
 
 Higher is better. What the release's code computes is the definition, under every protocol, and not the symmetric
 formula that its documentation gives. So

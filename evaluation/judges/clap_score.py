@@ -22,7 +22,7 @@ FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer
 
 
 class ClapExtractor(Extractor):
-    """Cosine of a sound with its text, by CLAP (facts_metrics section 7), and the sound's embedding.
+    """Cosine of a sound with its text, by CLAP (docs/upstream/metrics.md, section 7), and the sound's embedding.
 
     The text is `audio_prompt` where the table has one, else the prompt; it is cut where it exceeds the network's
     context. `clap_audio` has unit length, as transformers returns it. A sound of up to 10 s is heard as in the release,

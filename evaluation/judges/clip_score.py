@@ -24,7 +24,9 @@ FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")
 
 
 class ClipExtractor(Extractor):
-    """Mean cosine of 48 evenly spaced frames with the prompt, by CLIP ViT-B/32 (facts_metrics section 6); no factor.
+    """Mean cosine of 48 evenly spaced frames with the prompt, by CLIP ViT-B/32; no factor.
+
+    Source: docs/upstream/metrics.md, section 6.
 
     A prompt that is longer than CLIP's context is cut. Its text is mended as OpenAI's own tokenizer does, which
     transformers' leaves out. Under "javisbench" CLIP sees red and blue swapped, as in the release.

@@ -1,4 +1,7 @@
-"""AVHScore and JavisScore as metrics: how well sound fits picture, by ImageBind (facts_metrics section 9)."""
+"""AVHScore and JavisScore as metrics: how well sound fits picture, by ImageBind.
+
+Source: docs/upstream/metrics.md, section 9.
+"""
 
 from __future__ import annotations
 

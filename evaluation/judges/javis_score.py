@@ -1,6 +1,6 @@
 """AVHScore and JavisScore: how well the sound fits the picture, over all frames and window by window.
 
-Source: facts_imagebind section 9. Higher is better; the prompt plays no part.
+Source: docs/upstream/imagebind.md, section 9. Higher is better; the prompt plays no part.
 """
 
 from __future__ import annotations

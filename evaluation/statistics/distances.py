@@ -1,6 +1,7 @@
 """How far apart two sets of features are: the Frechet distance (FVD, FAD) and the kernel distance (KVD).
 
-Source: facts_metrics sections 1 and 2. Everything is computed in float64, under both protocols; lower is better.
+Source: docs/upstream/metrics.md, sections 1 and 2.
+Everything is computed in float64, under both protocols; lower is better.
 Under "javisbench" both sets are cut to the length of the shorter, as the release does, and its defects are kept.
 """
 

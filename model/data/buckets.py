@@ -1,7 +1,8 @@
 """Buckets: the sizes and lengths that clips are cut to, and which of them takes a clip in an epoch.
 
 A clip goes to the largest resolution and length that it fills, unless a draw decides against it, so that long and large
-clips serve the small buckets too. Draws are a function of the row and the epoch, as published. facts_data section 2.
+clips serve the small buckets too. Draws are a function of the row and the epoch, as published.
+Source: docs/upstream/data.md, section 2.
 """
 
 from __future__ import annotations

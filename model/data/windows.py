@@ -1,6 +1,6 @@
 """The part of a clip that a training sample shows: windows of frames and of sound, and the crop of the picture.
 
-Starts are drawn as published, whose last possible start is never used. facts_data sections 4 to 6.
+Starts are drawn as published, whose last possible start is never used. docs/upstream/data.md, sections 4 to 6.
 """
 
 from __future__ import annotations

@@ -107,7 +107,10 @@ def load_umt5_original(path: str | Path, dtype: torch.dtype = torch.float32) -> 
 
 
 def clean_prompt(prompt: str) -> str:
-    """Repairs broken Unicode, unescapes HTML twice and joins white space (facts_autoencoders_text section 4)."""
+    """Repairs broken Unicode, unescapes HTML twice and joins white space.
+
+    Source: docs/upstream/autoencoders_text.md, section 4.
+    """
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
     return re.sub(r"\s+", " ", text).strip()
 

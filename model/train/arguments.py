@@ -1,4 +1,7 @@
-"""Settings of flow-matching training (stages 1 and 2); defaults are the published ones (facts_training section 2)."""
+"""Settings of flow-matching training (stages 1 and 2); defaults are the published ones.
+
+Source: docs/upstream/training.md, section 2.
+"""
 
 from __future__ import annotations
 

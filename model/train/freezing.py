@@ -1,4 +1,4 @@
-"""Which parameters each training stage of the release trains (paper section 4; facts_training section 2).
+"""Which parameters each training stage of the release trains (paper section 4; docs/upstream/training.md, section 2).
 
 Stage 1 (audio pre-training) trains the audio part alone; stage 2 (audio-video SFT) and stage 3 (DPO) train one LoRA
 adapter on attention and feed-forward layers, stage 3 going on with stage 2's.

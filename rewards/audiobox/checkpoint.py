@@ -21,7 +21,8 @@ from rewards.weights import CONFIG_NAME, WEIGHTS_NAME, save_weights
 TORCH_NAME = "checkpoint.pt"
 TORCH_PREFIX = "model."  # of the names in it
 
-# Ours begins with transformers' names (facts_audiobox section 7). (pattern in ours, replacement in the published).
+# Ours begins with transformers' names (docs/upstream/audiobox.md, section 7). (pattern in ours, replacement in the
+# published).
 _RENAMES = (
     (r"^wavlm\.", "wavlm_model."),
     (r"\.masked_spec_embed$", ".mask_emb"),

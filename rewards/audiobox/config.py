@@ -62,7 +62,9 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioBoxConfig:
-    """Arguments of the published class (facts_audiobox section 2); the defaults are those of the published weights.
+    """Arguments of the published class; the defaults are those of the published weights.
+
+    Source: docs/upstream/audiobox.md, section 2.
 
     Raises ValueError for values that this implementation has no network for.
     """

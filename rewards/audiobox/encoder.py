@@ -1,7 +1,8 @@
 """WavLM's layer results from the modules of transformers' WavLMModel, driven with AudioBox's own frame mask.
 
 Driven from here, and not by its `forward`, for three reasons: its mask is a frame short on partial windows
-(facts_audiobox section 7), it materialises the attention weights, and it spends as much on padding as on sound. What
+(docs/upstream/audiobox.md, section 7), it materialises the attention weights, and it spends as much on padding as on
+sound. What
 lies after the last valid frame cannot reach a valid one, except by the statistics of the first normalisation: it is
 zeroed before the positional convolution and masked in attention. So it is dropped after that normalisation.
 
@@ -52,7 +53,7 @@ def layer_results(
 def count_valid_frames(sizes: EncoderConfig, num_samples: int, num_valid: Tensor) -> Tensor:
     """Frames of each window that are no padding, (W,): a frame is padding only if all its samples are.
 
-    The samples that do not divide by the number of frames belong to none (facts_audiobox section 4).
+    The samples that do not divide by the number of frames belong to none (docs/upstream/audiobox.md, section 4).
     """
     num_frames = sizes.num_frames(num_samples)
     assert num_frames > 0, f"{num_samples} samples are less than the convolutions reach"

@@ -37,7 +37,8 @@ def to_mono(audio: np.ndarray, sample_rate: int) -> Tensor:
 def to_javisbench_mono(audio: np.ndarray, sample_rate: int) -> Tensor:
     """What JavisBench's reader makes of audio (channels, samples): float32 (S,), cut or zero-padded to 4 s.
 
-    It resamples along the wrong axis, that of the channel (facts_audiobox section 8). So sound of another rate keeps
+    It resamples along the wrong axis, that of the channel (docs/upstream/audiobox.md, section 8). So sound of another
+    rate keeps
     its samples, which then count as 16 kHz, and each becomes what the resampler makes of a sound of one sample: for
     rates above 16 kHz that sample times 0.99 * 16000 / rate. Below, it makes several, which the predictor takes for
     channels and averages. The padding counts as sound.

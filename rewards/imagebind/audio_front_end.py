@@ -1,4 +1,4 @@
-"""From a waveform to the mel clips that ImageBind hears (facts_imagebind section 6)."""
+"""From a waveform to the mel clips that ImageBind hears (docs/upstream/imagebind.md, section 6)."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class ImuConfig(TrunkConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageBindConfig:
-    """`imagebind_huge` (facts_imagebind section 1)."""
+    """`imagebind_huge` (docs/upstream/imagebind.md, section 1)."""
 
     embed_dim: int = 1024  # of every modality's embedding
     vision: VisionConfig = VisionConfig(width=1280, blocks=32, heads=16, patch_size=14)

@@ -1,6 +1,6 @@
 """ImageBind: one transformer per modality, all ending in one space of embeddings. No parameter is shared.
 
-Submodules carry the names of the published checkpoint. Source: facts_imagebind sections 1 to 4.
+Submodules carry the names of the published checkpoint. Source: docs/upstream/imagebind.md, sections 1 to 4.
 """
 
 from __future__ import annotations

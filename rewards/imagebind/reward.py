@@ -27,7 +27,7 @@ TOKENIZER_FILES = (
 
 
 class ImageBindReward(Reward):
-    """Cosines of ImageBind embeddings (facts_imagebind section 7).
+    """Cosines of ImageBind embeddings (docs/upstream/imagebind.md, section 7).
 
     `ib_tv`: prompt and picture; `ib_ta`: prompt of the sound, else the prompt, and sound; `ib_av`: sound and picture.
     NaN where a clip has no audio track. Under "javisbench" prompts of more than 75 tokens are all embedded alike, and

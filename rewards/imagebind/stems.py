@@ -1,4 +1,7 @@
-"""What turns the inputs of each ImageBind modality into tokens, positions included (facts_imagebind section 3)."""
+"""What turns the inputs of each ImageBind modality into tokens, positions included.
+
+Source: docs/upstream/imagebind.md, section 3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts to ids: CLIP's byte-level BPE behind the cleaning of ImageBind (facts_imagebind section 5)."""
+"""Texts to ids: CLIP's byte-level BPE behind the cleaning of ImageBind (docs/upstream/imagebind.md, section 5)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From frames to the pictures that ImageBind sees: clips for the scores (section 7), single frames (section 8).
 
-Sections are those of facts_imagebind. The two ways of resizing differ, as they do in the release.
+Sections are those of docs/upstream/imagebind.md. The two ways of resizing differ, as they do in the release.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The audio encoder: a spectrogram transformer (AST) and a summary over frequency (facts_synchformer 3)."""
+"""The audio encoder: a spectrogram transformer (AST) and a summary over frequency.
+
+Source: docs/upstream/synchformer.md, section 3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes of a Synchformer and of its front ends. The defaults are the published ones (facts_synchformer)."""
+"""Sizes of a Synchformer and of its front ends. The defaults are the published ones (docs/upstream/synchformer.md)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def frame_indices(num_frames: int, clip_fps: float, fps: int) -> np.ndarray:
     """The clip's frame that each frame at the new rate shows, int64 (count,); rounds as ffmpeg's `fps` filter does.
 
     Frame k moves to the nearest new instant, halves up; a new instant shows the last frame that is there or before.
-    (facts_synchformer 6.1, with the end time of the last frame known.)
+    (docs/upstream/synchformer.md, section 6.1, with the end time of the last frame known.)
     """
     rate = Fraction(clip_fps).limit_denominator(MAX_RATE_DENOMINATOR)
     ratio = fps / max(rate, Fraction(1, MAX_RATE_DENOMINATOR))
@@ -82,7 +82,7 @@ def mel_segments(waveform: Tensor, config: SynchformerConfig) -> Tensor:
     """Log-mel of the overlapping segments of a waveform (..., samples): (..., S, 1, num_mels, mel_frames).
 
     Each segment has a spectrogram of its own. The added last column is 0 before normalisation, as published, which is
-    loud, not silent (facts_synchformer 5).
+    loud, not silent (docs/upstream/synchformer.md, section 5).
     """
     segments = waveform.unfold(-1, config.segment_samples, config.segment_hop_samples)  # (..., S, segment_samples)
     spectrum = torch.stft(

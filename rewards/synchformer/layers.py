@@ -24,7 +24,8 @@ def learned(*shape: int) -> nn.Parameter:
 class Aggregator(nn.Module):
     """A pre-norm encoder layer over a learned token and the given ones, of which only the learned token is wanted.
 
-    So only that token asks, and only it passes the feed-forward part (facts_synchformer 2.7 and 3.5).
+    So only that token asks, and only it passes the feed-forward part (docs/upstream/synchformer.md, sections 2.7 and
+    3.5).
     """
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: int) -> None:

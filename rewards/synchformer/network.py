@@ -1,6 +1,6 @@
 """Synchformer: how far the sound of a clip is ahead of its picture, as logits over a grid of offsets.
 
-Written from facts_synchformer alone; loads the published state dict.
+Written from docs/upstream/synchformer.md alone; loads the published state dict.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The visual encoder: a video transformer whose attention is divided over time and space (facts_synchformer 2)."""
+"""The visual encoder: a video transformer whose attention is divided over time and space.
+
+Source: docs/upstream/synchformer.md, section 2.
+"""
 
 from __future__ import annotations
 

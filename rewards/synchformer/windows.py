@@ -1,4 +1,4 @@
-"""Windows of segments, and what their logits say: the DeSync score (facts_synchformer 7)."""
+"""Windows of segments, and what their logits say: the DeSync score (docs/upstream/synchformer.md, section 7)."""
 
 from __future__ import annotations
 

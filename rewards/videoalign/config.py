@@ -1,4 +1,7 @@
-"""Sizes and settings of a VideoAlign checkpoint; every default is the published one (facts_videoalign sections 5-8)."""
+"""Sizes and settings of a VideoAlign checkpoint; every default is the published one.
+
+Source: docs/upstream/videoalign.md, sections 5 to 8.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From a clip's frames to the rows of pixels that the vision tower reads. All in float32.
 
-Source: facts_videoalign section 5.
+Source: docs/upstream/videoalign.md, section 5.
 """
 
 from __future__ import annotations

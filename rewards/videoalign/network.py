@@ -1,7 +1,7 @@
 """The network: transformers' Qwen2-VL vision tower and text model, and a linear head on every token.
 
 Composed rather than subclassed: `from_pretrained` of a subclass leaves most weights random without a word, and the
-stock model computes positions that the published one never used (facts_videoalign sections 3 and 8).
+stock model computes positions that the published one never used (docs/upstream/videoalign.md, sections 3 and 8).
 """
 
 from __future__ import annotations

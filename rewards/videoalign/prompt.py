@@ -1,6 +1,6 @@
 """What the model reads: the evaluation text around a user's prompt, as one turn of the Qwen2-VL chat, in token ids.
 
-Source: facts_videoalign section 4. The evaluation text belongs to the checkpoint and is not shipped here.
+Source: docs/upstream/videoalign.md, section 4. The evaluation text belongs to the checkpoint and is not shipped here.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class VideoAlignReward(Reward):
     """Raw VQ, MQ and TA of a clip. VQ and MQ do not depend on the prompt.
 
     Both protocols give the same numbers: JavisBench, too, takes the raw VQ and MQ at the checkpoint's own frame rate
-    and size, whatever the clip's are, and batching does not change them (facts_videoalign section 7).
+    and size, whatever the clip's are, and batching does not change them (docs/upstream/videoalign.md, section 7).
     The rate at which frames are sampled (`fps`, published: 2) is part of model_config.json; scores at different rates
     do not compare.
     """

@@ -1,6 +1,6 @@
 """Published VideoReward checkpoints: finding them, merging their LoRA while streaming, and 4.45 to 5.x names.
 
-Source: facts_videoalign section 8.
+Source: docs/upstream/videoalign.md, section 8.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ FULL_SCALE = 32_768.0  # the network was trained on samples in 16-bit units
 
 
 class AudioClipExtractor(Extractor):
-    """Embeddings of AudioCLIP's audio head, not normalised (facts_metrics section 4); NaN for a clip without sound.
+    """Embeddings of AudioCLIP's audio head, not normalised; NaN for a clip without sound.
+
+    Source: docs/upstream/metrics.md, section 4.
 
     By default a sound is heard whole, at 44.1 kHz and at the level that the network was trained on. Under "javisbench"
     it is resampled to 16 kHz, cut or zero-padded to 4 s, and fed as is: as though it were at 44.1 kHz, and in [-1, 1]

@@ -1,4 +1,7 @@
-"""`cavp_score`: how well the sound fits the picture at each quarter of a second (facts_metrics section 8)."""
+"""`cavp_score`: how well the sound fits the picture at each quarter of a second.
+
+Source: docs/upstream/metrics.md, section 8.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The pictures of a clip as I3D takes them: 24 of them, square, in [-1, 1].
 
-Source: facts_metrics section 3. The release maps [0, 1] to bytes as if it were [-1, 1]: black arrives at the network as
+Source: docs/upstream/metrics.md, section 3.
+The release maps [0, 1] to bytes as if it were [-1, 1]: black arrives at the network as
 grey. Under "javisbench" that is reproduced; by default [0, 1] becomes [-1, 1], and nothing is rounded to bytes.
 """
 

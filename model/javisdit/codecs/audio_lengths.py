@@ -2,7 +2,7 @@
 
 Training rounds up to a multiple of 8 frames, sampling to one of 32: 208 and 224 frames for 33 video frames. Audio
 positions are stretched over the video's time, so under the sampling rule a token lies where training never put it.
-facts_autoencoders_text section 3.
+docs/upstream/autoencoders_text.md, section 3.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sizes of clips: the published resolutions, and the latents and tokens that follow from a size.
 
-An aspect ratio is height to width, as published: 9:16 is landscape. facts_data section 3.
+An aspect ratio is height to width, as published: 9:16 is landscape. docs/upstream/data.md, section 3.
 """
 
 from __future__ import annotations

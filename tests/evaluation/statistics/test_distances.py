@@ -114,7 +114,7 @@ def test_kernel_distance_is_the_definition():
 
 
 def test_kernel_distance_sees_a_shift_of_the_mean_and_the_release_does_not():
-    """The release's figures in facts_metrics section 2 are of this kind."""
+    """The release's figures in docs/upstream/metrics.md, section 2 are of this kind."""
     real, fake = normal(80, 400), normal(80, 400, seed=1)
     correct = [kernel_distance(real, fake + shift) for shift in (0, 5, 50)]
     released = [kernel_distance(real, fake + shift, "javisbench") for shift in (0, 5, 50)]

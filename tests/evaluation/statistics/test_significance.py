@@ -51,7 +51,7 @@ def test_p_values_are_the_same_however_the_work_is_cut(monkeypatch):
     differences = np.random.default_rng(0).integers(-5, 6, size=(12, 50)) / 10
     whole = sign_flip_p_values(differences, np.arange(12), seed=0, num_flips=2000)
     for rows in (1, 7, 333):
-        monkeypatch.setattr("evaluation.significance._CHUNK_ELEMENTS", 12 * rows)
+        monkeypatch.setattr("evaluation.statistics.significance._CHUNK_ELEMENTS", 12 * rows)
         np.testing.assert_array_equal(whole, sign_flip_p_values(differences, np.arange(12), seed=0, num_flips=2000))
 
 

@@ -1,4 +1,4 @@
-"""AudioBox-Aesthetics at full size against numbers of the published classes (facts_audiobox section 10)."""
+"""AudioBox-Aesthetics at full size against numbers of the published classes (docs/upstream/audiobox.md, section 10)."""
 
 from __future__ import annotations
 

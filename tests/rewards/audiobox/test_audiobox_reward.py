@@ -55,7 +55,7 @@ def test_the_axes_are_in_their_published_order_and_units():
 
 
 def test_without_a_configuration_scores_are_in_the_published_units():
-    """Means and deviations of facts_audiobox section 2; the axes' order is that of the columns."""
+    """Means and deviations of docs/upstream/audiobox.md, section 2; the axes' order is that of the columns."""
     scores = tiny_network().to_scores(torch.tensor([[0.0] * 4, [1.0] * 4]))
     means = torch.tensor([5.06865, 5.73633, 3.18591, 6.57505], dtype=torch.float64)
     deviations = torch.tensor([1.93029, 1.75669, 1.86637, 1.51466], dtype=torch.float64)

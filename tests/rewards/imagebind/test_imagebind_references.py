@@ -67,7 +67,7 @@ def test_heads_which_no_shape_tells():
     ("num_samples", "channels"), [(400, 1), (32_000, 2), (32_001, 1), (64_000, 2), (81_600, 1), (165_000, 2)]
 )
 def test_mel_clips_are_kaldis(num_samples, channels):
-    """Under "javisbench" with the mean taken off in place, as written in facts_imagebind section 6."""
+    """Under "javisbench" with the mean taken off in place, as written in docs/upstream/imagebind.md, section 6."""
     rng = np.random.default_rng(num_samples)
     wave = torch.from_numpy(rng.normal(0.05, 0.1, (channels, num_samples)).clip(-1, 1).astype(np.float32))
     alone, found = (audio_views(wave.clone(), 128, 204, protocol) for protocol in ("correct", "javisbench"))

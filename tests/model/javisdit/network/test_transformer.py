@@ -114,7 +114,7 @@ def test_bfloat16_weights_keep_time_and_heads_in_float32():
 def test_timesteps_are_rounded_to_the_dtype_of_the_weights():
     model, given = small_model().bfloat16(), inputs()
     given["timestep"] = torch.tensor([750.2, 997.3])
-    rounded = model(**given | {"timestep": torch.tensor([752.0, 996.0])})  # facts_training section 3
+    rounded = model(**given | {"timestep": torch.tensor([752.0, 996.0])})  # docs/upstream/training.md, section 3
     assert torch.equal(model(**given).video, rounded.video)
 
 
