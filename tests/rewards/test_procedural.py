@@ -19,7 +19,8 @@ def test_tensors_are_those_of_the_probe():
         numbers = tensor.flatten()
         assert numbers[:4].tolist() == pytest.approx(wanted["first"][: numbers.numel()], rel=1e-5), name
         assert numbers[-1].item() == pytest.approx(wanted["last"], rel=1e-5), name
-        assert numbers.double().sum().item() == pytest.approx(wanted["sum"], rel=1e-5, abs=1e-5), name
+        rounding = 1e-6 * wanted["abs_sum"]  # torch draws other last bits where it has no AVX2
+        assert numbers.double().sum().item() == pytest.approx(wanted["sum"], rel=0, abs=rounding), name
         assert numbers.double().abs().sum().item() == pytest.approx(wanted["abs_sum"], rel=1e-5), name
 
 
