@@ -30,7 +30,7 @@ def test_the_readme_documents_every_golden_file_and_no_other():
 def test_golden_files_named_by_tests_are_in_the_clone_or_left_out_with_a_reason():
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     named = set(GOLDEN_NAME.findall(sources))
-    assert len(named) > 20
+    assert len(named) >= 20
     assert named - golden_names() == set(LEFT_OUT)
     assert len(LEFT_OUT) <= 3
 
