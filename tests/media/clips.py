@@ -12,7 +12,6 @@ import numpy as np
 
 from media import AVClip
 
-REAL_CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
 CLICK_S = 0.7
 
 

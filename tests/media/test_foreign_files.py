@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from media import MediaError, probe, read_clip, read_wav, write_clip, write_wav
+from tests.golden_files import real_clips
 from tests.media.clips import (
-    REAL_CLIPS,
     click,
     click_time,
     frame_numbers,
@@ -208,9 +208,8 @@ def test_a_clip_shorter_than_asked_names_file_and_lengths(tmp_path):
     assert read_clip(tmp_path / "a.mp4", num_frames=21).num_frames == 21
 
 
-@pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="needs the shared clips")
 def test_real_clips_reach_the_tiny_geometry():
-    names = sorted(REAL_CLIPS.glob("*.mp4"))
+    names = real_clips()
     assert names
     for path in names:
         info = probe(path)
@@ -219,7 +218,7 @@ def test_real_clips_reach_the_tiny_geometry():
         assert clip.video.std() > 5
         assert clip.has_audio == info.has_audio
         assert clip.audio.shape == ((1, 33000) if info.has_audio else (0, 0))
-    for path in REAL_CLIPS.glob("*.wav"):
+    for path in real_clips("*.wav"):
         audio, rate = read_wav(path)
         assert audio.shape == (probe(path).num_channels, round(probe(path).audio_duration_s * rate))
         assert 0.05 < np.abs(audio).max() <= 1.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
@@ -12,15 +10,12 @@ from pipeline.sample.command import sample
 from pipeline.sample.config import SampleConfig
 from pipeline.score.command import score
 from pipeline.score.config import ScoreConfig
-
-CLIPS = Path(__file__).parents[3] / "shared" / "clips"
+from tests.golden_files import real_clips
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_real_clips_become_candidates_and_are_scored(tmp_path):
-    videos = sorted(CLIPS.glob("*.mp4"))
-    if not videos:
-        pytest.skip("there is no ../shared/clips")
+    videos = real_clips()
     rows = [{"prompt_id": path.name, "prompt": "a street", "video_path": str(path)} for path in videos]
     pd.DataFrame(rows).to_csv(tmp_path / "prompts.csv", index=False)
     run = tmp_path / "run"

@@ -14,9 +14,7 @@ from rewards import ClipFile, Prompt, RewardSuite
 from synthetic.captions import caption
 from synthetic.render import render_clip
 from synthetic.scene import scene_from_seed
-from tests.golden_files import ROOT
-
-REAL_CLIPS = sorted((ROOT.parent / "shared" / "clips").glob("*.mp4"))
+from tests.golden_files import real_clips
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +54,10 @@ def test_scores_do_not_depend_on_the_batch(suite, bounce_files):
         assert one.scores == pytest.approx(other.scores, abs=1e-4)
 
 
-@pytest.mark.skipif(not REAL_CLIPS, reason="../shared/clips is not there")
 def test_real_clips_are_scored_or_say_why_not(suite):
-    files = [ClipFile(path.name, path, None, Prompt(path.name, "a dog barks at a passing car")) for path in REAL_CLIPS]
+    files = [
+        ClipFile(path.name, path, None, Prompt(path.name, "a dog barks at a passing car")) for path in real_clips()
+    ]
     for row in suite.score_files(files):
         assert row.error is None
         for column, score in row.scores.items():

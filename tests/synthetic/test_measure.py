@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -11,9 +9,9 @@ from scipy.ndimage import gaussian_filter
 from media import AVClip, convert_clip, read_clip, resample_audio, write_clip
 from synthetic import HELD_OUT_SEED_START, measure, render_clip, scene_from_seed
 from synthetic.scene import FPS, PITCHES
+from tests.golden_files import real_clips
 
 CLASSES = ("color", "size", "background", "side", "pitch", "material")
-REAL_CLIPS = Path(__file__).parents[3] / "shared" / "clips"
 
 
 def held_out(count, start=0):
@@ -181,10 +179,8 @@ def test_degenerate_clips_are_measured_without_error(shape, num_samples):
             assert np.isfinite(value)
 
 
-@pytest.mark.parametrize("name", ["vggsound_3qesirWAGt4.mp4", "videoalign_1_A.mp4"])
-def test_real_clips_are_measured_without_error(name):
-    if not (REAL_CLIPS / name).exists():
-        pytest.skip(f"{name} is not beside this repository")
-    found = measure(read_clip(REAL_CLIPS / name, height=256, width=256))
+@pytest.mark.parametrize("path", real_clips()[-2:], ids=lambda path: path.stem)  # one with sound, one without
+def test_real_clips_are_measured_without_error(path):
+    found = measure(read_clip(path, height=256, width=256))
     assert found.flicker > 0
     assert found.sharpness > 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,11 +23,11 @@ from rewards import (
 from synthetic.captions import caption
 from synthetic.render import render_clip
 from synthetic.scene import COLORS, PITCHES, scene_from_seed
+from tests.golden_files import real_clips
 
 SEEDS = range(2_000_000, 2_000_040)
 SCENES = [scene_from_seed(seed) for seed in SEEDS]
 PROMPTS = [Prompt(f"p{scene.seed}", caption(scene)) for scene in SCENES]
-REAL_CLIPS = sorted((Path(__file__).parents[3] / "shared" / "clips").glob("*.mp4"))
 REWARD = get_reward("verifiable").load()
 
 VIDEO_COLUMNS = ("visual_quality", "motion_quality", "text_alignment", "ib_tv")
@@ -232,8 +231,7 @@ def test_files_score_like_the_clips_they_were_written_from(clips, clean, tmp_pat
         assert row.scores["ib_ta"] == pytest.approx(clean["ib_ta"][index], abs=1e-3)  # the wav is lossless
 
 
-@pytest.mark.skipif(not REAL_CLIPS, reason="needs the real clips beside the repository")
-@pytest.mark.parametrize("path", REAL_CLIPS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", real_clips(), ids=lambda path: path.stem)
 def test_real_clips_get_finite_scores(path):
     clip = read_clip(path, fps=16.0, height=64, width=96, num_frames=33)
     prompt = Prompt("p", "a small red ball bounces twice on a black background with a deep bell")

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from dpo.loss.av_dpo import av_dpo_loss
+from tests.golden_files import golden_path
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "model" / "av_dpo_loss.safetensors"
 SHAPES = {"video": (4, 3, 2, 2), "audio": (2, 5, 4)}
 BETA = {"video": 3000.0, "audio": 1000.0}
 
@@ -36,7 +35,8 @@ def pairs(batch, indices):
 
 @pytest.mark.parametrize("case", ["case0", "case1"])
 def test_golden_release(case):
-    golden = {key.split(".")[1]: value for key, value in load_file(GOLDEN).items() if key.startswith(case)}
+    tensors = load_file(golden_path("model/av_dpo_loss.safetensors"))
+    golden = {key.split(".")[1]: value for key, value in tensors.items() if key.startswith(case)}
     inputs = [{m: golden[f"{role}_{m}"] for m in SHAPES} for role in ("policy", "reference", "target")]
     result = av_dpo_loss(*inputs, beta={m: golden[f"beta_{m}"].item() for m in SHAPES})
     torch.testing.assert_close(result.loss, golden["loss"], atol=1e-5, rtol=0)

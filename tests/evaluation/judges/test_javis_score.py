@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from evaluation.judges.javis_score import JavisScoreConfig, Window, avh_score, javis_score, sync_scores, sync_windows
-from tests.golden_files import Golden
+from tests.golden_files import Golden, golden_path
 from tests.rewards.imagebind.small_imagebind import noise_clip, small_encoder
 
 TOLERANCE = 1e-5
@@ -38,6 +40,22 @@ def test_scores_and_windows_are_the_published_ones(golden):
         javis = javis_score(frames, golden[f"{case}.audio_window_emb"], windows, config.lowest, "javisbench")
         found, expected = torch.stack([avh, javis]), torch.cat([golden[f"{case}.avh"], golden[f"{case}.javis"]])
         torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE, equal_nan=True)
+
+
+def test_scores_of_the_benchmarks_own_setting_are_the_published_ones():
+    config = JavisScoreConfig()
+    arrays = np.load(golden_path("media/window_scores.npz"))
+    for index, case in enumerate(json.loads(golden_path("media/window_scores.json").read_text(encoding="utf-8"))):
+        windows = sync_windows(case["frames"], case["fps"], case["audio_samples"], config, "javisbench")
+        assert [list(window.frames) for window in windows] == case["video_windows"]
+        assert [list(window.samples) for window in windows] == case["audio_windows"]
+        frames, heard, whole = (
+            F.normalize(torch.from_numpy(arrays[f"case{index}.{name}_embed"]), dim=-1)
+            for name in ("frame", "window_audio", "clip_audio")
+        )
+        assert avh_score(frames, whole).item() == pytest.approx(case["avh_score"], abs=TOLERANCE)
+        javis = javis_score(frames, heard, windows, config.lowest, "javisbench")
+        assert javis.item() == pytest.approx(case["javis_score"], abs=TOLERANCE)
 
 
 def test_similarities_are_the_published_ones(golden):

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import json
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from media import AVClip, MediaError, read_clip, write_clip, write_wav
+from media import AVClip, MediaError, probe, read_clip, write_clip, write_wav
 from model.data.batches import BucketBatchSampler, RowKey
 from model.data.buckets import BucketTable
 from model.data.clip_encoder import ClipEncoder
@@ -20,9 +19,9 @@ from synthetic.make import MakeConfig, make
 from synthetic.measure_sound import hear
 from synthetic.render import render_clip
 from synthetic.scene import DURATION_S, scene_from_seed
+from tests.golden_files import real_clips
 
 TABLE = BucketTable.from_dict({"64x64": {33: {"batch_size": 4}, 17: {"batch_size": 8}}})
-SHARED_CLIPS = Path(__file__).parents[4] / "shared" / "clips"
 
 
 @pytest.fixture(scope="module")
@@ -200,12 +199,12 @@ def test_bad_clips_name_themselves(tmp_path, bounce):
         lying[RowKey(0, 0)]
 
 
-@pytest.mark.skipif(not SHARED_CLIPS.is_dir(), reason="the shared clips are not here")
 def test_real_clips_of_any_rate_and_size(tmp_path):
-    names = ["vggsound_3qesirWAGt4.mp4", "mmaudio_0B4dYTMsgHA.mp4"]
+    paths = [path for path in real_clips() if probe(path).has_audio]
+    assert paths
     table = BucketTable.from_dict({"48x80": {33: {"batch_size": 2}}})
-    dataset = dataset_of(tmp_path / "t.csv", *(f"{SHARED_CLIPS / name},x" for name in names), table=table)
-    for row in range(len(names)):
+    dataset = dataset_of(tmp_path / "t.csv", *(f"{path},x" for path in paths), table=table)
+    for row in range(len(paths)):
         sample = dataset[RowKey(row, 0)]
         assert (sample.video.shape, sample.waveform.shape) == ((33, 48, 80, 3), (33_000,))
         assert sample.waveform.std() > 1e-4

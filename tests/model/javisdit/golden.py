@@ -19,7 +19,9 @@ RULES = {  # the release's names -> ours
 
 
 def published_state(golden: Golden) -> dict[str, torch.Tensor]:
-    """The weights of a golden file under the release's names."""
+    """The weights of a golden file under the release's names; a compact file may name another that has the same."""
+    if "weights_of" in golden.metadata:
+        golden = Golden(golden.metadata["weights_of"])
     return {name.removeprefix("weights."): golden[name] for name in golden.names if name.startswith("weights.")}
 
 

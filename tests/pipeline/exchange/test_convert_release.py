@@ -9,27 +9,15 @@ import pandas as pd
 import pytest
 
 from pipeline.convert import read_javisdit_pairs, read_javisdit_rewards, write_javisdit_pairs
-from pipeline.rank.pairing import rank_pairs
+from pipeline.rank.pairing import RANKED_METRICS, rank_pairs
 from tests.golden_files import golden_path
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "ranking"  # the release's numbers, in short columns
-SIZE = {"num_frames": 81, "height": 480, "width": 854, "aspect_ratio": 0.5621, "resolution": 480 * 854}
 
 
 def release_rewards(num_prompts: int = 400) -> pd.DataFrame:
-    """The golden scores as the release writes them: its columns, its file names, rows in no order."""
-    scores = pd.read_csv(GOLDEN / "scores.csv").rename(columns={"desync": "desync_scores"})
-    number = scores["prompt_id"].str[1:].astype(int)
-    scores, number = scores[number < num_prompts], number[number < num_prompts]
-    truth = "data/gt/" + number.map("{:05d}".format)
-    generated = "data/dpo_gen/sample_" + number.map("{:04d}".format) + "-" + scores["index"].astype(str)
-    shown = truth.where(scores["index"] == -1, generated)
-    columns = {"path": truth + ".mp4", "id": scores["prompt_id"], "relpath": number.map("{:05d}.mp4".format)}
-    columns |= SIZE | {"fps": 16, "audio_path": truth + ".wav", "audio_id": number.map("a{:05d}".format)}
-    columns |= {"audio_fps": 16000, "text": 'a clip, said "twice": ' + number.astype(str)}
-    columns |= {"pred_video_path": shown + ".mp4", "pred_audio_path": shown + ".wav"}
-    columns |= {f"pred_{name}": value for name, value in SIZE.items()} | {"pred_fps": 16, "pred_audio_fps": 16000}
-    return pd.DataFrame(columns | {name: scores[name] for name in scores.columns[2:]})
+    """Return the golden rewards of the first prompts, rows in no order, with texts that need quoting."""
+    rewards = pd.read_csv(golden_path("ranking/rewards.csv"))
+    number = rewards["id"].str[1:].astype(int)
+    return rewards.assign(text='a clip, said "twice": ' + number.astype(str))[number < num_prompts]
 
 
 @pytest.fixture
@@ -52,11 +40,11 @@ def test_pairs_csv_equals_the_published_tool_byte_for_byte(strategy: str, suffix
 
 def test_rewards_csv_gives_the_candidates_and_scores_that_were_ranked(rewards_csv: Path) -> None:
     frame = read_javisdit_rewards(rewards_csv)
-    golden = pd.read_csv(GOLDEN / "scores.csv")
-    names = golden["index"].map(lambda index: "gt" if index == -1 else str(index))
-    assert frame["candidate_id"].tolist() == (golden["prompt_id"] + "/" + names).tolist()
-    assert frame["is_ground_truth"].sum() == 400
-    for metric in golden.columns[2:]:
+    golden = pd.read_csv(golden_path("ranking/rewards.csv")).rename(columns={"desync_scores": "desync"})
+    names = golden["pred_video_path"].str.extract(r"-(\d+)\.mp4$", expand=False).fillna("gt")
+    assert frame["candidate_id"].tolist() == (golden["id"] + "/" + names).tolist()
+    assert frame["is_ground_truth"].sum() == golden["id"].nunique()
+    for metric in RANKED_METRICS:
         assert np.array_equal(frame[metric], golden[metric]), metric
     row = frame[frame["is_ground_truth"]].iloc[0]
     assert (row["video_path"], row["sample_rate"], row["duration_s"]) == (f"data/gt/{row['relpath']}", 16000, 81 / 16)

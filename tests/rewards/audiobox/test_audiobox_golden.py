@@ -14,7 +14,7 @@ from rewards.audiobox.checkpoint import published_name
 from rewards.audiobox.config import AXES, AudioBoxConfig
 from rewards.audiobox.encoder import count_valid_frames, layer_results
 from rewards.audiobox.network import AestheticsNetwork
-from tests.golden_files import FOLDERS, Golden, golden_path
+from tests.golden_files import Golden, golden_path
 from tests.rewards.audiobox.audiobox_samples import clip_of
 from tests.rewards.procedural import procedural_tensor
 
@@ -75,9 +75,7 @@ def largest_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def test_the_full_size_network_has_the_names_and_shapes_of_the_published_weights():
-    path = FOLDERS[0].parent / "upstream" / "manifest_audiobox.json"
-    if not path.exists():
-        pytest.skip("there is no ../shared/upstream")
+    path = golden_path("upstream/manifest_audiobox.json")
     with torch.device("meta"):
         network = AestheticsNetwork()
     ours = {published_name(name): list(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from media import read_clip
+from media import probe, read_clip
 from media.audio import read_wav
 from rewards.audiobox import AudioBoxReward, windows
 from rewards.audiobox.checkpoint import load_network, published_state, save_network
 from rewards.audiobox.config import AXES
-from tests.golden_files import FOLDERS
+from tests.golden_files import real_clips
 from tests.rewards.audiobox.audiobox_samples import clip_of, silent_clip, sounding_clip, tiny_network
 
 
@@ -248,10 +248,10 @@ def test_an_unknown_protocol_or_dtype_is_refused(folder, setting, value):
 
 
 def test_real_files_are_scored(reward):
-    folder = FOLDERS[0].parent / "clips"
-    if not folder.is_dir():
-        pytest.skip("there is no ../shared/clips")
-    sounds = [clip_of(*read_wav(folder / name)) for name in ("car_audio.wav", "dog_audio.wav")]
-    scores = scores_of(reward, read_clip(folder / "vggsound_3qesirWAGt4.mp4"), *sounds)  # 10.008 s: two windows
+    sounds = [clip_of(*read_wav(path)) for path in real_clips("*.wav")]
+    longest = read_clip(max(real_clips(), key=lambda path: probe(path).audio_duration_s))  # above 10 s: two windows
+    assert len(sounds) == 2
+    assert longest.audio.shape[1] > 10 * longest.sample_rate
+    scores = scores_of(reward, longest, *sounds)
     assert scores.isfinite().all()
     assert scores[:, 1:].std(dim=0).min() > 0.01

@@ -10,7 +10,7 @@ import torch
 
 from rewards.imagebind.config import MODALITIES, ImageBindConfig
 from rewards.imagebind.network import ImageBind, LogitScale
-from tests.golden_files import ROOT, Golden
+from tests.golden_files import Golden, golden_path
 from tests.rewards.procedural import fill
 
 TOLERANCE = 2e-5
@@ -110,9 +110,7 @@ def test_scales_are_applied_and_end_at_100(golden, network):
 
 
 def test_full_size_has_the_names_and_shapes_of_the_published_checkpoint():
-    manifest = ROOT.parent / "shared" / "upstream" / "manifest_imagebind_huge.json"
-    if not manifest.exists():
-        pytest.skip("there is no ../shared/upstream")
+    manifest = golden_path("upstream/manifest_imagebind_huge.json")
     with torch.device("meta"):
         state = ImageBind(ImageBindConfig()).state_dict()
     assert {name: list(tensor.shape) for name, tensor in state.items()} == json.loads(manifest.read_text())

