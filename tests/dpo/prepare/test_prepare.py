@@ -29,6 +29,7 @@ from model.javisdit.codecs.latents import AVLatents
 from model.javisdit.pipeline import JointAVPipeline
 from model.prepare import parts as prepare_parts
 from tests.dpo.dpo_pipeline import save_pairs, save_pipeline
+from tests.locks import held_by_another_process
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +240,14 @@ def test_finished_run_is_left_alone_and_needs_no_torch(config):
     assert result.returncode == 0, result.stderr
     assert "prepare: wanted 3, done 3 (skipped 3), failed 0" in result.stdout
     assert contents(config.output) == before
+
+
+def test_a_second_run_is_refused(config):
+    with (
+        held_by_another_process(Path(config.output)) as holder,
+        pytest.raises(ValueError, match=f"is in use by another run: process {holder.pid} on "),
+    ):
+        prepare(config)
 
 
 def test_folder_of_other_pairs_is_refused(config):
