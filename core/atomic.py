@@ -1,4 +1,4 @@
-"""Files and folders that appear under their final name only when they are complete, on disk or in an object store."""
+"""Atomic writing: files and folders get their final name only when complete, on disk or in an object store."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from core.storage import is_local, list_files, storage_path, temporary_folder, upload
 
-TEMPORARY_PREFIX = ".tmp-"  # what a killed process may leave behind; never a finished file
+TEMPORARY_PREFIX = ".tmp-"  # of files that a killed process may leave behind; never of a finished file
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary local path, put in place as `path` on success, removed on error.
+    """Yield a temporary local path, which becomes `path` on success and is removed on error.
 
-    On disk it is in the folder of `path` (made if missing) and renamed; its name does not contain the final one, so a
-    final name of the longest allowed length still works. To an object store it is uploaded whole.
+    On disk the temporary file is in the folder of `path` (made if missing) and is renamed; its name does not contain
+    the final name, which may thus be as long as the file system allows. To an object store the file is uploaded whole.
     """
     path = storage_path(path)
     if not is_local(path):
@@ -44,10 +44,10 @@ def atomic_write_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path, last: str) -> Iterator[Path]:
-    """Yield a temporary local folder, not made yet, put in place of `folder` on success, removed on error.
+    """Yield the path of a temporary local folder to create, which replaces `folder` on success and is removed on error.
 
-    On disk it is renamed. An object store has no rename: there the file `last`, without which readers take the folder
-    for none, goes first and comes last. Nothing of what the folder held before stays.
+    On disk it is renamed. An object store has no rename: there the file `last`, without which readers do not accept
+    the folder, is deleted first and uploaded last. The former content of the folder is deleted.
     """
     if not is_local(folder):
         with temporary_folder() as parent:
@@ -55,7 +55,7 @@ def atomic_folder(folder: Path, last: str) -> Iterator[Path]:
             _upload_folder(parent / folder.name, folder, last)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # A process id alone comes again: every container begins to count at 1.
+    # A process id alone is not unique: every container begins to count at 1.
     own = f"{os.getpid()}-{secrets.token_hex(4)}"
     temporary, former = (folder.parent / f"{prefix}{own}" for prefix in _temporary_prefixes(folder))
     try:
@@ -69,7 +69,7 @@ def atomic_folder(folder: Path, last: str) -> Iterator[Path]:
 
 
 def remove_temporary_folders(folder: Path) -> None:
-    """Delete what killed writers of `folder` have left beside it. For who knows that none is at work."""
+    """Delete what killed writers of `folder` left beside it. The caller must know that no writer is at work."""
     if is_local(folder) and folder.parent.is_dir():
         for prefix in _temporary_prefixes(folder):
             for path in folder.parent.glob(f"{prefix}*"):

@@ -1,11 +1,11 @@
-"""What a set of tensor names tells about the checkpoint that holds them, for error messages."""
+"""Detection of a checkpoint's kind from its tensor names, for error messages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
 
-_KINDS = (  # (pattern that some name matches, what such a checkpoint is); the first that fits is named
+_KINDS = (  # (pattern that some name matches, kind of checkpoint); the first match is used
     (r"rm_head\.", "a VideoAlign (VideoReward) model"),
     (r"^base_model\.model\..*\.lora_A\.", "a LoRA adapter in peft layout"),
     (r"\.lora_A\.default\.", "a JavisDiT training checkpoint with unmerged LoRA tensors"),
@@ -29,7 +29,7 @@ _KINDS = (  # (pattern that some name matches, what such a checkpoint is); the f
 
 
 def looks_like(names: Collection[str]) -> str:
-    """What kind of checkpoint has these names, in words for an error message."""
+    """Return the kind of checkpoint that has these names, in words for an error message."""
     for pattern, kind in _KINDS:
         if any(re.search(pattern, name) for name in names):
             return kind
@@ -39,4 +39,4 @@ def looks_like(names: Collection[str]) -> str:
         (True, True): f"a joint JavisDiT model with {'MS-MoE blocks' if experts else 'a shared feed-forward'}",
         (False, True): "an audio-only (stage 1) JavisDiT model",
         (True, False): "a Wan2.1 transformer, or a video-only JavisDiT model",
-    }.get((video, audio), f"none that is known here (names such as {', '.join(sorted(names)[:2]) or 'none at all'})")
+    }.get((video, audio), f"no known kind (names such as {', '.join(sorted(names)[:2]) or 'none at all'})")

@@ -19,16 +19,16 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def read_fields(path: Path, published: Config) -> Config:
-    """`published`, changed by what the file says; all of it where there is no such file.
+    """Return `published` with the fields that the file sets; `published` itself where there is no such file.
 
     Raises:
-        ValueError: the file is no JSON object, or `with_fields` refuses what is in it.
+        ValueError: the file is no JSON object, or `with_fields` refuses its content.
     """
     return with_fields(published, read_object(path), str(path)) if path.is_file() else published
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
         ValueError: the file holds something else.
@@ -47,18 +47,18 @@ def as_object(content: Any, where: str) -> dict[str, Any]:
 
 
 def with_fields(config: Config, values: Any, where: str) -> Config:
-    """`config` with the fields that `values` names, also in dataclasses inside it.
+    """Return `config` with the fields that `values` sets, also in nested dataclasses.
 
     Fields may be int, float, bool, str, tuple[int, ...] and the like, unions of these, dataclasses, and mappings, whose
-    content is for `config` itself to check.
+    content `config` itself checks.
 
     Args:
-        values: what was read from JSON.
-        where: what messages call the place that it was read from: the file, and the keys that lead there.
+        values: content read from JSON.
+        where: place of `values` in messages: the file, and the keys that lead there.
 
     Raises:
         ValueError: `values` is no object, a field is unknown, a value is of another type than its field, or the values
-            do not go together; the message names the place and the key.
+            contradict each other; the message names the place and the key.
     """
     hints = get_type_hints(type(config))
     known = [field.name for field in dataclasses.fields(config)]
@@ -78,7 +78,7 @@ def with_fields(config: Config, values: Any, where: str) -> Config:
             raise ValueError(f"{where} sets {key} to {value!r}: give {_description(hints[key])}.")
     try:
         return dataclasses.replace(config, **changes)
-    except ValueError as error:  # the dataclass's own, which knows no file
+    except ValueError as error:  # of the dataclass, which does not know the file
         raise ValueError(f"{where}: {error}") from error
 
 

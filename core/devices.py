@@ -1,4 +1,4 @@
-"""What the rewards ask of a device: that it is there, and that it computes float32 convolutions in float32."""
+"""Checks and settings of torch devices: presence, lost GPUs, float32 convolutions, number of threads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 
 def check_device(name: str) -> None:
-    """Try a device out, before weights of gigabytes are read for it.
+    """Run one operation on a device, before gigabytes of weights are read for it.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: this machine has no such device.
     """
-    import torch  # late: the suite that uses this is imported to name rewards, too
+    import torch  # late: the suite that uses this is also imported only to name rewards
 
     # A torch that was built without this kind of device fails an assertion.
     try:
@@ -24,18 +24,18 @@ def check_device(name: str) -> None:
 
 
 def is_device_lost(error: Exception) -> bool:
-    """Whether the GPU no longer answers this process: after CUDA's own errors, unlike want of memory, every call fails.
+    """Return whether the GPU is lost to this process: after a CUDA error, unlike out of memory, every call fails.
 
-    Told by the text as well, since cuBLAS's have not the type that torch has for them.
+    The text is examined as well, since errors of cuBLAS do not have torch's type for CUDA errors.
     """
     return "CUDA error" in str(error) or type(error).__name__ == "AcceleratorError"
 
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Without TF32, which cuDNN's float32 convolutions use by default, at 10 bits of mantissa: scores would show it.
+    """Turn off TF32 in convolutions, which cuDNN uses by default; its 10 bits of mantissa would change scores.
 
-    Products of matrices are in float32 unless somebody asks for less, so they are left as they are.
+    Matrix products are in float32 by default and are left unchanged.
     """
     import torch
 
@@ -50,6 +50,6 @@ def exact_convolutions() -> Iterator[None]:
 
 
 def limit_threads(num_threads: int) -> None:
-    """A worker uses the cores that Ray gave it; more threads would also change the rounding of sums."""
+    """Limit torch to the cores that Ray gave the worker; more threads would also change the rounding of sums."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(num_threads)

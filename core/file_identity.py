@@ -1,4 +1,4 @@
-"""Are these the same files? Told without reading large ones whole."""
+"""Hashes that identify files without reading large ones whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PROBE_BYTES = 2**20
 
 
 def files_identity(files: Iterable[Path], root: Path, more: str = "") -> str:
-    """12 hex digits that change when a file under `root` does, or the text `more`; large files count by their ends."""
+    """Return 12 hex digits of names, sizes and both ends of files under `root`, and of the text `more`."""
     digest = hashlib.blake2b(digest_size=6)
     for path in files:
         digest.update(f"{os.path.relpath(path, root)}\0{path.stat().st_size}\0".encode())
@@ -21,9 +21,9 @@ def files_identity(files: Iterable[Path], root: Path, more: str = "") -> str:
 
 
 def visible_files(path: Path) -> list[Path]:
-    """The path itself, or the files in it, sorted; [] where nothing is.
+    """Return the path itself, or the files in it, sorted; [] where there is nothing.
 
-    Not those that are hidden there, such as the cache of a download.
+    Hidden files in a folder, such as the cache of a download, are left out.
     """
     if not path.is_dir():
         return [path] if path.is_file() else []
@@ -32,7 +32,7 @@ def visible_files(path: Path) -> list[Path]:
 
 
 def _ends(path: Path) -> bytes:
-    """The first and last megabyte: all of a small adapter, and enough of a network whose every tensor was trained."""
+    """Read the first and last megabyte: a whole small adapter, or enough of a network with all tensors trained."""
     with open(path, "rb") as file:
         head = file.read(_PROBE_BYTES)
         file.seek(max(len(head), path.stat().st_size - _PROBE_BYTES))

@@ -1,4 +1,4 @@
-"""Names that depend on what a thing is, never on when or where it was made."""
+"""Names and seeds that depend on the content alone, never on the time or the machine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ GROUND_TRUTH_INDEX = -1
 
 
 def candidate_id(prompt_id: str, index: int) -> str:
-    """`<prompt_id>/<index>`, and `<prompt_id>/gt` for the ground truth (index -1)."""
+    """Return `<prompt_id>/<index>`, and `<prompt_id>/gt` for the ground truth (index -1)."""
     return f"{prompt_id}/{file_stem(index)}"
 
 
 def candidate_seed(run_seed: int, prompt_id: str, index: int) -> int:
-    """The seed of a candidate's noise: 63 bits, the same on any machine and in any order of sampling."""
+    """Return the seed of a candidate's noise: 63 bits, the same on any machine and in any order of sampling."""
     key = f"{run_seed}\0{prompt_id}\0{index}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
 
 
 def stem(prompt_id: str) -> str:
-    """The folder name of a prompt's clips: safe in any shell and on any file system, and different for every prompt_id.
+    """Return the folder name of a prompt's clips: safe in any shell and file system, different for every prompt_id.
 
     Up to 40 characters of the id for people, then 12 hex digits of its hash for uniqueness.
     """
@@ -29,10 +29,10 @@ def stem(prompt_id: str) -> str:
 
 
 def file_stem(index: int) -> str:
-    """`gt`, `0`, `1`, ...: the name of a candidate's files, without suffix."""
+    """Return `gt`, `0`, `1`, ...: the name of a candidate's files, without suffix."""
     return "gt" if index == GROUND_TRUTH_INDEX else str(index)
 
 
 def fingerprint(text: str) -> str:
-    """12 hex digits that stand for a text."""
+    """Return 12 hex digits of the text's hash."""
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

@@ -1,7 +1,7 @@
-"""By what the preferences that trained a model were chosen: rewards, or people.
+"""The lineage of a model: the rewards or people that chose the preferences of each of its trainings.
 
-`lineage.json` lies in the folders of models and of training data; pairs have it in ranking.json, and tables in their
-metadata. Each holds the whole history, so that none of the folders before it is needed.
+Folders of models and of training data hold it in `lineage.json`, folders of pairs in ranking.json, and tables in their
+metadata. Each copy holds the whole history, so that no earlier folder is needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Source = Literal["rewards", "labels"]
 
 @dataclass(frozen=True)
 class RewardUse:
-    """A reward, and those of its metric columns that decided about pairs. None: the scores did not tell."""
+    """A reward, and those of its metric columns that selected pairs. None: the scores table does not record it."""
 
     name: str | None
     version: str | None
@@ -33,7 +33,7 @@ class RewardUse:
 
 @dataclass(frozen=True)
 class PreferenceTraining:
-    """Who chose the winners of one training's pairs; people use no rewards."""
+    """The source of one training's preferences; labels of people have no rewards."""
 
     source: Source
     rewards: tuple[RewardUse, ...] = ()
@@ -44,18 +44,18 @@ class Lineage:
     """The preference trainings of a model, the first one first.
 
     Attributes:
-        is_complete: False where there may have been others, of which nothing is known.
+        is_complete: False where there may have been further trainings without a record.
     """
 
     trainings: tuple[PreferenceTraining, ...] = ()
     is_complete: bool = True
 
     def then(self, later: Lineage) -> Lineage:
-        """This one, followed by the trainings of another."""
+        """Return this lineage followed by the trainings of another."""
         return Lineage((*self.trainings, *later.trainings), self.is_complete and later.is_complete)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the lineage as JSON values."""
         trainings = [
             {
                 "source": training.source,
@@ -69,16 +69,18 @@ class Lineage:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any] | None, place: str | Path) -> Lineage:
-        """The inverse of `to_dict`; nothing gives UNKNOWN.
+        """Return the lineage that `to_dict` wrote; UNKNOWN for None.
 
         Raises:
-            ValueError: naming `place`, where it holds something else, or what a later version of this package wrote.
+            ValueError: `place` (named in the message) holds something else, or the form of a later version.
         """
         if values is None:
             return UNKNOWN
         try:
             if values["version"] > FORMAT_VERSION:
-                raise ValueError(f"version {values['version']} of it, this package knows {FORMAT_VERSION}: update it")
+                raise ValueError(
+                    f"its version is {values['version']}, but this package reads {FORMAT_VERSION}: update it"
+                )
             trainings = tuple(_training(one) for one in values["trainings"])
             return Lineage(trainings, bool(values["is_complete"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -93,24 +95,24 @@ LABELLED = Lineage((PreferenceTraining("labels"),))
 
 
 def read_lineage(folder: Path) -> Lineage:
-    """What the folder's lineage.json says; UNKNOWN without one.
+    """Read the folder's lineage.json; UNKNOWN without one.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     path = folder / LINEAGE_NAME
     return parse_lineage(path.read_text(encoding="utf-8"), path) if path.is_file() else UNKNOWN
 
 
 def write_lineage(folder: Path, lineage: Lineage) -> None:
-    """Write the folder's lineage.json, unless it says so already."""
+    """Write the folder's lineage.json, unless its content is the same already."""
     path, text = folder / LINEAGE_NAME, json.dumps(lineage.to_dict(), indent=2) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         atomic_write_text(path, text)
 
 
 def parse_lineage(text: str | bytes | None, place: str | Path) -> Lineage:
-    """A lineage from its JSON, such as a table's METADATA_KEY has it; None gives UNKNOWN. Raises as `from_dict`."""
+    """Return a lineage from its JSON text, such as a table's METADATA_KEY; UNKNOWN for None. Raises as `from_dict`."""
     if text is None:
         return UNKNOWN
     try:

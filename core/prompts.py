@@ -1,4 +1,4 @@
-"""Read a prompts table from CSV, JSONL or Parquet, in this project's columns or in the published ones."""
+"""Reader of prompts tables: CSV, JSONL or Parquet, with this project's columns or the published ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.tables import PUBLISHED_HEADERS, TABLE_FILES, read_table
 
 
 def read_prompts(path: str | Path) -> pa.Table:
-    """The PROMPTS table; empty optional cells are null. Paths stay as written: relative to the table's folder.
+    """Read the PROMPTS table; empty optional cells become null. Paths stay as written, relative to the table's folder.
 
     Raises:
         ValueError: naming file, column and row, when the table cannot be read or is not a prompts table.

@@ -1,4 +1,4 @@
-"""The tables between stages: their columns, and the check that every stage makes of what it reads.
+"""Schemas of the tables between stages, and the validation that every stage applies to the tables it reads.
 
 Columns are flat scalars and paths are relative to the table's own folder, so pandas opens a table without this package.
 The Arrow metadata carries the table's name and version. Columns beyond the schema pass through.
@@ -40,7 +40,7 @@ PROMPTS = _schema(
 # Nulls: seed and generation_s for ground truth; video_path and geometry for a candidate with an error.
 # generation_s: seconds of the call that generated the clip over the number of its clips, without writing any; null too
 # in tables of before it was recorded. The first call of a worker also loads the model.
-# The trainings of the sampled model stand in the Arrow metadata, as core.lineage has them.
+# The Arrow metadata holds the trainings of the sampled model, in the form of core.lineage.
 CANDIDATES = _ordered(
     _schema(
         "candidates",
@@ -92,7 +92,7 @@ _MODALITIES = ("video", "audio", "audio_video")
 
 
 def pairs_schema(metrics: Iterable[str]) -> pa.Schema:
-    """PAIRS with these metric columns on both sides."""
+    """Return the schema PAIRS with these metric columns for the chosen and the rejected clip."""
     side = _SIDE | dict.fromkeys([*metrics, *(f"{name}_score" for name in _MODALITIES)], pa.float64())
     sides = {f"{prefix}_{column}": kind for prefix in ("chosen", "rejected") for column, kind in side.items()}
     margins = dict.fromkeys([*(f"margin_{name}" for name in _MODALITIES), "margin"], pa.float64())
@@ -101,7 +101,7 @@ def pairs_schema(metrics: Iterable[str]) -> pa.Schema:
 
 
 def keyed_pairs_schema(metrics: Iterable[str]) -> pa.Schema:
-    """The schema of pairs with pair_id first, which is their key: a prompt may give several."""
+    """Return the schema of pairs with the key pair_id first, since a prompt may have several pairs."""
     schema = pairs_schema(metrics)
     return pa.schema([pa.field("pair_id", pa.string(), nullable=False), *schema], metadata=schema.metadata)
 
@@ -111,13 +111,13 @@ PAIRS = pairs_schema(())
 
 
 def validate(table: pa.Table, schema: pa.Schema, path: str | Path) -> pa.Table:
-    """`table` with the columns of `schema` first, in its types and order (absent optional ones null), then any others.
+    """Return `table` with the columns of `schema` first, in its types and order (absent optional ones null).
 
-    The first column is the key and must be unique. Rows in messages count from 0, as in pandas.
+    Other columns follow. The first column is the key and must be unique. Rows in messages count from 0, as in pandas.
 
     Raises:
         ValueError: naming file, column and row, where a column is missing, of another type, null, nested, not finite,
-            or a key is empty or comes twice.
+            or a key is empty or not unique.
     """
     name, version = (
         schema.metadata[b"avdpo.table"].decode(),
@@ -164,12 +164,12 @@ def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
 
 
 def table_from_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of `schema`; keys beyond it are dropped."""
+    """Return rows as a table of `schema`; keys that it lacks are dropped."""
     return pa.Table.from_pylist(rows, schema=schema)
 
 
 def with_metadata(table: pa.Table, extra: dict[str, str]) -> pa.Table:
-    """The table with further entries in its Arrow metadata."""
+    """Return the table with further entries in its Arrow metadata."""
     return table.replace_schema_metadata((table.schema.metadata or {}) | extra)
 
 
@@ -179,7 +179,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _pandas_metadata(schema: pa.Schema) -> str:
-    """Have pandas read integers as its nullable Int64: float64, its default where there are nulls, rounds seeds."""
+    """Return metadata that makes pandas read integers as nullable Int64: its default with nulls, float64, rounds."""
     columns = [
         {"name": field.name, "field_name": field.name, "pandas_type": "int64", "numpy_type": "Int64", "metadata": None}
         for field in schema

@@ -1,4 +1,4 @@
-"""Which reward a column of scores came from, told by the table's metadata."""
+"""The reward that made a column of scores, read from the table's metadata."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class ScoreOrigin:
-    """A reward as it scored, and which of its columns: those of equal origin may be compared. None: not known."""
+    """A reward with its version and weights, and one of its columns; equal origins are comparable. None: unknown."""
 
     column: str
     reward: str | None
@@ -19,11 +19,14 @@ class ScoreOrigin:
 
 
 def origin_of(schema: pa.Schema, column: str) -> ScoreOrigin:
-    """What the metadata of a column says; tables of before it said so tell where one reward made them all."""
+    """Return the origin of a column from its metadata, or from the table's where one reward made all columns.
+
+    Older tables have no metadata per column.
+    """
     made_by = json.loads((schema.metadata or {}).get(b"avdpo.rewards", b"{}"))
     metadata = schema.field(column).metadata or {}
     stated = metadata.get(b"reward")
     name = stated.decode() if stated is not None else next(iter(made_by)) if len(made_by) == 1 else None
     known = made_by.get(name, {})
-    own = metadata.get(b"column", column.encode()).decode()  # a table may have it by a name of its own
+    own = metadata.get(b"column", column.encode()).decode()  # a table may rename the column
     return ScoreOrigin(own, name, known.get("version"), known.get("weights"))

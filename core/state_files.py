@@ -1,4 +1,4 @@
-"""Weights on disk, one tensor at a time: safetensors or torch files, whole or in shards. No pickle is ever executed.
+"""Weight files, read one tensor at a time: safetensors or torch files, whole or in shards. No pickle is ever executed.
 
 Memory: a reader maps at most `CHUNK_BYTES` of a file (or one larger tensor) at once, so that filling a module costs
 little more than the module itself. Torch files from before torch 1.6 cannot be mapped and are read whole.
@@ -21,7 +21,7 @@ from core.atomic import atomic_path, atomic_write_text
 from core.checkpoint_kinds import looks_like
 
 CHUNK_BYTES = 32 * 2**20
-SHARD_BYTES = 1024 * 10**6  # of the release's checkpoints
+SHARD_BYTES = 1024 * 10**6  # as in the release's checkpoints
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 NUM_NAMES_SHOWN = 3
 
@@ -43,7 +43,7 @@ class StateFiles:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name to shape, read without the data.
+        """The shape of each tensor by name, read without the data.
 
         Raises:
             ValueError: when two files hold a tensor of the same name.
@@ -62,7 +62,7 @@ class StateFiles:
     def tensors(
         self, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
     ) -> Iterator[tuple[str, Tensor]]:
-        """Every (name, tensor), copied off the file; floating tensors are cast to `dtype` unless it is None."""
+        """Yield every (name, tensor), copied from the file; floating tensors are cast to `dtype` unless it is None."""
         assert self.shapes  # no name twice
         for file in self.files:
             for names in _chunks(_headers(file)):
@@ -74,11 +74,11 @@ class StateFiles:
 def fill_module(
     module: nn.Module, tensors: Iterable[tuple[str, Tensor]], source: str, names: Collection[str] | None = None
 ) -> None:
-    """Puts each tensor in the place of the parameter or buffer of its name; `module` may be on the meta device.
+    """Replace the parameter or buffer of each name by the tensor; `module` may be on the meta device.
 
     Args:
-        source: what the error messages call the checkpoint.
-        names: those in the checkpoint itself, where `tensors` are renamed or made from them.
+        source: name of the checkpoint in error messages.
+        names: names in the checkpoint itself, where `tensors` are renamed or made from them.
 
     Raises:
         ValueError: for missing, surplus or misshapen tensors; it names the first few and the kind they look like.
@@ -100,7 +100,7 @@ def misfit_error(
     target: str,
     names: Collection[str],
 ) -> ValueError | None:
-    """What is wrong with tensors of these names and shapes, if anything; `names` tell what they look like."""
+    """Return the error for tensors that do not fit, or None; the checkpoint's kind is guessed from `names`."""
     faults = {
         "missing": [name for name in wanted if name not in found],
         "surplus": [name for name in found if name not in wanted],
@@ -120,7 +120,7 @@ def misfit_error(
 
 
 def write_shards(state: dict[str, Tensor], folder: Path, dtype: torch.dtype | None, shard_bytes: int) -> None:
-    """Writes the release's layout: `pytorch_model-00001.bin`, ... `pytorch_model.bin.index.json`; each atomically."""
+    """Write the release's layout: `pytorch_model-00001.bin`, ... `pytorch_model.bin.index.json`; each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {name: tensor.numel() * (dtype or tensor.dtype).itemsize for name, tensor in state.items()}
     weight_map: dict[str, str] = {}
@@ -158,7 +158,7 @@ def _indexed_files(index: Path) -> list[Path]:
 
 
 def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Shape and number of bytes of each tensor."""
+    """Return the shape and number of bytes of each tensor."""
     if file.suffix != ".safetensors":
         return {name: (tuple(tensor.shape), tensor.nbytes) for name, tensor in _torch_tensors(file).items()}
     with _open_safetensors(file) as opened:
@@ -178,7 +178,7 @@ def _chunks(headers: dict[str, tuple[tuple[int, ...], int]]) -> Iterator[list[st
 
 
 def _groups(sizes: dict[str, int], limit: int) -> Iterator[list[str]]:
-    """Names in order, in groups of at most `limit` bytes or of one."""
+    """Yield the names in order, in groups of at most `limit` bytes, or of a single larger tensor."""
     names: list[str] = []
     total = 0
     for name, size in sizes.items():
@@ -192,7 +192,7 @@ def _groups(sizes: dict[str, int], limit: int) -> Iterator[list[str]]:
 
 
 def _read(file: Path, names: list[str]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors that are views of the mapped file; the mapping ends with the iteration."""
+    """Yield tensors that are views of the mapped file; the mapping ends with the iteration."""
     if file.suffix == ".safetensors":
         with _open_safetensors(file) as opened:
             yield from ((name, opened.get_tensor(name)) for name in names)
@@ -209,7 +209,7 @@ def _open_safetensors(file: Path) -> Any:
 
 
 def _torch_tensors(file: Path) -> dict[str, Tensor]:
-    """A torch file's tensors, mapped where its format allows, read by torch's restricted unpickler alone."""
+    """Return a torch file's tensors, mapped where its format allows, read by torch's restricted unpickler alone."""
     try:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -222,7 +222,8 @@ def _torch_tensors(file: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(
-            f"{file} is no plain dictionary of named tensors, so it is no checkpoint that can be read here."
+            f"{file} is no plain dictionary of named tensors, so it cannot be read as a checkpoint. Give a file that "
+            "holds a state dict."
         )
     return content
 

@@ -1,8 +1,8 @@
-"""Where tables and media lie: local paths, or URIs of an object store such as s3://bucket/runs/first.
+"""Paths of tables and media: local paths, or URIs of an object store such as s3://bucket/runs/first.
 
-A local place is a `pathlib.Path`, and nothing about it changes. A remote one is a `UPath` of `universal-pathlib`, which
-has the same methods and is typed as `Path`, but is no `Path` and no `os.PathLike`: code that needs a local file fails
-on it at once, and takes `local_copy`. Credentials and endpoint come from the environment (AWS_ACCESS_KEY_ID,
+A local place is a plain `pathlib.Path`. A remote one is a `UPath` of `universal-pathlib`, which has the same methods
+and is typed as `Path`, but is no `Path` and no `os.PathLike`: code that needs a local file fails on it at once, and
+uses `local_copy` instead. Credentials and endpoint come from the environment (AWS_ACCESS_KEY_ID,
 AWS_ENDPOINT_URL, ...), so they are the same on the driver and in its workers.
 """
 
@@ -22,12 +22,12 @@ from typing import Annotated, Any
 # A field of a command's configuration with this type takes URIs too; one that is a plain `Path` refuses them.
 StoragePath = Annotated[Path, "or a URI"]
 
-TEMPORARY_FOLDER_PREFIX = "avdpo-"  # in TMPDIR: what is on its way to or from an object store
+TEMPORARY_FOLDER_PREFIX = "avdpo-"  # of folders in TMPDIR for files on the way to or from an object store
 
 _TOP_FOLDER = re.compile(r"(?:\.\./)*[^/]+/")
 _URI = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}  # protocol -> extra of this package
-# Of libraries that are only there with their extra: what they raise besides OSError.
+# Errors, besides OSError, of libraries that only an extra installs.
 _CLIENT_ERRORS = (("botocore.exceptions", "BotoCoreError"), ("google.auth.exceptions", "GoogleAuthError"))
 
 
@@ -36,7 +36,7 @@ def is_uri(text: str) -> bool:
 
 
 def storage_path(path: str | Path) -> Path:
-    """The place that a text names; what is a path already stays as it is.
+    """Return the path that a text names; a path is returned unchanged.
 
     The bucket of a URI is looked up once per process.
 
@@ -62,16 +62,19 @@ def is_local(path: Path) -> bool:
 
 
 def resolve_in(folder: Path, path: str) -> Path:
-    """The file that a table in `folder` names: a path relative to it, an absolute path, or a URI."""
+    """Return the file that a table in `folder` names by a path relative to it, an absolute path, or a URI."""
     if is_uri(path):
         return storage_path(path)
     if is_local(folder) or os.path.isabs(path):
         return Path(folder, path) if is_local(folder) else Path(path)
-    return (folder / path).resolve()  # an object store knows no ".."
+    return (folder / path).resolve()  # an object store has no ".."
 
 
 def relocation(old: Path, new: Path) -> Callable[[str], str]:
-    """How a table in `new` names the files that one in `old` names: relatively, where both lie in the same store."""
+    """Return a function that rewrites the file names of a table in `old` for a table in `new`.
+
+    The new names are relative where both folders lie in the same store.
+    """
     if is_local(old) and is_local(new):
         prefix = os.path.relpath(os.path.abspath(old), os.path.abspath(new))
     elif is_local(old) or is_local(new) or _split(old)[0] != _split(new)[0]:
@@ -87,7 +90,7 @@ def relocation(old: Path, new: Path) -> Callable[[str], str]:
 
 @contextmanager
 def local_copy(path: str | Path) -> Iterator[Path]:
-    """A local file with the content of `path`: itself, or for the length of the block a copy under its own name.
+    """Yield a local file with the content of `path`: the file itself, or a copy that is deleted after the block.
 
     Raises:
         FileNotFoundError: there is no such object. For a local path nothing is checked.
@@ -115,7 +118,7 @@ def upload(file: Path, path: Path) -> None:
 
 
 def read_object(path: Path) -> bytes:
-    """The content of a remote object by one request, so that one which is replaced meanwhile is read whole.
+    """Read a remote object by one request, so that an object that is replaced meanwhile is read whole.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -125,23 +128,23 @@ def read_object(path: Path) -> bytes:
 
 
 def create_exclusively(path: Path, content: bytes) -> None:
-    """Make a remote object that does not exist yet, by a conditional write. Raises FileExistsError where it does."""
+    """Create a remote object by a conditional write. Raises FileExistsError where it exists."""
     remote: Any = path
     remote.fs.pipe_file(remote.path, content, mode="create")
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Names, relative to the remote folder, and sizes in bytes of all objects in it, at any depth."""
+    """Return the size in bytes of every object in a remote folder, at any depth, by name relative to the folder."""
     prefix = _split(folder)[1].strip("/")
     prefix = f"{prefix}/" if prefix else ""
     return {name.removeprefix(prefix): size for name, size in _objects(folder, prefix)}
 
 
 def file_sizes(folder: Path) -> Callable[[str], int | None]:
-    """Tells the size in bytes of the file that a table in `folder` names, and None where there is none.
+    """Return a function from a file name in a table in `folder` to the size in bytes; None where there is no file.
 
-    On disk each file is asked for. Of an object store the folders that the names begin with (`media/`,
-    `../candidates/`) are listed, once each: a request per file would take hours for a large run.
+    On disk each file is looked up. In an object store the folders with which the names begin (`media/`,
+    `../candidates/`) are listed once each: a request per file would take hours for a large run.
     """
     listed: dict[str, dict[str, int]] = {}
 
@@ -157,7 +160,7 @@ def file_sizes(folder: Path) -> Callable[[str], int | None]:
 
 
 def storage_errors() -> tuple[type[BaseException], ...]:
-    """What reading and writing raises when a store cannot be reached or refuses the credentials."""
+    """Return the exceptions raised when a store cannot be reached or refuses the credentials."""
     loaded = [(sys.modules[module], name) for module, name in _CLIENT_ERRORS if module in sys.modules]
     return (OSError, *(getattr(module, name) for module, name in loaded))
 
@@ -207,7 +210,7 @@ def _size(path: Path) -> int | None:
 
 
 def _objects(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    """Names in the bucket and sizes. Of S3 a page at a time: `find` would hold a kilobyte for each of them."""
+    """Yield names in the bucket and sizes; from S3 page by page, since `find` would hold a kilobyte per object."""
     remote: Any = folder
     bucket = remote.path.partition("/")[0]
     if _EXTRAS.get(remote.protocol) != "s3":
@@ -222,7 +225,7 @@ def _objects(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
 
 
 def _split(remote: Path) -> tuple[str, str]:
-    """Protocol and bucket, and the absolute path in it."""
+    """Return protocol and bucket, and the absolute path in the bucket."""
     protocol, _, rest = str(remote).partition("://")
     bucket, _, inside = rest.partition("/")
     return f"{protocol}://{bucket}", f"/{inside}"

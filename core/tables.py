@@ -1,4 +1,4 @@
-"""Tables that people hand in: CSV, JSONL or Parquet, read with mistakes named to the line. Imports no torch."""
+"""Readers of user tables in CSV, JSONL or Parquet; errors name the line or row. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _NO_FIT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError
 def read_table(
     path: str | Path, text_columns: Collection[str], kind: str, advice: str, lenient: bool = False
 ) -> pa.Table:
-    """The columns as the file has them.
+    """Read a table with the columns that the file has.
 
     Args:
-        text_columns: are text in CSV and JSONL whatever their cells look like, so that ids such as 0017 stay.
-        kind: what the table ought to be, for messages: "prompts table".
-        advice: what to give in its place where the file is none, for messages: a clause, to be followed by a full stop.
-        lenient: in JSONL, takes the text of a cell that ought to be text and is not, and leaves the columns that are
-            not in `text_columns` empty. A cell of the wrong kind then costs its row at most, not the table.
+        text_columns: columns read as text from CSV and JSONL even where cells look like numbers (an id such as 0017).
+        kind: name of the expected table in messages: "prompts table".
+        advice: what to give instead, for the message about an unsuitable file: a clause without a full stop.
+        lenient: in JSONL, convert cells of text columns to text, and leave the columns that are not in `text_columns`
+            empty. A cell of the wrong type then invalidates its row at most, not the table.
 
     Raises:
         ValueError: no such file, not one of these formats, or not readable as its format.
@@ -91,7 +91,7 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _text(cell: Any, lenient: bool) -> Any:
-    """Numbers as text; in strict reading other cells stay what they are, to be refused."""
+    """Return a number as text; in strict reading other cells stay unchanged and are refused later."""
     return str(cell) if isinstance(cell, int | float) or (lenient and cell is not None) else cell
 
 

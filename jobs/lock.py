@@ -10,6 +10,7 @@ machine that stands for it, so that what a killed run has left is told from a li
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,6 +43,17 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_unlocked(folder: Path) -> None:
+    """Refuse a local folder that another run holds, without taking its lock.
+
+    Raises:
+        ValueError: as `lock_folder`.
+    """
+    path = lock_path(folder)
+    with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        _refuse_others(file, _try_lock(file, fcntl.LOCK_SH), path, folder)
+
+
 def lock_path(folder: Path) -> Path:
     """Beside the folder, not in it: a stage may put its folder in place as a whole."""
     return folder.parent / f".{folder.name}.lock"
@@ -49,7 +61,6 @@ def lock_path(folder: Path) -> Path:
 
 @contextmanager
 def _lock_file(path: Path, folder: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _held(path, folder) as file:
         try:
             file.truncate(0)
@@ -106,11 +117,24 @@ def _held(path: Path, folder: Path) -> TextIO:
     """The lock's file, opened and locked."""
     while True:
         with ExitStack() as stack:
-            file = stack.enter_context(open(path, "a+", encoding="utf-8"))
+            file = stack.enter_context(_open(path))
             _refuse_others(file, _try_lock(file), path, folder)
             if _is_at(file, path):  # not released since it was opened
                 stack.pop_all()
                 return file
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise ValueError(
+            f"{path} cannot be written ({error.strerror}), and a run keeps its lock there, beside its output folder. "
+            "Choose an output folder inside one that you may write to."
+        ) from error
 
 
 def _refuse_others(file: TextIO, is_free: bool, path: Path, folder: Path) -> None:
@@ -120,7 +144,7 @@ def _refuse_others(file: TextIO, is_free: bool, path: Path, folder: Path) -> Non
     if not is_free:
         raise ValueError(
             f"{folder} is in use by another run: {_describe(owner)}. Wait until it ends, stop it, or choose another "
-            "output_dir."
+            "output folder."
         )
 
 
@@ -155,9 +179,9 @@ def _describe(owner: Owner | None) -> str:
     return f"process {owner['pid']} on {owner['host']}, started {owner['started']}, `{owner['command']}`"
 
 
-def _try_lock(file: TextIO) -> bool:
+def _try_lock(file: TextIO, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -42,5 +42,5 @@ def check_lasts(folder: Path) -> None:
     if any(part.startswith("_ray_pkg_") for part in folder.resolve().parts):
         raise ValueError(
             f"{folder} lies in the copy of the working directory that Ray made for this job and deletes after it, so "
-            "the results would be lost. Give an absolute output_dir, on storage that every node mounts."
+            "the results would be lost. Give an absolute output folder, on storage that every node mounts."
         )

@@ -22,7 +22,6 @@ LOCAL_OBJECT_STORE_BYTES = 256 * 2**20  # rows are small: media travel by path
 MAX_DEATHS = 10  # of workers on one job: a lost node is hardly its doing, but so many are
 
 _DIED_ON_IT = "the worker process died on it each time (crash, or out of memory)"
-_LOST_NODES = f"{MAX_DEATHS} workers died on it, with their nodes"
 
 
 def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: Pool) -> Iterator[Result]:
@@ -101,8 +100,8 @@ class _Docket:
             self._deaths.setdefault(key, []).append(loss.node)
             if self._num_tries(key) >= self._max_tries:
                 return self._end({"key": key, "lost": loss.error or _DIED_ON_IT})
-            if len(self._deaths[key]) == MAX_DEATHS:
-                return self._end({"key": key, "lost": _LOST_NODES})
+            if len(self._deaths[key]) == max(MAX_DEATHS, self._max_tries):
+                return self._end({"key": key, "lost": f"{len(self._deaths[key])} workers died on it, with their nodes"})
         self.waiting.append([job])
         return None
 
@@ -118,24 +117,27 @@ class _Docket:
         return result | {"tries": self._num_tries(key)}
 
 
-def ensure_ray() -> None:
-    """Connect to the cluster that RAY_ADDRESS names, else start Ray on this machine; does nothing when Ray is up.
+def ensure_ray(shows_workers: bool = False) -> None:
+    """Connect to the cluster that RAY_ADDRESS names, else start Ray on this machine; do nothing when Ray is up.
 
     Ray is shut down when the process ends, so the stages of one process share it.
+
+    Args:
+        shows_workers: print on this terminal what the workers print.
     """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # a dead worker is told by the failures table
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the failures table reports a dead worker
     import ray
 
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        ray.init(logging_level=logging.WARNING, log_to_driver=shows_workers)
     else:
-        start_local_ray()
+        start_local_ray(shows_workers=shows_workers)
 
 
-def start_local_ray(num_cpus: int | None = None) -> None:
-    """Start Ray on this machine, with all of its cores unless told otherwise, whatever cluster may run here besides."""
+def start_local_ray(num_cpus: int | None = None, shows_workers: bool = False) -> None:
+    """Start Ray on this machine, even where another cluster runs on it, with `num_cpus` cores (default: all)."""
     import ray
 
     for attempt in range(1, START_TRIES + 1):
@@ -146,7 +148,7 @@ def start_local_ray(num_cpus: int | None = None) -> None:
                 include_dashboard=False,
                 object_store_memory=LOCAL_OBJECT_STORE_BYTES,
                 logging_level=logging.ERROR,
-                log_to_driver=False,
+                log_to_driver=shows_workers,
             )
             return
         # Ray gives its processes 30 s to come up, which a busy machine may exceed, and then raises the bare class.

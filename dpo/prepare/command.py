@@ -17,6 +17,8 @@ from core.storage import storage_path
 from dpo.data.pairs import by_prompt, fingerprint, missing_files, pairs_lineage, read_pairs
 from dpo.data.schema import COLUMNS, SIDES
 from dpo.prepare.config import PairSettings, PrepareConfig
+from jobs.stage import stopped_status
+from jobs.stops import StageStoppedError
 from model.prepare.parts import RowLayout
 from model.prepare.run import plan_line, run
 
@@ -33,9 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             echo("\n".join(plan(config)))
             return 0
         return int(prepare(config).failed > config.max_failed)
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    except (ValueError, StageStoppedError) as error:
+        return stopped_status(error)
 
 
 def prepare(config: PrepareConfig) -> StageSummary:

@@ -23,6 +23,7 @@ from core.lineage import Lineage, read_lineage
 from core.stage_state import finished_summary
 from core.training_help import training_help
 from dpo.data.state import dataset_fingerprint
+from jobs.stops import StageStoppedError
 from model.lineage import model_lineage
 from model.train.run import Settings, TrainingCommand, all_settings, skipped
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         summary = finished_by(argv) or _train(parse(argv), argv)
-    except ValueError as error:
+    except (ValueError, StageStoppedError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     if summary is not None:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str]) -> None:
     """One of the processes that Ray Train starts."""
-    train(parse([*argv, "--num_workers", "0"]), command=_command(argv))
+    COMMAND.train(parse([*argv, "--num_workers", "0"]), {"command": _command(argv)}, is_held=True)
 
 
 def train(config: TrainConfig, command: dict[str, Any] | None = None) -> StageSummary | None:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from core.cli import StageSummary, config_to_yaml, echo, parse_config
+from jobs.stage import stopped_status
+from jobs.stops import StageStoppedError
 from model.data.clip_table import fingerprint, read_clips
 from model.prepare.config import PrepareConfig, RowSettings
 from model.prepare.parts import CLIPS
@@ -26,9 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             echo("\n".join(plan(config)))
             return 0
         return int(prepare(config).failed > config.max_failed)
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    except (ValueError, StageStoppedError) as error:
+        return stopped_status(error)
 
 
 def prepare(config: PrepareConfig) -> StageSummary:

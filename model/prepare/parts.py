@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,8 +149,28 @@ class Parts:
             leftover.unlink(missing_ok=True)  # of killed processes; every part is there, so none is at work
 
     def trying(self, start: int) -> Path:
-        """Tells which row the process at work on a part is at, for when it dies."""
+        """Return the file that holds the row at which a process works on a part; empty before its first row."""
         return self.folder / "data" / f"{TEMPORARY_PREFIX}trying-{start:08d}"
+
+    def record_attempt(self, start: int) -> Counter[int | None]:
+        """Record that a process takes a part up, and return how many processes died on it, by row.
+
+        A process whose `trying` file is still there has died; None stands for a death before the first row.
+        """
+        trying, path = self.trying(start), self._deaths(start)
+        deaths = json.loads(path.read_text(encoding="ascii")) if path.is_file() else []
+        if trying.is_file():
+            row = trying.read_text(encoding="ascii")
+            deaths.append(int(row) if row else None)
+            atomic_write_text(path, json.dumps(deaths))
+        trying.parent.mkdir(parents=True, exist_ok=True)
+        trying.write_text("", encoding="ascii")
+        return Counter(deaths)
+
+    def forget_deaths(self, start: int) -> None:
+        """Remove the record of processes that died on a part."""
+        for path in (self.trying(start), self._deaths(start)):
+            path.unlink(missing_ok=True)
 
     def _has_rows(self, start: int) -> bool:
         with pa.memory_map(str(self._part(start))) as source:
@@ -157,6 +178,9 @@ class Parts:
 
     def _part(self, start: int) -> Path:
         return self.folder / "data" / f"rows-{start:08d}.arrow"
+
+    def _deaths(self, start: int) -> Path:
+        return self.folder / "data" / f"{TEMPORARY_PREFIX}deaths-{start:08d}"
 
     def _failures(self, start: int) -> Path:
         return self._part(start).with_suffix(".json")

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +19,9 @@ from core.atomic import TEMPORARY_PREFIX, atomic_write_text
 from core.cli import StageSummary, config_to_dict, echo, package_versions, save_config
 from core.stage_state import finished_summary, refuse_changes
 from model.prepare.config import PrepareOptions
+from model.prepare.encoder import EncoderSettings, load_encoder
+from model.prepare.hold import hold_output
 from model.prepare.parts import FAILURES_NAME, Parts, RowLayout, choose_rows_per_part
-from model.prepare.workers import EncoderSettings, load_encoder
 
 SETTINGS_NAME = "prepare.json"  # what the rows in the folder depend on, written before the first
 NUM_REASONS_SHOWN = 3
@@ -56,22 +58,16 @@ def run(work: Work, config: PrepareOptions) -> StageSummary:
     started = time.perf_counter()
     parts = parts_of(work, config.folder)
     _refuse_foreign_folder(parts, work)
-    own = config.own(parts.starts)
-    if config.retry_failed:
-        parts.forget_failures()
-    missing = set(parts.missing())
-    made = [start for start in own if start in missing]
-    if made:
-        work.check()
-        _claim(parts, work)
-        _make(parts, made, work, config)
-    is_complete = not parts.missing()
-    counted = list(parts.starts) if is_complete else own
-    summary = _summary(parts, counted, made, work, config, time.perf_counter() - started)
-    if is_complete and finished_summary(config.folder) is None:
-        parts.publish(work.settings)
-        save_config(config, config.folder / "config.yaml")
-        summary.write(config.folder)
+    is_finished = not (config.retry_failed or parts.missing()) and finished_summary(config.folder) is not None
+    with nullcontext() if is_finished else hold_output(config):
+        made = _make_missing(parts, work, config)
+        is_complete = not parts.missing()
+        counted = list(parts.starts) if is_complete else config.own(parts.starts)
+        summary = _summary(parts, counted, made, work, config, time.perf_counter() - started)
+        if is_complete and not is_finished:
+            parts.publish(work.settings)
+            save_config(config, config.folder / "config.yaml")
+            summary.write(config.folder)
     _report(parts, counted, summary)
     if is_complete and config.check:
         paths = work.decode()
@@ -104,6 +100,19 @@ def _refuse_foreign_folder(parts: Parts, work: Work) -> None:
         raise ValueError(f"{parts.folder} holds other files: give a new folder for the dataset.")
 
 
+def _make_missing(parts: Parts, work: Work, config: PrepareOptions) -> list[int]:
+    """Write the missing parts of this call, and return their starts."""
+    if config.retry_failed:
+        parts.forget_failures()
+    missing = set(parts.missing())
+    made = [start for start in config.own(parts.starts) if start in missing]
+    if made:
+        work.check()
+        _claim(parts, work)
+        _make(parts, made, work, config)
+    return made
+
+
 def _claim(parts: Parts, work: Work) -> None:
     """Notes the settings in a new folder."""
     path = parts.folder / SETTINGS_NAME
@@ -119,7 +128,7 @@ def _make(parts: Parts, starts: Sequence[int], work: Work, config: PrepareOption
     settings, cpus = work.encoder_settings(), config.cpus_per_worker
     with tqdm(total=total, initial=done, desc="prepare", unit=work.layout.item, file=sys.stderr) as bar:
         if config.num_workers:
-            from model.prepare.workers import write_parts
+            from model.prepare.actor import write_parts
 
             there = Parts(parts.folder.resolve(), parts.num_rows, parts.rows_per_part, parts.layout)
             for start in write_parts(there, starts, settings, config.num_workers, cpus, config.gpus_per_worker):

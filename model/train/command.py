@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from core.cli import StageSummary, echo, parse_config
 from core.lineage import Lineage
 from core.training_help import training_help
+from jobs.stops import StageStoppedError
 from model.lineage import model_lineage
 from model.train.run import Settings, TrainingCommand, all_settings
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = parse_config(TrainConfig, argv)
         on_ray = config.num_workers and not config.dry_run
         summary = COMMAND.train_on_ray(config, argv) if on_ray else train(config)
-    except ValueError as error:
+    except (ValueError, StageStoppedError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     if summary is not None and config.process_index == 0:
@@ -49,7 +50,7 @@ def run(argv: Sequence[str]) -> None:
     """One of the processes that Ray Train starts."""
     from model.train.config import TrainConfig
 
-    train(parse_config(TrainConfig, [*argv, "--num_workers", "0"]))
+    COMMAND.train(parse_config(TrainConfig, [*argv, "--num_workers", "0"]), is_held=True)
 
 
 def train(config: TrainConfig) -> StageSummary | None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.workers import ensure_ray
+
 
 def run_on_ray(module: str, argv: Sequence[str], num_workers: int, output_dir: str, use_cpu: bool = False) -> None:
     """Calls `module.run(argv)` in `num_workers` processes through Ray Train, on one GPU each unless `use_cpu`.
@@ -22,8 +24,7 @@ def run_on_ray(module: str, argv: Sequence[str], num_workers: int, output_dir: s
     from ray.train import RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    if not ray.is_initialized():
-        ray.init()
+    ensure_ray(shows_workers=True)
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
     if not use_cpu and num_gpus < num_workers:
         raise ValueError(

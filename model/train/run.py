@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,51 +41,65 @@ class TrainingCommand:
     plan: Callable[[Any], str]
     lineage: Callable[[Any], Lineage]
 
-    def train(self, config: Any, record: Settings | None = None) -> StageSummary | None:
-        """Trains and writes the model with its records; None after a dry run.
+    def train(self, config: Any, record: Settings | None = None, is_held: bool = False) -> StageSummary | None:
+        """Train, write the model with its records, and return the summary; None after a dry run.
 
         Args:
-            record: kept in the summary beside the settings.
+            config: the settings.
+            record: values kept in the summary beside the settings.
+            is_held: another process, to which this one belongs, holds the output folder.
 
         Raises:
             ValueError: data that does not fit the model, an output folder of another run, a diverged loss.
+            NoSpaceError: the disk is full.
         """
-        from model.train.run_state import begin, checkpoint_to_resume, claim_folder
+        from model.train.hold import hold_output
+        from model.train.run_state import claim_folder
 
-        started, folder, is_first = time.perf_counter(), Path(str(config.output_dir)), config.process_index == 0
+        started, folder = time.perf_counter(), Path(str(config.output_dir))
         resolved, settings = self.settings(config)
         found = claim_folder(folder, settings)
         if found:
             return skipped(found, started)
         text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-        if is_first:
+        if config.process_index == 0:
             echo(text.rstrip())
         if config.dry_run:
             echo(self.plan(config))
             return None
         _check_processes(config)
+        with nullcontext() if is_held else hold_output(config):
+            done, restored = self._train(config, folder, settings, text)
+            versions = package_versions("avdpo", "torch", "transformers", "peft", "accelerate")
+            seconds = time.perf_counter() - started
+            summary = StageSummary(STAGE, done, done, restored, 0, seconds, settings | (record or {}), versions)
+            if config.process_index == 0:
+                summary.write(folder)
+        return summary
+
+    def _train(self, config: Any, folder: Path, settings: Settings, config_text: str) -> tuple[int, int]:
+        """Train and write all but the summary; return the number of steps, and how many of them a checkpoint gave."""
+        from model.train.run_state import begin, checkpoint_to_resume
+
         # A mistake that these find must not claim the folder.
         checkpoint, trainer = checkpoint_to_resume(folder, config.resume_from_checkpoint), self.make_trainer(config)
         lineage = self.lineage(config)
-        if is_first:
+        if config.process_index == 0:
             begin(folder, settings)
             write_lineage(folder, lineage)
-            atomic_write_text(folder / "config.yaml", text)
-        done, restored = _fit(trainer, config, checkpoint)
-        versions = package_versions("avdpo", "torch", "transformers", "peft", "accelerate")
-        seconds = time.perf_counter() - started
-        summary = StageSummary(STAGE, done, done, restored, 0, seconds, settings | (record or {}), versions)
-        if is_first:
+            atomic_write_text(folder / "config.yaml", config_text)
+        steps = _fit(trainer, config, checkpoint)
+        if config.process_index == 0:
             _write_lineage_of_average(folder, lineage)
-            summary.write(folder)
-        return summary
+        return steps
 
     def train_on_ray(self, config: Any, argv: Sequence[str]) -> StageSummary:
-        """Trains by `config.num_workers` processes of Ray Train, unless the folder holds the finished run.
+        """Train by `config.num_workers` processes of Ray Train, unless the folder holds the finished run.
 
         Raises:
-            ValueError: what `train` found in one of them, or too few GPUs.
+            ValueError: what `train` found in one of them, too few GPUs, or a folder that another run holds.
         """
+        from jobs.stage import hold
         from model.train.launch import run_on_ray
         from model.train.run_state import claim_folder
 
@@ -92,7 +107,8 @@ class TrainingCommand:
         found = claim_folder(folder, settings)
         if found:
             return skipped(found, started)
-        run_on_ray(self.module, argv, config.num_workers, str(folder), config.use_cpu)
+        with hold(folder.resolve()):
+            run_on_ray(self.module, argv, config.num_workers, str(folder), config.use_cpu)
         found = claim_folder(folder, settings)
         assert found is not None, "the first worker writes it"
         return StageSummary(**{field.name: found[field.name] for field in fields(StageSummary)})

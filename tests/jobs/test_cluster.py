@@ -28,7 +28,7 @@ QUICK_TO_MISS_A_NODE = {"health_check_initial_delay_ms": 0, "health_check_period
 # Jobs on workers that tell where they run. It waits for a line of its input after the first result.
 DRIVER = """
 import json, sys
-from pipeline import crew
+from jobs import crew
 from jobs.workers import Pool, map_jobs
 from tests.pipeline.fakes import NodeActor
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from jobs.lock import lock_folder, lock_path
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from jobs.lock import lock_folder
-with lock_folder(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+from jobs.lock import check_unlocked, lock_folder, lock_path
+from tests.locks import held_by_another_process
 
 
 @pytest.fixture
@@ -31,13 +23,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock."""
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=root, stdout=subprocess.PIPE, text=True)
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+    with held_by_another_process(folder) as process:
         yield process
-        process.kill()
 
 
 def take(folder: Path) -> None:
@@ -93,3 +80,20 @@ def test_a_run_that_died_as_it_began_is_no_hindrance(folder: Path) -> None:
     folder.parent.mkdir()
     lock_path(folder).write_text('{"host": "els')
     take(folder)
+
+
+def test_a_check_refuses_as_the_lock_does_and_takes_nothing(folder: Path, holder: subprocess.Popen[str]) -> None:
+    with pytest.raises(ValueError, match=f"in use by another run: process {holder.pid} on "):
+        check_unlocked(folder)
+    check_unlocked(folder.with_name("scores"))
+    holder.kill()
+    holder.wait()
+    check_unlocked(folder)
+    assert [path.name for path in folder.parent.iterdir()] == [".candidates.lock"]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_whose_place_is_read_only_is_refused_with_a_way_out(folder: Path) -> None:
+    folder.parent.mkdir(mode=0o500)
+    with pytest.raises(ValueError, match=r"cannot be written \(Permission denied\).*inside one that you may write to"):
+        take(folder)

@@ -143,5 +143,5 @@ def test_a_mistaken_configuration_fails_the_job_and_its_log_says_why(head: Head,
     assert job.returncode == 1
     line = next(line for line in job.stdout.splitlines() if line.startswith("error: "))
     assert "runs/first/scores lies in the copy of the working directory" in line
-    assert "Give an absolute output_dir" in line
+    assert "Give an absolute output folder" in line
     assert "failed" in job.stdout

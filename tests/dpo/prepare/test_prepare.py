@@ -29,6 +29,7 @@ from model.javisdit.codecs.latents import AVLatents
 from model.javisdit.pipeline import JointAVPipeline
 from model.prepare import parts as prepare_parts
 from tests.dpo.dpo_pipeline import save_pairs, save_pipeline
+from tests.locks import held_by_another_process
 
 
 @pytest.fixture(scope="module")
@@ -203,12 +204,12 @@ def test_pairs_labelled_by_people_are_taken(config):
 def test_killed_run_goes_on_where_it_stopped(config, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_parts, "MIN_ROWS_PER_PART", 1)
     code = (
-        "import os, signal, sys; from dpo import prepare, prepare_rows; from model import prepare_parts\n"
-        "prepare_parts.MIN_ROWS_PER_PART = 1; rows = prepare_rows.PairEncoder.rows\n"
+        "import os, signal, sys; from dpo.prepare import command, rows; from model.prepare import parts\n"
+        "parts.MIN_ROWS_PER_PART = 1; encode = rows.PairEncoder.rows\n"
         "def killed_at_2(self, prompt):\n"
         "    if prompt == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return rows(self, prompt)\n"
-        "prepare_rows.PairEncoder.rows = killed_at_2; prepare.main(sys.argv[1:])"
+        "    return encode(self, prompt)\n"
+        "rows.PairEncoder.rows = killed_at_2; command.main(sys.argv[1:])"
     )
     flags = ["--pairs", config.pairs, "--model", config.model, "--output", config.output]
     result = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, check=False)
@@ -231,7 +232,7 @@ def test_finished_run_is_left_alone_and_needs_no_torch(config):
     prepare(config)
     before = contents(config.output)
     code = (
-        "import sys; from dpo.prepare import main; status = main(sys.argv[1:]); "
+        "import sys; from dpo.prepare.command import main; status = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules and 'datasets' not in sys.modules; sys.exit(status)"
     )
     flags = ["--pairs", config.pairs, "--model", config.model, "--output", config.output]
@@ -239,6 +240,14 @@ def test_finished_run_is_left_alone_and_needs_no_torch(config):
     assert result.returncode == 0, result.stderr
     assert "prepare: wanted 3, done 3 (skipped 3), failed 0" in result.stdout
     assert contents(config.output) == before
+
+
+def test_a_second_run_is_refused(config):
+    with (
+        held_by_another_process(Path(config.output)) as holder,
+        pytest.raises(ValueError, match=f"is in use by another run: process {holder.pid} on "),
+    ):
+        prepare(config)
 
 
 def test_folder_of_other_pairs_is_refused(config):

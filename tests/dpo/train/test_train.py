@@ -27,6 +27,7 @@ from model.train.callbacks import read_log
 from model.train.run_state import latest_checkpoint
 from tests.dpo.dpo_helpers import make_rows, save_rows
 from tests.dpo.dpo_pipeline import save_pairs, save_pipeline
+from tests.locks import held_by_another_process
 
 ROOT = Path(__file__).parents[3]
 RECIPE = ROOT / "recipes" / "tiny" / "dpo.yaml"
@@ -146,6 +147,13 @@ def test_resume_latest_goes_on_with_the_same_losses(data, tmp_path):
 
 def test_resume_latest_without_a_checkpoint_starts_from_the_beginning(data, tmp_path):
     assert main([*flags(data, tmp_path / "out", max_steps=1), "--resume_from_checkpoint", "latest"]) == 0
+
+
+def test_a_second_run_is_refused(data, tmp_path, capsys):
+    with held_by_another_process(tmp_path / "out") as holder:
+        assert main(flags(data, tmp_path / "out")) == 2
+    assert f"is in use by another run: process {holder.pid} on " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,12 +22,12 @@ from model.data.latent_dataset import LatentDataset
 from model.data.on_the_fly import OnTheFlyClips
 from model.javisdit.pipeline import JointAVPipeline
 from model.prepare import parts as prepare_parts
-from model.prepare import workers as prepare_ray
+from model.prepare.actor import write_parts
 from model.prepare.command import main, plan, prepare
 from model.prepare.config import PrepareConfig
 from model.prepare.parts import Parts
-from model.prepare.workers import write_parts
 from synthetic.make import MakeConfig, make
+from tests.model.prepare.fragile import FragileSettings
 
 BUCKETS = {"64x64": {17: {"batch_size": 4}}}
 
@@ -115,7 +114,7 @@ def test_on_the_fly_gives_the_same_latents_at_epoch_0(prepared, table, tmp_path)
 def test_finished_run_is_left_alone_and_needs_no_torch(prepared, table):
     before = contents(prepared)
     code = (
-        "import sys; from model.prepare import main; status = main(sys.argv[1:]); "
+        "import sys; from model.prepare.command import main; status = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules and 'datasets' not in sys.modules; sys.exit(status)"
     )
     flags = ["--clips", str(table), "--output", str(prepared), "--buckets", json.dumps(BUCKETS)]
@@ -128,12 +127,12 @@ def test_finished_run_is_left_alone_and_needs_no_torch(prepared, table):
 
 def test_killed_run_goes_on_where_it_stopped(prepared, table, tmp_path):
     code = (
-        "import os, signal, sys; from model import prepare, prepare_parts, prepare_rows\n"
-        "prepare_parts.MIN_ROWS_PER_PART = 2; row = prepare_rows.RowEncoder.row\n"
+        "import os, signal, sys; from model.prepare import command, parts, rows\n"
+        "parts.MIN_ROWS_PER_PART = 2; row = rows.RowEncoder.row\n"
         "def killed_at_3(self, number):\n"
         "    if number == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return row(self, number)\n"
-        "prepare_rows.RowEncoder.row = killed_at_3; prepare.main(sys.argv[1:])"
+        "rows.RowEncoder.row = killed_at_3; command.main(sys.argv[1:])"
     )
     flags = ["--clips", str(table), "--output", str(tmp_path / "data"), "--buckets", json.dumps(BUCKETS)]
     result = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, check=False)
@@ -150,25 +149,30 @@ def test_ray_makes_the_same_bytes(prepared, table, tmp_path, ray_session):
     assert contents(tmp_path / "data") == contents(prepared)
 
 
-def test_clip_that_kills_its_workers_is_given_up(tmp_path, ray_session, monkeypatch):
-    class Fragile:
-        def __init__(self, settings, parts, num_threads):
-            self.parts = parts
-
-        def write(self, start, given_up):
-            rows = []
-            for row in self.parts.rows(start):
-                self.parts.trying(start).parent.mkdir(exist_ok=True)
-                self.parts.trying(start).write_text(str(row))
-                if row == 3 and row not in given_up:
-                    os._exit(1)
-                rows.append({"clip_id": str(row), "path": "", "reason": "given up" if row in given_up else "fine"})
-            self.parts.write(start, rows)
-
-    monkeypatch.setattr(prepare_ray, "_Worker", Fragile)
+def test_clip_that_kills_its_workers_is_given_up(tmp_path, ray_session):
     parts = Parts(tmp_path, 4, 2)
-    assert sorted(write_parts(parts, list(parts.starts), None, 1, 1, 0)) == [0, 2]
-    assert [row["clip_id"] for row in parts.failures() if row["reason"] == "given up"] == ["3"]
+    parts.trying(2).parent.mkdir()
+    parts.trying(2).write_text("2")  # of a run that was killed: no death of this one
+    assert sorted(write_parts(parts, list(parts.starts), FragileSettings(), 1, 1, 0)) == [0, 2]
+    assert [(row["clip_id"], row["reason"]) for row in parts.failures()] == [
+        ("0", "fine"),
+        ("1", "fine"),
+        ("2", "fine"),
+        ("3", "given up"),
+    ]
+    assert not list((tmp_path / "data").glob(".tmp-trying*")) + list((tmp_path / "data").glob(".tmp-deaths*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (FragileSettings(dies_at_start=True), "before they read a clip .*more memory or GPU"),
+        (FragileSettings(mistake="buckets is {}: give one."), "A worker failed: buckets is {}: give one."),
+    ],
+)
+def test_workers_that_cannot_work_end_the_run(settings, message, tmp_path, ray_session):
+    with pytest.raises(ValueError, match=message):
+        list(write_parts(Parts(tmp_path, 4, 2), [0, 2], settings, 1, 1, 0))
 
 
 def test_shards_make_the_dataset_of_one_run(prepared, table, tmp_path):

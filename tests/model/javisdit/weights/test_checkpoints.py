@@ -181,7 +181,7 @@ def test_half_a_checkpoint_and_a_foreign_folder_are_refused(tmp_path):
         (["blocks.0.pos_embedding.embedding.weight"], "original UMT5 text encoder"),
         (["encoder.downsamples.0.residual.0.gamma"], "original video autoencoder"),
         (["audio_patch_embedding.weight"], "audio-only .stage 1."),
-        (["first", "second"], "none that is known here"),
+        (["first", "second"], "no known kind"),
     ],
 )
 def test_foreign_checkpoints_are_called_by_their_kind(tmp_path, names, kind):
