@@ -1,10 +1,10 @@
-# `make demo` runs the whole loop, `make test` checks everything; both install what is missing first.
+# `make demo` runs the whole loop and `make test` runs all checks. Both install missing dependencies first.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 REWARDS := verifiable
 EMPTY :=
-# Several rewards, joined: a space in RUN would be two folders, also to `clean`.
+# Several rewards are joined by "+", because a space in RUN would mean two folders, also for `clean`.
 RUN := runs/demo$(if $(filter-out verifiable,$(REWARDS)),-$(subst $(EMPTY) ,+,$(strip $(REWARDS))))
 MODEL := tiny
 TUNED := $(RUN)/dpo
@@ -14,10 +14,10 @@ export TOKENIZERS_PARALLELISM = false
 .PHONY: help install demo test lint chromium clean
 
 help:
-	@echo "make demo   the whole alignment loop on the tiny preset, results under $(RUN)"
-	@echo "            (REWARDS=learned: scored by the tiny networks of the four learned rewards)"
-	@echo "make test   ruff, mypy and the test suite"
-	@echo "make lint   ruff and mypy alone"
+	@echo "make demo   runs the whole alignment loop on the tiny preset; results are in $(RUN)"
+	@echo "            (REWARDS=learned: scores with the tiny networks of the four learned rewards)"
+	@echo "make test   runs ruff, mypy and the test suite"
+	@echo "make lint   runs ruff and mypy only"
 	@echo "make clean  removes $(RUN)"
 
 install: $(STAMP)
@@ -48,7 +48,7 @@ lint: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# The report's tests open it in a real browser; where it cannot be installed they are skipped, and say so.
+# The report's tests use a real browser. If it cannot be installed, they are skipped with a reason.
 chromium:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || true

@@ -1,1 +1,1 @@
-"""Sampling, scoring, ranking and their report: tables in, tables out, on Ray."""
+"""The data half of the loop: sampling, scoring, ranking and the report, each a stage that reads and writes tables."""

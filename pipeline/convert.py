@@ -1,4 +1,4 @@
-"""Tables of other tools in and out, and people's choices in the place of the ranking.
+"""Conversion between this project's tables and those of other tools, and ranking by human labels.
 
 python -m pipeline.convert --from rewards.csv --to runs/imported
 python -m pipeline.convert --from runs/first/pairs --to pairs.csv
@@ -58,13 +58,13 @@ __all__ = [
     "write_javisdit_pairs",
 ]
 
-ABOUT = """Convert preference data. What is given is told by its content: the release's rewards CSV, the release's DPO
+ABOUT = """Convert preference data. The input is detected from its content: the release's rewards CSV, the release's DPO
 CSV, a pairs folder of pipeline.rank or, with --labels, a run folder with candidates. A rewards CSV becomes a run folder
-(candidates/ and scores/) that pipeline.rank takes; pairs become the release's CSV (--to FILE.csv), a pairs folder
+(candidates/ and scores/) that pipeline.rank reads. Pairs become the release's CSV (--to FILE.csv), a pairs folder
 (--to DIR), or TRL's prompt, chosen, rejected (--format trl --to DIR, FILE.jsonl or FILE.parquet).
---labels puts the winners that people chose in the place of the ranking's: rows of a, b (candidate ids), winner (a, b,
-tie), or of pair_id, winner (chosen, rejected, tie); with modality (video, audio, audio_video, overall) and annotator
-or without."""
+--labels replaces the ranking's winners by those that people chose. Its rows have a, b (candidate ids) and winner (a, b,
+tie), or pair_id and winner (chosen, rejected, tie). The columns modality (video, audio, audio_video, overall) and
+annotator are optional."""
 
 Format = Literal["own", "trl"]
 
@@ -77,13 +77,17 @@ class ConvertConfig:
         metadata={"help": "A CSV of the release, a pairs folder, or a run folder.", "aliases": ["--from"]}
     )
     target: StoragePath = field(
-        metadata={"help": "What to write; its suffix says the format, none means a folder.", "aliases": ["--to"]}
+        metadata={
+            "help": "File or folder to write. The suffix selects the format; without one a folder is written.",
+            "aliases": ["--to"],
+        }
     )
     format: Format = field(
-        default="own", metadata={"help": "trl writes prompt, chosen, rejected; own what --to says otherwise."}
+        default="own",
+        metadata={"help": "trl: the columns prompt, chosen, rejected. own: the format that --to selects."},
     )
     labels: list[str] = field(
-        default_factory=list, metadata={"help": "CSV or Parquet files of people's labels, merged by majority."}
+        default_factory=list, metadata={"help": "CSV or Parquet files of human labels, which are merged by majority."}
     )
     keep_unlabelled: bool = field(
         default=False, metadata={"help": "Keep pairs that nobody labelled, with the ranking's winner."}
@@ -91,11 +95,11 @@ class ConvertConfig:
     media_root: StoragePath = field(
         default=Path(),
         metadata={
-            "help": "Folder that paths in the release's CSV files are relative to, read or written; the release takes "
-            "the folder in which it is started."
+            "help": "Folder that paths in the release's CSV files are relative to, when reading and when writing; the "
+            "release uses its working directory."
         },
     )
-    overwrite: bool = field(default=False, metadata={"help": "Replace what stands at --to."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace what exists at --to."})
 
     def __post_init__(self) -> None:
         suffixes = ("", ".jsonl", ".parquet") if self.format == "trl" else ("", ".csv")
@@ -104,26 +108,28 @@ class ConvertConfig:
                 f"--to {self.target}: with --format {self.format} give a folder or a {' or '.join(suffixes[1:])} file."
             )
         if self.keep_unlabelled and not self.labels:
-            raise ValueError("keep_unlabelled says what becomes of unlabelled pairs, but no --labels are given.")
+            raise ValueError(
+                "keep_unlabelled is set, but there are no labels to apply. Give --labels, or leave keep_unlabelled out."
+            )
         if self.target.resolve() == self.source.resolve():
-            raise ValueError(f"--from and --to are both {self.source}. Write to another place.")
+            raise ValueError(f"--from and --to are both {self.source}. Give another --to.")
 
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Pairs on their way: paths are relative to `root`."""
+    """Pairs during a conversion; their paths are relative to `root`."""
 
     table: pd.DataFrame
     root: Path
     report: dict[str, Any]
-    candidates: pd.DataFrame | None = None  # for the release's columns that ours lack
+    candidates: pd.DataFrame | None = None  # source of columns that only the release's CSV has
 
 
 def convert(config: ConvertConfig) -> str:
-    """Run the conversion. Returns what was done, as lines for a person.
+    """Run the conversion. Returns lines of text that describe the result.
 
     Raises:
-        ValueError: what is given cannot be read or not be turned into what is asked for, or the target exists.
+        ValueError: the input cannot be read or converted to the target format, or the target exists.
     """
     _check_target(config)
     kind = _kind(config)
@@ -139,7 +145,7 @@ def convert(config: ConvertConfig) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, or 2 on a mistake in the input."""
+    """Run the command. Returns the exit status: 0, or 2 if the input is wrong."""
     config = parse_config(ConvertConfig, argv, about=ABOUT)
     try:
         echo(convert(config))
@@ -152,9 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_target(config: ConvertConfig) -> None:
     target = config.target
     if target.is_dir() and not is_dataset(target) and any(target.iterdir()):
-        raise ValueError(f"--to {target} is a folder of other things, which would be lost. Give another place.")
+        raise ValueError(f"--to {target} is a folder with other files, which would be lost. Give another --to.")
     if target.exists() and not config.overwrite:
-        raise ValueError(f"--to {target} exists. Give --overwrite to replace it, or another place.")
+        raise ValueError(f"--to {target} exists. Give --overwrite to replace it, or another --to.")
 
 
 def _kind(config: ConvertConfig) -> str:
@@ -166,7 +172,10 @@ def _kind(config: ConvertConfig) -> str:
             raise ValueError(f"{source} is a run folder. Give its pairs folder, {source / 'pairs'}, or --labels.")
         return "candidates"
     if source.is_dir():
-        raise ValueError(f"{source} holds neither a pairs dataset nor candidates/candidates.parquet.")
+        raise ValueError(
+            f"{source} holds neither a pairs dataset nor candidates/candidates.parquet, so nothing can be converted. "
+            "Give a pairs folder or a run folder."
+        )
     columns = set(read_frame(source))
     if "pred_video_path" in columns:
         return "rewards"
@@ -174,7 +183,7 @@ def _kind(config: ConvertConfig) -> str:
         return "release"
     raise ValueError(
         f"{source} has neither pred_video_path (the release's rewards) nor path_reject (the release's pairs), so it is "
-        "no table to convert. Prompts need none: pipeline.sample reads the release's headers."
+        "no table to convert. Prompts need no conversion: pipeline.sample reads the release's headers."
     )
 
 
@@ -183,7 +192,7 @@ def _candidates_path(run: Path) -> Path:
 
 
 def _import_rewards(config: ConvertConfig) -> str:
-    """A rewards CSV as a run folder: its clips count as sampled, its scores as made by the release."""
+    """Write a rewards CSV as a run folder: its clips become candidates, its scores a scores table of the release."""
     if config.target.suffix or config.labels or config.format != "own":
         raise ValueError("A rewards CSV becomes a run folder: give a folder as --to, no --labels and no --format.")
     frame = read_javisdit_rewards(config.source)
@@ -218,7 +227,7 @@ def _own_pairs(config: ConvertConfig) -> _Pairs:
 
 
 def _unranked(config: ConvertConfig) -> _Pairs:
-    """A run's candidates, with scores where there are some; labels make the pairs."""
+    """Read a run's candidates with any scores; labels make the pairs."""
     path, scores_path = _candidates_path(config.source), config.source / "scores" / "scores.parquet"
     table = read_table(path, CANDIDATES, "python -m pipeline.sample")
     frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
@@ -230,7 +239,7 @@ def _unranked(config: ConvertConfig) -> _Pairs:
 
 
 def _labelled(pairs: _Pairs, labelled: LabelledPairs) -> _Pairs:
-    """`inputs` go, by which pipeline.rank knows its own work."""
+    """Replace pairs and report. `inputs` is removed, so that pipeline.rank does not take the pairs for its own."""
     report = {key: value for key, value in pairs.report.items() if key != "inputs"}
     report |= {"num_pairs": len(labelled.pairs), "labels": labelled.report()}
     report[LINEAGE_KEY] = _labelled_lineage(pairs.report, labelled).to_dict()
@@ -241,7 +250,7 @@ def _labelled(pairs: _Pairs, labelled: LabelledPairs) -> _Pairs:
 
 
 def _labelled_lineage(ranking: dict[str, Any], labelled: LabelledPairs) -> Lineage:
-    """People's alone, unless some pairs stayed as they were ranked."""
+    """Return the lineage of labels, added to the ranking's if some pairs kept the ranking's winner."""
     if not (labelled.pairs["label_source"] == "ranking").any():
         return LABELLED
     return Lineage.from_dict(ranking.get(LINEAGE_KEY), REPORT_NAME).then(LABELLED)
@@ -268,7 +277,7 @@ def _write_trl(pairs: _Pairs, target: Path) -> None:
     folder = target.parent if target.suffix else target
     view = trl_view(moved_paths(pairs.table, pairs.root, folder))
     if not target.suffix:
-        import datasets  # late: takes a second
+        import datasets  # imported late: takes a second
 
         datasets.disable_progress_bars()
         with atomic_folder(target, last=STATE_NAME) as temporary_folder:

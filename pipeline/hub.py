@@ -1,10 +1,11 @@
-"""Share pairs on the Hugging Face hub, with a card that says where they come from, and bring shared ones here.
+"""Upload of pairs to the Hugging Face hub, with a card that states their origin, and download of shared pairs.
 
 python -m pipeline.hub --pairs runs/first/pairs --repo_id me/my-pairs --private --media clips
 python -m pipeline.hub --repo_id me/my-pairs --download runs/theirs
 
-A repository is laid out as a run is, so that relative paths hold: README.md, data/pairs.parquet (and what is known of
-the ranking), candidates/ and scores/ with their tables, candidates/media/ with the clips of the pairs.
+A repository has the layout of a run, so that relative paths stay valid: README.md, data/pairs.parquet (beside it
+ranking.json and attrition.parquet if they exist), candidates/ and scores/ with their tables, and candidates/media/ with
+the clips of the pairs.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from pipeline.rank.pairs_folder import SIDES, is_dataset, read_dataset, write_pa
 if TYPE_CHECKING:
     from datasets import Dataset
 
-ABOUT = """Share a pairs dataset on the Hugging Face hub (--pairs), or bring a shared one here (--download).
-HF_TOKEN, or `hf auth login`, says who you are."""
+ABOUT = """Upload a pairs dataset to the Hugging Face hub (--pairs), or download a shared one (--download).
+Set HF_TOKEN or run `hf auth login` to authenticate."""
 
 Media = Literal["none", "clips", "latents"]
 
@@ -42,7 +43,7 @@ _MEDIA_COLUMNS = {
     "latents": ("video_path", "audio_path", "latents_path"),
 }
 _MEDIA_SENTENCES = {
-    "none": "The clips are not part of this repository; paths say where they lay in the run.",
+    "none": "The clips are not part of this repository; paths refer to the run that made them.",
     "clips": "The clips of the pairs are in `candidates/media`; the sampler's latents are not part of this repository.",
     "latents": "The clips of the pairs, and the sampler's latents, are in `candidates/media`.",
 }
@@ -53,24 +54,24 @@ class HubConfig:
     """Settings of `python -m pipeline.hub`."""
 
     repo_id: str = field(metadata={"help": "The dataset's name on the hub: owner/name."})
-    pairs: Path | None = field(default=None, metadata={"help": "Pairs folder to share."})
-    download: Path | None = field(default=None, metadata={"help": "Folder to bring a shared dataset to."})
-    private: bool = field(default=False, metadata={"help": "Make the repository private, where it is new."})
+    pairs: Path | None = field(default=None, metadata={"help": "Pairs folder to upload."})
+    download: Path | None = field(default=None, metadata={"help": "Folder to download a shared dataset to."})
+    private: bool = field(default=False, metadata={"help": "Make a new repository private."})
     media: Media = field(
         default="none",
-        metadata={"help": "Files to share with the pairs: none, clips (mp4 and wav), or latents (clips and latents)."},
+        metadata={"help": "Files to upload with the pairs: none, clips (mp4 and wav), or latents (clips and latents)."},
     )
     licence: str | None = field(
         default=None, metadata={"help": "Licence of the dataset, as the hub spells it, such as cc-by-nc-4.0."}
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit to push to or to download."})
     dry_run: bool = field(
-        default=False, metadata={"help": "Only make the folder that would be pushed, with its card, beside --pairs."}
+        default=False, metadata={"help": "Only make the folder to upload, with its card, beside --pairs."}
     )
 
     def __post_init__(self) -> None:
         if (self.pairs is None) == (self.download is None):
-            raise ValueError("Give either --pairs, to share a dataset, or --download, to bring one here.")
+            raise ValueError("Give either --pairs, to upload a dataset, or --download, to download one.")
         if self.repo_id.count("/") != 1 or not all(self.repo_id.split("/")):
             raise ValueError(f"repo_id is {self.repo_id!r}, but must be owner/name.")
 
@@ -86,26 +87,26 @@ def push_to_hub(
     token: str | None = None,
     dry_run: bool = False,
 ) -> Path:
-    """Share the pairs dataset in `folder`.
+    """Upload the pairs dataset in `folder` to the hub.
 
-    What is pushed is first made in `<folder>_hub`, with hard links to the clips where the disk allows them.
+    The files to upload are first put into `<folder>_hub`, with hard links to the clips if the disk supports them.
 
     Args:
-        media: which files of the pairs go with the tables; paths in the tables stay as they are.
-        licence: the hub's identifier for the dataset.
-        token: of the hub; by default the one that `hf auth login` or HF_TOKEN gave.
-        dry_run: makes the folder alone.
+        media: the files of the pairs that are uploaded with the tables. Paths in the tables are not changed.
+        licence: the hub's identifier of the dataset's licence.
+        token: token of the hub; by default that of `hf auth login` or HF_TOKEN.
+        dry_run: whether to make the folder only, without uploading it.
 
     Returns:
-        The folder that was, or would be, pushed.
+        The folder that was uploaded or, in a dry run, would be.
 
     Raises:
-        ValueError: there is no pairs dataset, or a clip is missing or lies outside of the run.
+        ValueError: there is no pairs dataset, or a clip is missing or outside the run.
         huggingface_hub.errors.HfHubHTTPError: the hub refuses.
     """
     staged = stage(Path(folder), repo_id, media=media, licence=licence)
     if not dry_run:
-        from huggingface_hub import HfApi  # late: not needed for a dry run
+        from huggingface_hub import HfApi  # imported late: a dry run does not need it
 
         api = HfApi(token=token)
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
@@ -120,12 +121,12 @@ def push_to_hub(
 
 
 def load(source: str | Path, *, revision: str | None = None) -> Dataset:
-    """Pairs as a `datasets.Dataset`: from a pairs folder, a downloaded or staged repository, or the hub by its name.
+    """Load pairs as a `datasets.Dataset` from a pairs folder, a downloaded or staged repository, or the hub by name.
 
     Raises:
         ValueError: the folder holds no pairs.
     """
-    import datasets  # late: takes a second
+    import datasets  # imported late: takes a second
 
     path = Path(source)
     if is_dataset(path):
@@ -138,7 +139,7 @@ def load(source: str | Path, *, revision: str | None = None) -> Dataset:
 
 
 def download(repo_id: str, folder: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
-    """Bring a shared dataset here, clips included. Returns its pairs folder, which `dpo.prepare` and the report take.
+    """Download a shared dataset with its clips. Returns its pairs folder, which `dpo.prepare` and the report read.
 
     Raises:
         ValueError: the repository holds no pairs.
@@ -158,10 +159,10 @@ def download(repo_id: str, folder: str | Path, *, revision: str | None = None, t
 
 
 def stage(folder: Path, repo_id: str, *, media: Media = "none", licence: str | None = None) -> Path:
-    """Make the folder that is pushed, `<folder>_hub`, in place of an earlier one, and return it.
+    """Make the folder to upload, `<folder>_hub`, replacing an earlier one. Returns its path.
 
     Raises:
-        ValueError: there is no pairs dataset, or a clip is missing or lies outside of the run.
+        ValueError: there is no pairs dataset, or a clip is missing or outside the run.
     """
     if media not in get_args(Media):
         raise ValueError(f"media is {media!r}, but must be one of {', '.join(get_args(Media))}.")
@@ -188,16 +189,16 @@ def stage(folder: Path, repo_id: str, *, media: Media = "none", licence: str | N
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, or 2 on a mistake in the input or a refusal of the hub."""
+    """Run the command. Returns the exit status: 0, or 2 if the input is wrong or the hub refuses."""
     config = parse_config(HubConfig, argv, about=ABOUT)
-    from huggingface_hub.errors import HTTPError  # of the HTTP package that it uses; the hub's own refusals too
+    from huggingface_hub.errors import HTTPError  # base class of connection errors and of the hub's own refusals
 
     try:
         echo(_run(config))
     except HTTPError as error:
         sys.stderr.write(
             f"error: the hub cannot be reached, or refuses: {error}\nSet HF_TOKEN, or log in with `hf auth login`, and "
-            "look at the name. The folder to push stays, and the same command goes on.\n"
+            "check the repository name. The folder to upload is kept; run the same command to retry.\n"
         )
         return 2
     except (ValueError, OSError) as error:
@@ -227,7 +228,7 @@ def _run(config: HubConfig) -> str:
 
 
 def _media_files(pairs: pa.Table, folder: Path, media: Media) -> list[str]:
-    """Files of the pairs, relative to the run."""
+    """Return the files of the pairs, relative to the run."""
     run = os.path.abspath(folder.parent)
     names = [name for side in SIDES for name in (f"{side}_{column}" for column in _MEDIA_COLUMNS[media])]
     paths = {path for name in names if name in pairs.column_names for path in pairs[name].unique().to_pylist() if path}
@@ -235,21 +236,21 @@ def _media_files(pairs: pa.Table, folder: Path, media: Media) -> list[str]:
     for path, place in sorted(places.items()):
         if not place.startswith(run + os.sep):
             raise ValueError(
-                f"{path} of the pairs in {folder} lies outside of {run}, so it cannot be shared by its path."
+                f"{path} of the pairs in {folder} is not inside {run}, so it cannot be uploaded. Move it into the run."
             )
         if not os.path.isfile(place):
             raise ValueError(
-                f"{place} of the pairs in {folder} does not exist. Share with --media none, or sample again."
+                f"{place} of the pairs in {folder} does not exist. Upload with --media none, or sample again."
             )
     return sorted(os.path.relpath(place, run) for place in places.values())
 
 
 def _without_machine_paths(table: pa.Table) -> pa.Table:
-    """Where this machine keeps the rewards' weights is nobody's business; their identity stays."""
+    """Remove the local paths of the rewards' weights from the table's metadata; their identity is kept."""
     metadata = dict(table.schema.metadata or {})
     if b"avdpo.rewards" in metadata:
         rewards = json.loads(metadata[b"avdpo.rewards"])
-        kept = {name: {key: value for key, value in told.items() if key != "path"} for name, told in rewards.items()}
+        kept = {name: {key: value for key, value in facts.items() if key != "path"} for name, facts in rewards.items()}
         metadata[b"avdpo.rewards"] = json.dumps(kept).encode()
     return table.replace_schema_metadata(metadata)
 

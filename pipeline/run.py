@@ -1,8 +1,8 @@
-"""The data half of the loop in one command: sample, score, rank and report, in one process with one Ray session.
+"""The data half of the loop as one command: sample, score, rank and report in one process with one Ray session.
 
     python -m pipeline.run --config recipes/tiny/pipeline.yaml
 
-Each stage does what is missing, so a run that was stopped at any moment is continued by the same command.
+Each stage makes only what is missing, so the same command continues a run that was stopped at any moment.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Config = TypeVar("Config", SampleConfig, ScoreConfig, RankConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(SampleConfig, RewardConfig, RankSettings):
-    """Settings of `python -m pipeline.run`: those of every stage. Worker settings hold for sampling and scoring."""
+    """Settings of `python -m pipeline.run`: those of every stage. Worker settings apply to sampling and scoring."""
 
     stages: list[str] = field(
-        default_factory=lambda: list(STAGES), metadata={"help": f"What to run, in this order: of {', '.join(STAGES)}."}
+        default_factory=lambda: list(STAGES), metadata={"help": f"Stages to run, in this order: {', '.join(STAGES)}."}
     )
     title: str = setting("Preference pairs", "Heading of the report.")
 
@@ -46,13 +46,13 @@ class RunConfig(SampleConfig, RewardConfig, RankSettings):
             raise ValueError(f"stages is {self.stages}, but must name some of {', '.join(STAGES)}.")
 
     def of(self, config_class: type[Config]) -> Config:
-        """The settings that one stage takes."""
+        """Return the settings of one stage."""
         names = [item.name for item in dataclasses.fields(config_class)]
         return config_class(**{name: getattr(self, name) for name in names})
 
 
 def run(config: RunConfig) -> int:
-    """Run the stages. Returns the exit status: 1 as soon as a stage has more failed rows than `max_failures`."""
+    """Run the stages. Returns the exit status: 0, or 1 once a stage has more failed rows than `max_failures`."""
     _check(config)
     results: list[str] = []
     for name in (name for name in STAGES if name in config.stages):
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(config: RunConfig) -> None:
-    """Find a mistake in the settings of a late stage before the early ones have cost hours."""
+    """Check the settings of later stages first, so that a mistake in them is found before hours of work."""
     if "score" in config.stages:
         choose_rewards(config)
     if "rank" in config.stages:
@@ -95,11 +95,11 @@ def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:
         results.append(f"pairs: {config.output_dir / 'pairs'}")
     elif not is_local(config.output_dir):
         results.append(
-            f"report: not made, because a page shows clips that lie beside it. Copy the run first: `aws s3 sync "
+            f"report: not made, because the page shows clips from a local folder. Copy the run first: `aws s3 sync "
             f"{config.output_dir} DIR --exclude '*.safetensors'`, then `python -m pipeline.report --output_dir DIR`."
         )
     else:
-        from pipeline.report.command import ReportConfig, run_report  # late: draws in a template engine
+        from pipeline.report.command import ReportConfig, run_report  # imported late: needs a template engine
 
         run_report(ReportConfig(output_dir=config.output_dir, title=config.title))
         results.append(f"report: {config.output_dir / 'report' / 'index.html'}")
@@ -107,7 +107,7 @@ def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:
 
 
 def _plan(config: RunConfig) -> None:
-    """One line per stage; a stage whose input is not there yet has everything to do."""
+    """Print one line per stage. A stage whose input does not exist yet has everything to do."""
     _check(config)
     if "sample" in config.stages:
         echo(sample.plan(config.of(SampleConfig)))
@@ -120,7 +120,7 @@ def _plan(config: RunConfig) -> None:
 
 
 def _estimate(config: RunConfig) -> None:
-    """What sampling and scoring will take; ranking takes seconds."""
+    """Print time and disk estimates of sampling and scoring; ranking takes seconds."""
     _check(config)
     if "sample" in config.stages:
         echo(sample.estimate(config.of(SampleConfig)))

@@ -1,1 +1,1 @@
-"""Other forms of the pairs: the release's CSV files, TRL's view, labels of people, dataset cards."""
+"""Pairs in other formats: the release's CSV files, TRL's preference format, human labels, and dataset cards."""

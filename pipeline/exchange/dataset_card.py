@@ -1,4 +1,4 @@
-"""The dataset card of shared pairs: what made them, how they were chosen, who may use them, what each column is."""
+"""The dataset card of shared pairs: how they were made and chosen, their licences, and the meaning of each column."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ _SIDE_MEANINGS = {
     "audio_path": "lossless sound, relative to the folder of this table",
     "latents_path": "the sampler's own latents, relative to the folder of this table",
     "is_ground_truth": "whether it is the real clip of the prompt",
-    "seed": "of the candidate's noise; null for a real clip",
+    "seed": "seed of the candidate's noise; null for a real clip",
     **{f"{name}_score": f"mean of the standardised {name} metrics" for name in MODALITY_METRICS},
 }
 _MEANINGS = {
     "pair_id": "both candidate ids, the winner's first",
-    "prompt_id": "names the prompt",
+    "prompt_id": "identifier of the prompt",
     "prompt": "the caption",
     "strategy": "how the pair was chosen",
     "margin": "sum of the three margins",
-    **{f"margin_{name}": f"chosen less rejected `{name}_score`" for name in MODALITY_METRICS},
-    "num_frames": "of the shorter clip",
-    "height": "pixels, of the smaller clip",
-    "width": "pixels, of the smaller clip",
+    **{f"margin_{name}": f"chosen minus rejected `{name}_score`" for name in MODALITY_METRICS},
+    "num_frames": "frames of the shorter clip",
+    "height": "pixels, of the clip with fewer pixels",
+    "width": "pixels, of the clip with fewer pixels",
     "fps": "frames per second",
-    "sample_rate": "of the sound, Hz",
+    "sample_rate": "sample rate of the sound, Hz",
     "duration_s": "seconds",
     "label_source": "who chose the winner: human or ranking",
-    "label_agrees": "whether people chose what the ranking did",
-    "label_votes": "how many labels decided",
+    "label_agrees": "whether people chose the same winner as the ranking",
+    "label_votes": "number of labels that decided",
 }
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a run's folders tell of its pairs. Empty where a table is not there."""
+    """The origin of a run's pairs, read from the run's folders. A field is empty if its table does not exist."""
 
     pairs: pa.Table
     ranking: dict[str, Any]  # ranking.json
     sampling: dict[str, Any] = field(default_factory=dict)  # settings in the candidates table
-    model: str | None = None  # as it was given to pipeline.sample
+    model: str | None = None  # the `model` setting of pipeline.sample
     rewards: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> version, weights
     protocol: str | None = None
 
 
 def read_provenance(pairs_folder: Path) -> Provenance:
-    """Gather it from the pairs folder and, beside it, candidates/ and scores/.
+    """Read the origin of pairs from their folder and from candidates/ and scores/ beside it.
 
     Raises:
         ValueError: the folder holds no pairs dataset.
@@ -83,12 +83,12 @@ def read_provenance(pairs_folder: Path) -> Provenance:
 
 
 def dataset_card(origin: Provenance, repo_id: str, configs: dict[str, str], licence: str | None, media: str) -> str:
-    """README.md for the hub: YAML for its viewer, then text for people.
+    """Write README.md for the hub: YAML for its viewer, then text for people.
 
     Args:
         configs: name -> Parquet file of each table in the repository; the first is the default.
-        licence: the hub's identifier for the dataset; None leaves it open, and the card says so.
-        media: which clips come with it, as a sentence.
+        licence: the hub's identifier of the dataset's licence. If None, the card states that no licence is given.
+        media: a sentence that says which clips the repository contains.
     """
     ranking, num_pairs = origin.ranking, len(origin.pairs)
     prompts = f" from {ranking['num_prompts']} prompts" if "num_prompts" in ranking else ""
@@ -137,7 +137,7 @@ def _making(origin: Provenance) -> list[tuple[str, str]]:
         ("source model", f"{Path(origin.model).name if origin.model else UNKNOWN}; {weights}"),
         ("seeds", f"run seed {seed}; a candidate's own is a function of it, prompt_id and number, in `*_seed`"),
         ("sampling", settings or UNKNOWN),
-        ("rewards", "; ".join(_reward_line(name, told) for name, told in origin.rewards.items()) or UNKNOWN),
+        ("rewards", "; ".join(_reward_line(name, facts) for name, facts in origin.rewards.items()) or UNKNOWN),
         ("scoring protocol", origin.protocol or UNKNOWN),
         ("ranking", str(ranking.get("strategy", UNKNOWN))),
         ("ground truth", f"{policy}: {_POLICIES[policy]}" if policy in _POLICIES else UNKNOWN),
@@ -148,9 +148,9 @@ def _making(origin: Provenance) -> list[tuple[str, str]]:
     return rows
 
 
-def _reward_line(name: str, told: dict[str, Any]) -> str:
-    weights = f" (weights {told['weights']})" if told.get("weights") else ""
-    return f"{name} version {told['version']}{weights}"
+def _reward_line(name: str, facts: dict[str, Any]) -> str:
+    weights = f" (weights {facts['weights']})" if facts.get("weights") else ""
+    return f"{name} version {facts['version']}{weights}"
 
 
 def _yield(ranking: dict[str, Any]) -> str:
@@ -182,15 +182,16 @@ def _licences(origin: Provenance, licence: str | None) -> str:
     rows = [(f"reward {name}", _reward_licence(name)) for name in origin.rewards]
     rows += _model_licences(origin.model)
     own = licence or "none stated: ask the owner of this repository"
-    return f"Of this dataset: {own}. Of what made it:\n\n{_table(('', 'licence of its weights'), rows)}"
+    table = _table(("", "licence of its weights"), rows)
+    return f"Licence of this dataset: {own}. Licences of the networks that made it:\n\n{table}"
 
 
 def _model_licences(model: str | None) -> list[tuple[str, str]]:
-    """Of published weights, what `model.fetch` knows; of others there is no telling."""
+    """Return the licences of the source model: known for weights of `model.fetch`, unknown for others."""
     lock = Path(model or "") / "fetched.json"
     if not lock.is_file():
         return [("source model", "see the model's own card: its licence may bind what it generates")]
-    from model.fetch.catalogue import GENERATION, SOURCES  # late: most cards do without
+    from model.fetch.catalogue import GENERATION, SOURCES  # imported late: most cards do not need it
 
     fetched = {entry["component"] for entry in json.loads(lock.read_text(encoding="utf-8")).values()}
     return [(f"source model, {name}", SOURCES[name].licence) for name in GENERATION if name in fetched]
@@ -203,7 +204,7 @@ def _reward_licence(name: str) -> str:
 def _usage(repo_id: str) -> str:
     return (
         f'```python\nimport datasets\n\npairs = datasets.load_dataset("{repo_id}", "pairs", split="train")\n```\n\n'
-        f"With its clips, ready for `python -m dpo.prepare --pairs DIR/pairs`:\n\n"
+        f"To download the clips too, ready for `python -m dpo.prepare --pairs DIR/pairs`:\n\n"
         f"```\npython -m pipeline.hub --repo_id {repo_id} --download DIR\n```"
     )
 

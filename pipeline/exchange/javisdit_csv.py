@@ -1,7 +1,7 @@
-"""The CSV files of the JavisDiT++ release: its rewards in, its DPO pairs out and in.
+"""Reader and writer of the JavisDiT++ release's CSV files: reads rewards and DPO pairs, writes DPO pairs.
 
-The release's tool joins candidates by row position and has no ids for them; here `sample_0007-2.mp4` is candidate 2 of
-its prompt, and the clip that `path` (rewards) or `relpath` (pairs) names is the ground truth.
+The release's tool joins candidates by row position and gives them no ids. Here ids come from file names:
+`sample_0007-2.mp4` is candidate 2 of its prompt. The clip in `path` (rewards) or `relpath` (pairs) is the ground truth.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PAIRS_HEADER = (
     *("path", "id", "relpath", "num_frames", "height", "width", "aspect_ratio", "fps", "resolution"),
     *("audio_path", "audio_id", "audio_fps", "text", "path_reject", "audio_path_reject"),
 )
-SOURCE_COLUMNS = ("relpath", "audio_id")  # of the ground-truth clip: ours have no use for them, the release's CSV has
-_REWARDS = {  # published column -> ours
+SOURCE_COLUMNS = ("relpath", "audio_id")  # describe the ground-truth clip; only the release's CSV uses them
+_REWARDS = {  # published column -> column of this project
     "id": "prompt_id",
     "text": "prompt",
     "audio_text": "audio_prompt",
@@ -63,18 +63,18 @@ _TEXTS = (
     *("pred_video_path", "pred_audio_path", "path_reject", "audio_path_reject"),
 )
 _NUMBER_IN_NAME = r"(?:^|/|-)(0|[1-9]\d{0,5})\.[^./]+$"  # sample_0007-2.mp4, media/prompt-1a2b/2.mp4
-_TRUTH_IN_NAME = r"(?:^|/)gt\.[^./]+$"  # as this project's own runs name it
+_TRUTH_IN_NAME = r"(?:^|/)gt\.[^./]+$"  # name of the ground truth in this project's runs
 
 
 def read_javisdit_rewards(path: str | Path) -> pd.DataFrame:
-    """A published rewards CSV (`*_avreward.csv`) as one row per candidate, ready for `pipeline.rank_pairs`.
+    """Read a published rewards CSV (`*_avreward.csv`): one row per candidate, ready for `pipeline.rank_pairs`.
 
-    Columns: those of the candidates table, every metric that the CSV has (`desync_scores` as `desync`), and `relpath`
-    and `audio_id`, which `write_javisdit_pairs` takes from here. Paths stay as written. Missing scores are null.
+    The columns are those of the candidates table, every metric of the CSV (`desync_scores` as `desync`), and `relpath`
+    and `audio_id`, which `write_javisdit_pairs` needs. Paths are not changed. Missing scores are null.
 
     Raises:
-        ValueError: naming file, column and row, when it is no such CSV, a value has the wrong type, or two rows are the
-            same candidate.
+        ValueError: the file is not such a CSV, a value has the wrong type, or two rows are the same candidate. The
+            message names file, column and row.
     """
     path = storage_path(path)
     table = _read(path, {"id", "text", "path", "pred_video_path"}, "rewards table")
@@ -90,18 +90,18 @@ def read_javisdit_rewards(path: str | Path) -> pd.DataFrame:
 
 
 def read_javisdit_pairs(path: str | Path) -> pd.DataFrame:
-    """A published DPO CSV as a pairs table (columns of `core.schema.pairs_schema`); it knows no scores or margins.
+    """Read a published DPO CSV as a pairs table (columns of `core.schema.pairs_schema`), without scores and margins.
 
-    A clip whose file name tells no candidate number is named by its path, and taken for a generated one.
+    If a file name contains no candidate number, the path is the candidate id and the clip counts as generated.
 
     Raises:
-        ValueError: naming file, column and row, when it is no such CSV or a value has the wrong type.
+        ValueError: the file is not such a CSV, or a value has the wrong type. The message names file, column and row.
     """
     path = storage_path(path)
     table = _read(path, {"id", "text", "path", "path_reject"}, "table of DPO pairs")
     frame = _renamed(table, _PAIRS)
     for side in ("chosen", "rejected"):
-        is_truth, index = _told_by_name(frame[f"{side}_video_path"], frame.get("relpath"))
+        is_truth, index = _read_file_names(frame[f"{side}_video_path"], frame.get("relpath"))
         names = pd.Series(_candidate_ids(frame["prompt_id"], index.fillna(GROUND_TRUTH_INDEX)), index=frame.index)
         frame[f"{side}_candidate_id"] = names.where(index.notna(), frame[f"{side}_video_path"])
         frame[f"{side}_is_ground_truth"] = is_truth
@@ -111,14 +111,15 @@ def read_javisdit_pairs(path: str | Path) -> pd.DataFrame:
 
 
 def write_javisdit_pairs(pairs: pd.DataFrame, path: str | Path, candidates: pd.DataFrame | None = None) -> None:
-    """Write pairs as the release's DPO CSV, which its training reads. Paths are written as they are.
+    """Write pairs as the release's DPO CSV, which its training reads. Paths are not changed.
 
     Args:
-        candidates: what `read_javisdit_rewards` gave, or any table with prompt_id and `relpath`, `audio_id`: taken from
-            there where `pairs` lacks them. Without either they are made up from the prompt_id; training reads neither.
+        candidates: the result of `read_javisdit_rewards`, or any table with prompt_id, `relpath` and `audio_id`. The
+            latter two are taken from it if `pairs` lacks them. If both tables lack them, they are made from the
+            prompt_id; the release's training reads neither.
 
     Raises:
-        ValueError: pairs lack a column or a value that the CSV needs.
+        ValueError: the pairs lack a column or a value that the CSV needs.
     """
     _check_complete(pairs)
     sources = _sources(pairs, candidates)
@@ -158,7 +159,7 @@ def _typed(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> pd.DataFrame:
 
 
 def _indices(frame: pd.DataFrame) -> pd.Series[int]:
-    """Candidate numbers: those in the file names or, where a name has none, the order of paths within the prompt."""
+    """Return candidate numbers, from the file names or, if a name has none, from the order of paths in the prompt."""
     numbers = frame["video_path"].str.extract(_NUMBER_IN_NAME)[0].astype("float64")
     if numbers[~frame["is_ground_truth"]].isna().any():
         generated = frame["video_path"].mask(frame["is_ground_truth"])
@@ -166,8 +167,10 @@ def _indices(frame: pd.DataFrame) -> pd.Series[int]:
     return numbers.mask(frame["is_ground_truth"], GROUND_TRUTH_INDEX).astype("int64")
 
 
-def _told_by_name(paths: pd.Series[str], relpaths: pd.Series[str] | None) -> tuple[pd.Series[bool], pd.Series[float]]:
-    """Which clips are ground truth, and candidate numbers, null where a file name tells neither."""
+def _read_file_names(
+    paths: pd.Series[str], relpaths: pd.Series[str] | None
+) -> tuple[pd.Series[bool], pd.Series[float]]:
+    """Return which clips are ground truth, and candidate numbers, null if a file name shows neither."""
     is_truth = paths.str.contains(_TRUTH_IN_NAME)
     if relpaths is not None:
         is_truth |= paths.str.rsplit("/", n=1).str[-1] == relpaths.str.rsplit("/", n=1).str[-1]
@@ -185,12 +188,12 @@ def _check_complete(pairs: pd.DataFrame) -> None:
         if name not in pairs or pairs[name].isna().any():
             raise ValueError(
                 f"The pairs have no {name}, or not everywhere, and the published CSV needs it. Rank a candidates table "
-                "that has it, or drop the rows without."
+                "that has it, or drop the rows that lack it."
             )
 
 
 def _sources(pairs: pd.DataFrame, candidates: pd.DataFrame | None) -> pd.DataFrame:
-    """`relpath` and `audio_id` of each pair's prompt."""
+    """Return `relpath` and `audio_id` of each pair's prompt."""
     ids = pairs["prompt_id"]
     found = pd.DataFrame({"relpath": [f"{stem(key)}.mp4" for key in ids], "audio_id": ids.to_numpy()}, index=ids.index)
     for name in SOURCE_COLUMNS:
@@ -203,6 +206,6 @@ def _sources(pairs: pd.DataFrame, candidates: pd.DataFrame | None) -> pd.DataFra
 
 
 def _whole(values: pd.Series[float]) -> pd.Series[Any]:
-    """As integers where all of them are: the release writes 16, not 16.0."""
+    """Return the values as integers if all are whole: the release writes 16, not 16.0."""
     numbers = values.to_numpy(np.float64)
     return values.astype("int64") if (numbers == np.round(numbers)).all() else values

@@ -1,4 +1,4 @@
-"""How far people agree with each other, and with the ranking, on which of two clips is better."""
+"""Agreement of people with each other and with the ranking on the better of two clips."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ CHOICES = (1, 0, -1)  # the first clip, neither, the second
 
 @dataclass(frozen=True)
 class LabelAgreement:
-    """Labels in one respect (a modality, or overall)."""
+    """Agreement of the labels in one respect (a modality, or overall)."""
 
     respect: str
     num_pairs: int
     num_annotators: int
     num_labels: int
     ties: float  # share of pairs whose merged label is a tie
-    unanimous: float | None  # share of the pairs with two labels or more on which all agree; None without such pairs
-    kappa: float | None  # Cohen's, mean over pairs of annotators; None where none share pairs, or it is not defined
-    ranking: float | None  # share of decided pairs in which people prefer what the ranking chose
-    ranking_kappa: float | None  # Cohen's, of the merged label and the ranking
+    unanimous: float | None  # share of pairs with at least two labels whose labels all agree; None without such pairs
+    kappa: float | None  # Cohen's kappa, mean over pairs of annotators; None if none share pairs or it is undefined
+    ranking: float | None  # share of decided pairs in which people prefer the ranking's winner
+    ranking_kappa: float | None  # Cohen's kappa of the merged label and the ranking
 
 
 def label_agreement(votes: pd.DataFrame, merged: pd.DataFrame) -> list[LabelAgreement]:
-    """One row per respect that was labelled, in the order of `MODALITIES`.
+    """Compute one row of agreement per labelled respect, in the order of `MODALITIES`.
 
     Args:
-        votes: one row per label: `key` of the pair, `respect`, `annotator`, `vote` (of CHOICES).
-        merged: one row per pair and respect: `key`, `respect`, `vote`, and `ranking`, which of the two the ranking
-            chose (of CHOICES; null where nothing was ranked).
+        votes: one row per label: `key` of the pair, `respect`, `annotator`, `vote` (one of CHOICES).
+        merged: one row per pair and respect: `key`, `respect`, `vote`, and `ranking`, the clip that the ranking chose
+            (one of CHOICES; null if nothing was ranked).
     """
     return [
         _one(name, votes[votes["respect"] == name], merged[merged["respect"] == name])
@@ -44,7 +44,7 @@ def label_agreement(votes: pd.DataFrame, merged: pd.DataFrame) -> list[LabelAgre
 
 
 def majority(votes: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair and respect: the choice with most votes, or a tie where two have as many; and `num_votes`."""
+    """Return one row per pair and respect: the choice with most votes (a tie if two are equal) and `num_votes`."""
     counts = pd.DataFrame({choice: votes["vote"] == choice for choice in CHOICES}, index=votes.index)
     counts = counts.groupby([votes["key"], votes["respect"]], sort=False).sum()
     first, tie, second = (counts[choice] for choice in CHOICES)
@@ -53,14 +53,14 @@ def majority(votes: pd.DataFrame) -> pd.DataFrame:
 
 
 def cohen_kappa(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Cohen's kappa of two annotators' choices (N,) (Cohen 1960); None where both always make the same one choice."""
+    """Return Cohen's kappa (Cohen 1960) of two annotators' choices (N,); None if both always make the same choice."""
     observed = float((first == second).mean())
     by_chance = sum(float((first == choice).mean() * (second == choice).mean()) for choice in CHOICES)
     return (observed - by_chance) / (1 - by_chance) if by_chance < 1 else None
 
 
 def agreement_table(rows: list[LabelAgreement]) -> str:
-    """The rows as a person reads them."""
+    """Format the rows as a text table."""
     frame = pd.DataFrame([asdict(row) for row in rows]).rename(columns={"respect": "labels"})
     return frame.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3f}")
 
@@ -84,7 +84,7 @@ def _one(name: str, votes: pd.DataFrame, merged: pd.DataFrame) -> LabelAgreement
 
 
 def _mean_kappa(table: pd.DataFrame) -> float | None:
-    """table: pairs by annotators, null where not labelled."""
+    """Return the mean kappa over pairs of annotators. table: pairs by annotators, null where not labelled."""
     kappas = []
     for first, second in itertools.combinations(table.columns, 2):
         both = table[[first, second]].dropna().to_numpy()
@@ -94,6 +94,6 @@ def _mean_kappa(table: pd.DataFrame) -> float | None:
 
 
 def _ranking_kappa(ranked: pd.DataFrame) -> float | None:
-    """Each pair is taken in both orders: were winners always the first clip, a chance model would see no choice."""
+    """Return kappa with each pair in both orders. If winners were always first, chance agreement would be 1."""
     vote, ranking = (ranked[name].to_numpy(np.int64) for name in ("vote", "ranking"))
     return cohen_kappa(np.concatenate([vote, -vote]), np.concatenate([ranking, -ranking]))

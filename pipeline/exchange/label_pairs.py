@@ -1,4 +1,4 @@
-"""Sides of a pair: made of labelled candidates, or changed for each other."""
+"""The two sides of a pair: building them from labelled candidates, and swapping them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rewards.metrics import METRIC_COLUMNS
 
 
 def pairs_of_candidates(candidates: pd.DataFrame, labels: Labels) -> pd.DataFrame:
-    """One row per labelled pair of candidates of the table, the first-named one as `chosen`; nothing is ranked.
+    """Build one row per labelled pair of candidates, with the first-named one as `chosen`; nothing is ranked.
 
-    Size is that of the member with fewer pixels and length that of the shorter one, as in ranking.
+    Height and width are those of the clip with fewer pixels, length that of the shorter clip, as in ranking.
 
     Raises:
         ValueError: the table lacks a column, no label names two of its candidates, or a pair is of two prompts.
@@ -43,7 +43,7 @@ def pairs_of_candidates(candidates: pd.DataFrame, labels: Labels) -> pd.DataFram
 
 
 def swapped(pairs: pd.DataFrame, rows: pd.Series[bool]) -> pd.DataFrame:
-    """The pairs with both sides exchanged in the given rows, their margins negated and their pair_id to match."""
+    """Swap both sides in the given rows, negate their margins and rebuild their pair_id."""
     result = pairs.copy()
     names = [str(name) for name in pairs]
     for chosen in [name for name in names if name.startswith("chosen_")]:

@@ -1,4 +1,4 @@
-"""People's choices in the place of the ranking: merge annotators, and make pairs whose winners people chose."""
+"""Ranking by people: merges the labels of annotators and makes pairs whose winners people chose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.exchange.label_pairs import pairs_of_candidates, swapped
 from pipeline.exchange.labels import Labels, pair_keys
 from rewards.agreement_tables import OVERALL
 
-# What becomes of a labelled pair.
+# Outcomes of a labelled pair.
 CONFIRMED = "winner of the ranking"
 REVERSED = "loser of the ranking preferred"
 DECIDED = "winner by labels alone"
@@ -23,10 +23,11 @@ DISAGREE = "modalities disagree, dropped"
 
 @dataclass(frozen=True, eq=False)
 class LabelledPairs:
-    """pairs: with people's winners.
+    """Result of ranking by labels.
 
-    agreement: of people with each other and with the ranking, per respect that was labelled.
-    counts: what became of pairs and labels (words -> number).
+    pairs: Pairs with the winners that people chose.
+    agreement: Agreement of people with each other and with the ranking, one row per labelled respect.
+    counts: Outcome of pairs and labels, in words -> number.
     """
 
     pairs: pd.DataFrame
@@ -34,29 +35,30 @@ class LabelledPairs:
     counts: dict[str, int]
 
     def report(self) -> dict[str, Any]:
-        """As it goes into ranking.json."""
+        """Return counts and agreement in the form of ranking.json."""
         return {"counts": self.counts, "agreement": [asdict(row) for row in self.agreement]}
 
 
 def pairs_from_labels(pairs_or_candidates: pd.DataFrame, labels: Labels, keep_unlabelled: bool = False) -> pd.DataFrame:
-    """The pairs of `rank_by_labels` alone, which `pipeline.rank.pairs_folder.write_pairs` and so `dpo.prepare` take."""
+    """Return only the pairs of `rank_by_labels`, ready for `pipeline.rank.pairs_folder.write_pairs`."""
     return rank_by_labels(pairs_or_candidates, labels, keep_unlabelled).pairs
 
 
 def rank_by_labels(table: pd.DataFrame, labels: Labels, keep_unlabelled: bool = False) -> LabelledPairs:
-    """Let people choose the winners.
+    """Make pairs whose winners are those that people chose.
 
-    Annotators are merged by majority; as many votes for two choices are a tie. A pair's winner is the merged `overall`
-    label or, where nobody gave one, the clip that is better in some modality and worse in none. Ties, and pairs whose
-    modalities disagree, are dropped. Where people prefer the rejected clip the sides change places and margins change
-    their signs, so that a negative margin shows what the rewards thought.
+    Annotators are merged by majority; equal numbers of votes are a tie. A pair's winner is the merged `overall` label.
+    If there is none, the winner is the clip that is better in some modality and worse in none. Ties, and pairs whose
+    modalities disagree, are dropped. If people prefer the rejected clip, the sides are swapped and the margins change
+    sign, so that a negative margin shows that the rewards disagreed.
+
+    The pairs gain `label_source` ("human", or "ranking" for unlabelled pairs), `label_agrees` (whether people chose the
+    ranking's winner; null if either did not choose) and `label_votes` (the number of labels that decided).
 
     Args:
         table: pairs of `pipeline.rank`, or candidates (for labels with `a` and `b`; scores may be joined to them).
-        keep_unlabelled: whether pairs that nobody labelled stay as they were ranked.
-
-    The pairs gain `label_source` ("human", or "ranking" for unlabelled ones), `label_agrees` (whether people chose what
-    the ranking did; null where one of the two did not choose) and `label_votes`, how many labels decided.
+        labels: the result of `read_labels`.
+        keep_unlabelled: whether to keep pairs that nobody labelled, with the ranking's winner.
 
     Raises:
         ValueError: no label is about a pair in the table, or the table is of neither kind.
@@ -76,7 +78,7 @@ def rank_by_labels(table: pd.DataFrame, labels: Labels, keep_unlabelled: bool = 
 
 
 def _votes(pairs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
-    """The labels on rows of `pairs`: `key` is the row, and `vote` is 1 for the clip that the file shows first."""
+    """Match labels to rows of `pairs`: `key` is the row; `vote` is 1 for the clip that the file names first."""
     chosen, rejected = pairs["chosen_candidate_id"], pairs["rejected_candidate_id"]
     rows = labels.rows
     by_candidates = _lookup(pair_keys(chosen, rejected), pair_keys(rows["a"], rows["b"]))
@@ -95,13 +97,13 @@ def _votes(pairs: pd.DataFrame, labels: Labels) -> pd.DataFrame:
 
 
 def _lookup(known: pd.Series[str], wanted: pd.Series[str]) -> pd.Series[float]:
-    """Where each of `wanted` first stands in `known`, null where it does not."""
+    """Return the first position of each of `wanted` in `known`, null if absent."""
     places = pd.Series(range(len(known)), index=pd.Index(known, dtype=object), dtype="float64")
     return wanted.map(places[~places.index.duplicated()])
 
 
 def _ranking(pairs: pd.DataFrame, merged: pd.DataFrame) -> pd.Series[float]:
-    """What the ranking says of each merged label: in a modality, by its margin; else its winner."""
+    """Return the ranking's choice for each merged label: the sign of the modality's margin, else its winner (1)."""
     result = pd.Series(1.0, index=merged.index)
     for name in merged["respect"].unique():
         if (column := f"margin_{name}") in pairs:
@@ -111,7 +113,7 @@ def _ranking(pairs: pd.DataFrame, merged: pd.DataFrame) -> pd.Series[float]:
 
 
 def _outcomes(merged: pd.DataFrame, ranked: bool) -> pd.DataFrame:
-    """One row per labelled pair (index: row of the pairs): `winner` (1 chosen, -1 rejected, 0 none), words, votes."""
+    """Return `winner` (1 chosen, -1 rejected, 0 none), `outcome` and `num_votes` per labelled pair, by its row."""
     votes = merged.pivot(index="key", columns="respect", values="vote")
     overall = votes.pop(OVERALL) if OVERALL in votes else pd.Series(np.nan, index=votes.index)
     wins, losses = (votes == 1).any(axis=1), (votes == -1).any(axis=1)

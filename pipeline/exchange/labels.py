@@ -1,12 +1,12 @@
-"""What people said of pairs of clips, read from files: the report's labelling mode writes them, and so can anyone.
+"""Human labels of pairs of clips, read from files. The report's labelling mode writes such files.
 
-Labels are rows of CSV or Parquet files: `modality` (video, audio, audio_video or overall; overall where there is no
-such column), `winner`, `annotator` (optional; else the file's name), and the pair in one of two ways:
+Labels are rows of CSV or Parquet files: `modality` (video, audio, audio_video or overall; overall if there is no such
+column), `winner`, `annotator` (optional; by default the file's name), and the pair in one of two forms:
 
     a, b        the candidate ids that were shown; `winner` is a, b or tie
-    pair_id     of the pairs table (its prompt_id where it has no pair_id); `winner` is chosen, rejected or tie
+    pair_id     of the pairs table (prompt_id if the table has no pair_id); `winner` is chosen, rejected or tie
 
-A table with both is read by its candidates, so that labels stay good when pairs are ranked again.
+If a table has both forms, `a` and `b` are used, so that labels stay valid when pairs are ranked again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _SIDES = {"chosen": 1, "rejected": -1, "tie": 0}
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """One row per label.
+    """Labels of one or more files, one row per label.
 
-    rows: `a`, `b` (candidate ids; null where the pair is named by its id), `pair_id` (null where the table has none),
+    rows: `a`, `b` (candidate ids; null if the pair is named by its id), `pair_id` (null if the table has none),
         `respect`, `annotator`, `vote` (1: a, or the chosen one; -1: b, or the rejected one; 0: neither).
-    source: the files, for messages.
+    source: The files, for messages.
     """
 
     rows: pd.DataFrame
@@ -37,11 +37,11 @@ class Labels:
 
 
 def read_labels(paths: str | Path | Sequence[str | Path]) -> Labels:
-    """Labels of one file or of several.
+    """Read the labels of one or more files.
 
     Raises:
-        ValueError: naming file, column and row, when a file cannot be read, a value is not known, or an annotator
-            labels one pair twice in one respect.
+        ValueError: a file cannot be read, a value is unknown, or an annotator labels one pair twice in one respect. The
+            message names file, column and row.
     """
     files = [storage_path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not files:
@@ -52,7 +52,7 @@ def read_labels(paths: str | Path | Sequence[str | Path]) -> Labels:
 
 
 def pair_keys(first: pd.Series[str], second: pd.Series[str]) -> pd.Series[str]:
-    """A key that two candidates have in either order."""
+    """Return a key per pair of candidates that does not depend on their order."""
     keys = ["\0".join(sorted((str(a), str(b)))) for a, b in zip(first, second, strict=True)]
     return pd.Series(keys, index=first.index, dtype=object)
 
@@ -109,5 +109,5 @@ def _check_once(labels: Labels) -> None:
         pair = repr(row["pair_id"]) if pd.isna(row["a"]) else f"of {row['a']!r} and {row['b']!r}"
         raise ValueError(
             f"{labels.source}: {row['annotator']!r} labels the pair {pair} twice ({row['respect']}). "
-            "Keep one label, or tell people apart in a column annotator."
+            "Keep one label, or name each person in a column annotator."
         )

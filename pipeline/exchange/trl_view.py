@@ -1,4 +1,4 @@
-"""Pairs in TRL's preference format with an explicit prompt: `prompt`, `chosen`, `rejected`, each a list of messages."""
+"""Pairs in TRL's preference format with explicit prompt: `prompt`, `chosen`, `rejected`, each a list of messages."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Message = dict[str, Any]
 
 
 def trl_view(pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair: `prompt_id` and the three columns of TRL.
+    """Convert pairs to one row each with `prompt_id` and TRL's three columns.
 
     prompt: `[{"role": "user", "content": <caption>}]`.
     chosen, rejected: `[{"role": "assistant", "content": [{"type": "video", "path": ...}, {"type": "audio", ...}]}]`,
-        the form in which transformers' processors find clips; without the audio part where the clip has no sound file.
+        the format that transformers' processors read. The audio part is left out if the clip has no sound file.
 
-    TRL's dataset functions (`is_conversational`, `unpair_preference_dataset`, ...) take it as it is. Its DPO trainer
-    learns text alone: training a generator on these clips is `dpo.train`'s work, and this view is for reward models,
-    for trainers of one's own and for a look in the dataset viewer.
+    TRL's dataset functions (`is_conversational`, `unpair_preference_dataset`, ...) accept this table. TRL's DPO trainer
+    learns text only; `dpo.train` trains a generator on the clips. This table is for reward models, for custom trainers
+    and for the dataset viewer.
     """
     columns: dict[str, Any] = {
         "prompt_id": pairs["prompt_id"].to_numpy(),

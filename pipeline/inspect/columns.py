@@ -1,4 +1,4 @@
-"""What a column holds, in one line: range, mean and histogram of numbers, distinct texts, lengths of lists."""
+"""One-line summaries of columns: range, mean and histogram of numbers, distinct texts, lengths of lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ColumnFacts:
 
 
 def column_facts(column: pa.ChunkedArray, bins: int = 16) -> ColumnFacts:
-    """Facts about a column of any type; NaN counts as a number and is told."""
+    """Summarise a column of any type. NaN is counted separately as not finite, not as empty."""
     kind = column.type
     present = column.drop_null() if column.null_count else column
     if not len(present):
@@ -33,12 +33,12 @@ def column_facts(column: pa.ChunkedArray, bins: int = 16) -> ColumnFacts:
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         words = _texts(present)
     else:
-        words = "(not looked into)"
+        words = "(type not summarised)"
     return ColumnFacts(column.null_count, words)
 
 
 def histogram(values: np.ndarray, bins: int = 16) -> str:
-    """Finite numbers (N,) as a line of bars from least to greatest; any value at all gives at least the lowest bar."""
+    """Draw finite numbers (N,) as a line of bars from least to greatest; a bin that is not empty has a visible bar."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         return ""

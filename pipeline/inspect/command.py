@@ -48,7 +48,7 @@ class InspectConfig:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of which a column is read when it is looked at, so that a large one needs little memory."""
+    """A table whose columns are read on access, so that a large table needs little memory."""
 
     path: Path
     schema: pa.Schema
@@ -58,10 +58,10 @@ class Table:
 
 
 def open_table(path: Path) -> Table:
-    """A Parquet, CSV or JSONL file, or a folder of `datasets.save_to_disk`.
+    """Open a Parquet, CSV or JSONL file, or a folder of `datasets.save_to_disk`.
 
     Raises:
-        ValueError: it is none of these, or cannot be read.
+        ValueError: the path is none of these or cannot be read.
     """
     if is_dataset(path):
         return _in_memory(path, read_dataset(path))
@@ -69,12 +69,12 @@ def open_table(path: Path) -> Table:
         advice = "give a .parquet, .csv or .jsonl file, a dataset folder or a run folder"
         return _in_memory(path, read_table(path, _TEXT_COLUMNS, "table", advice))
     if not path.is_file():
-        raise ValueError(f"{path} does not exist.")
+        raise ValueError(f"{path} does not exist, so it cannot be shown. Check the path.")
     try:
-        # Of a remote table only what is looked at is fetched.
+        # Only the parts of a remote table that are shown are downloaded.
         file = pq.ParquetFile(path if is_local(path) else path.open("rb"))
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a readable Parquet file ({error}).") from error
+        raise ValueError(f"{path} is not a readable Parquet file ({error}). Make it again.") from error
     return Table(
         path,
         file.schema_arrow,
@@ -85,7 +85,7 @@ def open_table(path: Path) -> Table:
 
 
 def describe(table: Table, rows: int = 1, bins: int = 16) -> Iterator[str]:
-    """The lines about a table, as they become known."""
+    """Yield the lines that describe a table, each as soon as it is computed."""
     size = sum(path.stat().st_size for path in _files(table.path))
     yield f"{table.path}: {table.num_rows:,} rows, {len(table.schema)} columns, {size / 1e6:,.1f} MB"
     yield from _metadata_lines(table)
@@ -100,7 +100,7 @@ def describe(table: Table, rows: int = 1, bins: int = 16) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, or 2 when a table cannot be read."""
+    """Run the command. Returns the exit status: 0, or 2 if a table cannot be read."""
     config = parse_config(InspectConfig, argv, positional="tables", about=ABOUT)
     try:
         for number, path in enumerate(found for given in config.tables for found in _tables_at(given)):
@@ -121,7 +121,7 @@ def _in_memory(path: Path, table: pa.Table) -> Table:
 
 
 def _tables_at(path: Path) -> list[Path]:
-    """The path itself, or the tables of a run or of a stage."""
+    """Return the path itself or, for the folder of a run or a stage, the tables in it."""
     if not path.is_dir() or is_dataset(path):
         return [path]
     folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
@@ -139,7 +139,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _metadata_lines(table: Table) -> Iterator[str]:
-    """What this package wrote into the table and beside it, and how the pairs were ranked."""
+    """Yield this package's metadata of the table and, for pairs, the facts of their ranking."""
     for key, value in sorted((table.schema.metadata or {}).items()):
         name = key.decode(errors="replace")
         if name.startswith("avdpo."):
@@ -160,7 +160,7 @@ def _metadata_value(text: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A JSON value on one line; what is null is left out."""
+    """Format a JSON value on one line, without nulls."""
     if isinstance(value, dict):
         cells = ((key, item, _plain(item)) for key, item in value.items() if item is not None)
         return ", ".join(f"{key} ({text})" if isinstance(item, dict) else f"{key} {text}" for key, item, text in cells)

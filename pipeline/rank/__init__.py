@@ -1,1 +1,1 @@
-"""`python -m pipeline.rank`: scored candidates into pairs of winner and loser."""
+"""`python -m pipeline.rank`: pairs of winner and loser from scored candidates."""

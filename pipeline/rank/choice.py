@@ -1,4 +1,4 @@
-"""Which candidates of a prompt make its pairs, and why there are none: thousands of prompts at a time."""
+"""Choice of the candidates that form a prompt's pairs, or the reason for none, for thousands of prompts at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.rank.input import Block, Candidates
 from pipeline.rank.rules import MODALITIES, Demand
 
-# Why a prompt gave no pair, as a report words it; the first that applies.
+# Reasons why a prompt gave no pair, as reports print them; the first that applies is used.
 TOO_FEW = "fewer than two candidates with all scores"
 TIED = "the best candidates are tied"
 DISAGREE = "no candidate is better in every modality"
@@ -18,13 +18,13 @@ GATED = "no winner passes the gates"
 TOO_CLOSE = "no pair reaches the least margins"
 REASONS = ("", TOO_FEW, TIED, DISAGREE, GROUND_TRUTH_LOST, GATED, TOO_CLOSE)
 
-# How far the pairs of candidates come, each stage within the one before.
+# Stages that a pair of candidates passes; each stage is a subset of the one before.
 STAGES = ("compared", "one_is_better", "loser_may_lose", "winner_passes_gates", "reaches_margins")
 
 
 @dataclass(frozen=True, eq=False)
 class Roles:
-    """Which candidates (N,) may stand where."""
+    """Masks (N,) of the candidates that may be compared, may win and may lose."""
 
     eligible: np.ndarray
     may_win: np.ndarray
@@ -33,24 +33,24 @@ class Roles:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The pairs of P prompts, up to k each, the largest margin first. Rows are those of the sorted candidates."""
+    """The pairs of P prompts, up to k each, largest margin first. Rows index the sorted candidates."""
 
-    winners: np.ndarray  # (k, P, 2) for picture and sound; -1 where there is no pair
+    winners: np.ndarray  # (k, P, 2) rows for picture and sound; -1 if there is no pair
     losers: np.ndarray  # (k, P, 2)
-    reasons: np.ndarray  # (P,) place in REASONS
-    num_tied: int  # prompts whose largest margin is that of several pairs
-    stages: dict[str, int]  # STAGES -> pairs of candidates
+    reasons: np.ndarray  # (P,) index into REASONS
+    num_tied: int  # prompts in which several pairs share the largest margin
+    stages: dict[str, int]  # STAGES -> number of pairs of candidates
 
     @property
     def found(self) -> np.ndarray:
-        """(k, P)"""
+        """Mask (k, P) of the pairs that exist."""
         return np.all(self.winners >= 0, axis=2)
 
 
 def choose(candidates: Candidates, scores: np.ndarray, roles: Roles, demand: Demand, num_pairs: int) -> Choice:
-    """The pairs that meet the demand, the largest summed margins. scores: (modalities compared, N).
+    """Choose the pairs that meet the demand with the largest summed margins. scores: (modalities compared, N).
 
-    Equal margins go to the winner that comes first by index, then to the loser that does.
+    Of equal margins, the pair whose winner has the lowest index is chosen, then the one whose loser has.
     """
     num_prompts, most = len(candidates.counts), int(candidates.counts.max(initial=0))
     num_pairs = min(num_pairs, max(1, most * (most - 1) // 2))  # a prompt cannot have more
@@ -70,9 +70,9 @@ def choose(candidates: Candidates, scores: np.ndarray, roles: Roles, demand: Dem
 
 
 def choose_inconsistently(candidates: Candidates, scores: np.ndarray, roles: Roles, num_pairs: int) -> Choice:
-    """Picture from the best pair by video score, sound from the best by audio score: the published failure case.
+    """Combine the picture of the best pair by video score and the sound of the best pair by audio score.
 
-    The second pair of a prompt has the second best of both, and so on.
+    This is the published failure case. The second pair of a prompt combines the second best of both, and so on.
     """
     demand = Demand(np.array([True]), np.array([-np.inf]), 0.0)
     rows = [[MODALITIES.index(name)] for name in ("video", "audio")]
@@ -88,7 +88,7 @@ def choose_inconsistently(candidates: Candidates, scores: np.ndarray, roles: Rol
 
 
 def _largest(margins: np.ndarray, num_pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places (k, B) of the largest margins (pairs, B), the first of equal ones, and which of them are any."""
+    """Return indices (k, B) of the largest margins (pairs, B), first of equals first, and a mask of real pairs."""
     if num_pairs == 1:
         best = margins.argmax(axis=0)[None]
     else:
@@ -99,7 +99,7 @@ def _largest(margins: np.ndarray, num_pairs: int) -> tuple[np.ndarray, np.ndarra
 def _judge(
     block: Block, scores: np.ndarray, roles: Roles, demand: Demand
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Summed margin (K, K, B) of first place over second, -inf where they are no pair; reasons (B,); STAGES' counts."""
+    """Return summed margins (K, K, B) of first over second (-inf if not a pair), reasons (B,) and STAGES' counts."""
     rows = block.rows
     score = scores[:, rows]  # (M, K, B)
     margin = score[:, :, None] - score[:, None]  # (M, K, K, B)
@@ -123,7 +123,7 @@ def _judge(
             valid &= values >= least
 
     counts = [int(mask.sum()) for mask in (compared, better, allowed, passing, valid)]
-    counts[0] = counts[0] // 2  # both orders were compared, and one at most is better
+    counts[0] = counts[0] // 2  # both orders were counted; at most one of them is better
     some = [mask.any(axis=(0, 1)) for mask in (better, allowed, passing, valid)]
     conditions = [some[3], eligible.sum(axis=0) < 2, ~some[0] & level.any(axis=(0, 1)), *(~mask for mask in some)]
     reasons = np.select(conditions, [0, 1, 2, 3, 4, 5, 6], 0)

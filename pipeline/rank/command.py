@@ -40,12 +40,12 @@ DURATION_TOLERANCE_S = 0.05
 
 
 def rank(config: RankConfig) -> StageSummary:
-    """Run the stage: pairs/ with the dataset and everything that is said of it, put in place as a whole.
+    """Run the stage: write pairs/ with the dataset, its report and plots, as a whole or not at all.
 
-    Nothing is done when pairs/ was made from the same tables with the same settings.
+    Nothing is done if pairs/ was made from the same tables with the same settings.
 
     Raises:
-        ValueError: a table is missing or damaged, or lacks a metric, or another run is ranking into the folder.
+        ValueError: a table is missing or damaged or lacks a metric, or another run is ranking into the folder.
         NoSpaceError: the disk is full.
     """
     with hold(config.folder):
@@ -80,13 +80,13 @@ def _rank(config: RankConfig) -> StageSummary:
 
 
 def plan(config: RankConfig) -> str:
-    """What a run would do, as one line."""
+    """Describe in one line what a run would do."""
     state = "made from these tables already" if _finished(config, _inputs(config)) else "to be made"
     return f"rank: pairs {state} (dry run: nothing written); output {config.folder}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, or 2 on a mistake in the input or a full disk."""
+    """Run the command. Returns the exit status: 0, or 2 if the input is wrong or the disk is full."""
     config = parse_config(RankConfig, argv)
     echo(config_to_yaml(config))
     try:
@@ -105,7 +105,7 @@ def _paths(config: RankConfig) -> tuple[Path, Path]:
 
 
 def _inputs(config: RankConfig) -> dict[str, Any]:
-    """What decides the pairs: the settings and the bytes of the files read."""
+    """Return the inputs that decide the pairs: the settings, and digests of the files that are read."""
     inputs: dict[str, Any] = {
         "strategy": config.strategy,
         "ground_truth": config.ground_truth,
@@ -114,11 +114,11 @@ def _inputs(config: RankConfig) -> dict[str, Any]:
     for path, command in zip(_paths(config), ("sample", "score"), strict=True):
         if not path.is_file():
             raise ValueError(
-                f"{path} does not exist, and ranking reads it. Make it with `python -m pipeline.{command}`."
+                f"{path} does not exist, but ranking reads it. Make it with `python -m pipeline.{command}`."
             )
         inputs[path.stem] = _digest(path)
     if config.statistics is not None:
-        read_statistics(config.statistics)  # says what is wrong with it
+        read_statistics(config.statistics)  # raises if the file is not valid
         inputs["statistics"] = _digest(config.statistics)
     return inputs
 
@@ -129,7 +129,7 @@ def _digest(path: Path) -> str:
 
 
 def _finished(config: RankConfig, inputs: dict[str, str]) -> dict[str, Any] | None:
-    """The report of an earlier run on the same inputs."""
+    """Return the report of an earlier run on the same inputs, or None."""
     report = read_report(config.folder) if is_dataset(config.folder) else {}
     return report if report.get("inputs") == inputs and LINEAGE_KEY in report else None
 
@@ -160,9 +160,9 @@ def _rank_tables(config: RankConfig) -> tuple[RankResult, list[str]]:
 
 
 def _joined(candidates: pa.Table, scores: pa.Table) -> pa.Table:
-    """Candidates with their scores, by candidate_id; null where there are none."""
+    """Join candidates with their scores by candidate_id; missing scores are null."""
     ids = scores["candidate_id"]
-    if not ids.equals(candidates["candidate_id"]):  # pipeline.score writes them in the candidates' order
+    if not ids.equals(candidates["candidate_id"]):  # pipeline.score writes the candidates' order
         scores = scores.take(pc.index_in(candidates["candidate_id"], value_set=ids.combine_chunks()))
     for column in scores.schema.names[1:]:
         candidates = candidates.append_column(scores.schema.field(column), scores[column])
@@ -170,7 +170,7 @@ def _joined(candidates: pa.Table, scores: pa.Table) -> pa.Table:
 
 
 def _warn_of_mixed_durations(candidates: pa.Table) -> None:
-    """Desync is not comparable between clips of different lengths."""
+    """Warn if clips differ in length, because desync is then not comparable."""
     durations = pc.min_max(candidates["duration_s"]).as_py()
     if durations["min"] is not None and durations["max"] - durations["min"] > DURATION_TOLERANCE_S:
         echo(

@@ -12,7 +12,7 @@ from pipeline.rank.rules import check_rules
 
 @dataclass(frozen=True, kw_only=True)
 class RankSettings(PairRules):
-    """What decides the pairs of given scores."""
+    """Settings that decide the pairs of given scores."""
 
     strategy: Strategy = field(default="modality_micro", metadata={"help": "How candidates are compared."})
     ground_truth: GroundTruthPolicy = field(default="any", metadata={"help": "Whether the real clip may be in a pair."})

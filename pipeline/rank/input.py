@@ -1,4 +1,4 @@
-"""The candidates to rank: checked, and sorted by prompt and index so that nothing depends on the order of rows."""
+"""The candidates to rank: checked, and sorted by prompt and index so that the order of rows does not matter."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ REWARD_OF_METRIC = {
 }
 KEY_COLUMNS = ("candidate_id", "prompt_id", "index", "is_ground_truth")
 
-PLACE_PAIRS_AT_ONCE = 2**15  # pairs of candidates per block: a few MB of margins, which stay in the CPU's cache
+PLACE_PAIRS_AT_ONCE = 2**15  # pairs of candidates per block: a few MB of margins, which fit in the CPU's cache
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """N candidates of P prompts, in order of prompt_id and index."""
+    """N candidates of P prompts, sorted by prompt_id and index."""
 
     table: pa.Table  # as it was given
-    order: np.ndarray  # (N,) row of the table
+    order: np.ndarray  # (N,) row of the table for each sorted candidate
     prompt_ids: pa.Array  # (P,)
     counts: np.ndarray  # (P,) candidates of each prompt
-    signed: np.ndarray  # (metrics, N) RANKED_METRICS, higher is better, NaN where missing
-    scored: np.ndarray  # (N,) has them all
+    signed: np.ndarray  # (metrics, N) RANKED_METRICS with the sign that makes higher better; NaN if missing
+    scored: np.ndarray  # (N,) whether all ranked metrics are present
     is_ground_truth: np.ndarray  # (N,)
 
     def column(self, name: str) -> np.ndarray:
-        """A column of numbers (N,), NaN where empty."""
+        """Return a column of numbers (N,), NaN where empty."""
         return _numbers(self.table[name])[self.order]
 
     def is_number(self, name: str) -> bool:
-        """Whether there is such a column of numbers."""
+        """Return whether the table has a column of numbers with this name."""
         if name not in self.table.column_names:
             return False
         kind = self.table.schema.field(name).type
         return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
     def blocks(self) -> Iterator[Block]:
-        """All prompts, some thousands at a time; the prompts of a block have equally many candidates."""
+        """Iterate over all prompts in blocks of some thousands; prompts of a block have equally many candidates."""
         starts = np.cumsum(self.counts) - self.counts
         for count in np.unique(self.counts):
             prompts = np.flatnonzero(self.counts == count)
@@ -68,10 +68,10 @@ class Block:
 
 
 def read_candidates(table: pa.Table | pd.DataFrame, columns: Sequence[str]) -> Candidates:
-    """Check and sort a table of candidates; `columns` are kept beside keys and ranked metrics, where there are any.
+    """Check and sort a table of candidates. Existing `columns` are kept beside keys and ranked metrics.
 
     Raises:
-        ValueError: a column is missing, empty or no number, a score is infinite, or a candidate comes twice.
+        ValueError: a column is missing, empty or not numeric, a score is infinite, or a candidate occurs twice.
     """
     names = [str(name) for name in (table.column_names if isinstance(table, pa.Table) else table.columns)]
     _check_columns(names)
@@ -106,7 +106,7 @@ def _check_columns(names: Sequence[str]) -> None:
     if missing:
         rewards = dict.fromkeys(REWARD_OF_METRIC[metric] for metric in missing)
         raise ValueError(
-            f"The table to rank lacks the metric {', '.join(missing)}, and every candidate needs one score of each. "
+            f"The table to rank lacks the metric {', '.join(missing)}, and ranking needs every ranked metric. "
             f"Score with the reward {' and '.join(rewards)} (or with verifiable, which yields all of them): "
             f"python -m pipeline.score --rewards {' '.join(rewards)}"
         )
@@ -135,10 +135,10 @@ def _check_filled(table: pa.Table, name: str) -> None:
 
 
 def _codes(prompt_ids: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """The number of each row's prompt (N,), and the prompt_ids sorted (P,)."""
+    """Return the number of each row's prompt (N,) and the sorted prompt_ids (P,)."""
     if pa.types.is_dictionary(prompt_ids.type):
         prompt_ids = prompt_ids.cast(prompt_ids.type.value_type)
-    if pa.types.is_null(prompt_ids.type):  # what pandas makes of a column without rows
+    if pa.types.is_null(prompt_ids.type):  # pandas gives a column without rows this type
         prompt_ids = prompt_ids.cast(pa.string())
     encoded = prompt_ids.dictionary_encode().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
@@ -163,7 +163,7 @@ def _check_unique(table: pa.Table, codes: np.ndarray, indices: np.ndarray, order
     if len(twice):
         name = table["candidate_id"][int(order[twice[0]])].as_py()
         raise ValueError(
-            f"Candidate {name!r} stands in the table to rank more than once (one prompt, one index). "
+            f"Candidate {name!r} occurs in the table to rank more than once (same prompt and index). "
             "Keep one row per candidate."
         )
 

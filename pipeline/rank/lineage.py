@@ -1,4 +1,4 @@
-"""What chose the winners of pairs, as models that are trained on them carry it along."""
+"""The lineage of pairs: the rewards that chose the winners, recorded in models that are trained on the pairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rewards.metrics import MODALITY_METRICS
 
 
 def ranking_lineage(scores: pa.Schema, strategy: str, winner_gates: Iterable[str] = ()) -> Lineage:
-    """The rewards and metric columns that decide, by a scores table's schema, a strategy and gates."""
+    """Return the rewards and metric columns that decide, given a scores table's schema, a strategy and gates."""
     uses: dict[tuple[str | None, str | None], list[str]] = {}
     for metric in _deciding(scores.names, strategy, winner_gates):
         origin = origin_of(scores, metric)
@@ -23,7 +23,7 @@ def ranking_lineage(scores: pa.Schema, strategy: str, winner_gates: Iterable[str
 
 
 def _deciding(columns: Iterable[str], strategy: str, winner_gates: Iterable[str]) -> list[str]:
-    """Metrics of the modalities that are compared, then those that gates look at."""
+    """Return the metrics of the compared modalities, then those that gates use."""
     compared = ("video", "audio") if strategy == "inconsistent" else tuple(MODALITY_METRICS)
     deciding = [metric for name in compared for metric in MODALITY_METRICS[name]]
     for gate in map(parse_gate, winner_gates):

@@ -1,12 +1,13 @@
-"""Winner and loser of every prompt, from a table of scored candidates. Vectorised: no Python loop over prompts.
+"""Pairing: winner and loser of every prompt from a table of scored candidates, without a Python loop over prompts.
 
 Scores are standardised (or ranked) over the whole table, averaged within each modality, compared within each prompt.
-Published rule: JavisDiT++ (arXiv 2602.19163), audio-video DPO; checked against the pairs of its released tool.
+The published rule is that of JavisDiT++ (arXiv 2602.19163), audio-video DPO; results were checked against the pairs of
+its released tool.
 
-Ties: an equal score is no better score. Equal margins go to the winner that comes first by index (ground truth is -1),
-then to the loser that does; the report counts such prompts.
-Nulls: a candidate with a missing score takes no part, neither in pairs nor in the statistics, and is counted; a null in
-a column that a gate names does not pass it.
+Ties: an equal score is not a better score. Of equal margins, the pair whose winner has the lowest index is chosen
+(ground truth has index -1), then the one whose loser has. The report counts such prompts.
+Nulls: a candidate with a missing score is left out of pairs and statistics, and is counted. A null in a gate's column
+fails the gate.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ GroundTruthPolicy = Literal["never", "winner_only", "any"]
 
 @dataclass(frozen=True, eq=False)
 class RankResult:
-    """What ranking made of a table.
+    """Result of ranking a table.
 
-    pairs: one row per pair, sorted by prompt_id and, within a prompt, by falling margin, in the columns of
-        `core.schema.pairs_schema` as far as the table had them. `pair_id` is both candidate_ids with ">" between.
-    report: what ranking.json holds: counts, yield, attrition (reason -> number of prompts), win rates, correlation and
+    pairs: one row per pair, sorted by prompt_id and, within a prompt, by falling margin. The columns are those of
+        `core.schema.pairs_schema` that the table allows. `pair_id` is both candidate_ids, joined by ">".
+    report: content of ranking.json: counts, yield, attrition (reason -> number of prompts), win rates, correlation and
         conflict of metrics, distributions, standardisation statistics. See `pipeline.rank.statistics`.
     attrition: prompt_id and reason of every prompt without a pair.
     """
@@ -58,27 +59,27 @@ def rank_pairs(
     rules: PairRules | None = None,
     statistics: Mapping[str, Mapping[str, float]] | None = None,
 ) -> RankResult:
-    """Find each prompt's pairs.
+    """Choose each prompt's pairs.
 
     Args:
         table: one row per candidate, in any order: candidate_id, prompt_id, index, is_ground_truth and the metrics of
             MODALITY_METRICS; prompt, paths, seed and geometry are carried over where present.
-        strategy: what is compared, and when a winner is one.
-            modality_micro: mean of standardised metrics per modality; the winner must be strictly better in all three,
-                and the largest summed margin wins (published).
-            modality_macro: the same, with the mean of ranks over the table.
-            agnostic: the sum of the three micro scores; best against worst.
+        strategy: the scores that are compared, and the condition for a winner.
+            modality_micro: mean of standardised metrics per modality. The winner must be strictly better in all three;
+                the pair with the largest summed margin is chosen (published).
+            modality_macro: the same with the mean of ranks over the table.
+            agnostic: the sum of the three micro scores; the best candidate against the worst.
             inconsistent: the best and worst per modality, chosen separately for picture and sound (the published
-                failure case). Where they are different candidates, a side joins both ids with "+", has the picture of
-                the one and the sound of the other, and no latents, seed or audio-video score.
-        ground_truth: whether it may be in a pair. It is in the statistics in any case.
-        metrics: further columns to carry over to the pairs, where the table has them.
-        rules: least margins, gates, and pairs per prompt; by default one pair, and no more than the strategy asks.
-        statistics: those of an earlier report (`report["statistics"]`), in place of this table's own, so that margins
-            and gates mean the same in both.
+                failure case). If these are different candidates, a side joins both ids with "+". It has the picture of
+                one and the sound of the other, and no latents, seed or audio-video score.
+        ground_truth: whether ground truth may be in a pair. It is always part of the statistics.
+        metrics: further columns to carry over to the pairs, if the table has them.
+        rules: minimum margins, gates, and pairs per prompt; by default one pair under the strategy's own condition.
+        statistics: statistics of an earlier report (`report["statistics"]`) that replace this table's own, so that
+            margins and gates mean the same in both.
 
     Raises:
-        ValueError: a column is missing, a score is infinite, a candidate comes twice, or settings do not go together.
+        ValueError: a column is missing, a score is infinite, a candidate occurs twice, or settings are incompatible.
     """
     rules = rules or PairRules()
     _check_choice("strategy", strategy, get_args(Strategy))
@@ -112,7 +113,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _may_win(candidates: Candidates, scores: np.ndarray, rules: PairRules) -> np.ndarray:
-    """(N,) what passes all gates."""
+    """Return a mask (N,) of the candidates that pass all gates."""
     passing = np.ones(len(candidates.scored), bool)
     for gate in map(parse_gate, rules.winner_gates):
         modality = gate.column.removesuffix("_score")

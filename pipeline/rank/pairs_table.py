@@ -1,4 +1,4 @@
-"""The pairs table: both sides of every pair, their scores and margins; and the dataset it is written as."""
+"""The pairs table, with both sides of every pair, their scores and margins, and its form as a dataset folder."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def pairs_frame(
     losers: np.ndarray,
     metrics: Sequence[str],
 ) -> pd.DataFrame:
-    """The table of pairs, in the order given.
+    """Build the table of pairs, in the given order.
 
     Args:
-        scores: (modalities, N).
+        scores: (modalities, N) modality scores of the sorted candidates.
         prompts: (pairs,) number of the prompt.
-        winners, losers: (pairs, 2) sorted rows of the candidates for picture and for sound.
+        winners, losers: (pairs, 2) rows of the sorted candidates for picture and for sound.
         metrics: columns to carry over.
     """
     columns: Columns = {"pair_id": None, "prompt_id": candidates.prompt_ids.take(pa.array(prompts))}
@@ -58,16 +58,16 @@ def pairs_frame(
 
 
 def write_dataset(pairs: pd.DataFrame, metrics: Sequence[str], folder: Path, name: Path) -> None:
-    """Write pairs as a `datasets` folder; `name` is what a message calls it.
+    """Write pairs as a `datasets` folder. Error messages call the folder `name`.
 
     Raises:
-        ValueError: a value that the schema of pairs does not allow.
+        ValueError: a value does not fit the schema of pairs.
     """
-    import datasets  # late: takes a second
+    import datasets  # imported late: takes a second
 
     table = validate(pa.Table.from_pandas(pairs, preserve_index=False), keyed_pairs_schema(metrics), name)
     datasets.disable_progress_bars()
-    if not table.num_rows:  # datasets wants a batch, and a shard, even where there is nothing to hold
+    if not table.num_rows:  # datasets needs a batch and a shard even for an empty table
         table = pa.Table.from_batches([pa.RecordBatch.from_pylist([], table.schema)])
     # Without a fingerprint, datasets would pickle and hash the whole table.
     dataset = datasets.Dataset(table, fingerprint=secrets.token_hex(8))
@@ -77,12 +77,12 @@ def write_dataset(pairs: pd.DataFrame, metrics: Sequence[str], folder: Path, nam
 def _side(
     candidates: Candidates, scores: np.ndarray, rows: np.ndarray, metrics: Sequence[str]
 ) -> tuple[Columns, np.ndarray]:
-    """Columns of one side, and its modality scores (modalities, pairs), NaN where picture and sound are not of one."""
+    """Return one side's columns and modality scores (modalities, pairs); NaN if picture and sound differ in origin."""
     picture, sound = rows[:, 0], rows[:, 1]
     mixed = picture != sound
-    heard = ("audio_path", *MODALITY_METRICS["audio"])
+    audio_columns = ("audio_path", *MODALITY_METRICS["audio"])
     present = [name for name in (*SIDE_COLUMNS, *metrics) if name in candidates.table.column_names]
-    columns = {name: _take(candidates, name, sound if name in heard else picture) for name in present}
+    columns = {name: _take(candidates, name, sound if name in audio_columns else picture) for name in present}
     modality_scores = scores[:, picture]
     modality_scores[MODALITIES.index("audio")] = scores[MODALITIES.index("audio"), sound]
     if mixed.any():
@@ -99,7 +99,7 @@ def _side(
 
 
 def _geometry(candidates: Candidates, winners: np.ndarray, losers: np.ndarray) -> Columns:
-    """Size of the member with fewer pixels (the loser on a tie, as published), length of the shorter one."""
+    """Return the size of the clip with fewer pixels (on a tie the loser, as published) and the shorter length."""
     present = set(candidates.table.column_names)
     columns: Columns = {}
     if set(SIZE_COLUMNS) <= present:

@@ -1,4 +1,4 @@
-"""Pictures of a ranking, drawn from ranking.json alone: distributions, and how far the metrics agree."""
+"""Plots of a ranking, drawn from ranking.json alone: distributions, and agreement of the metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS = {"generated": "#4878a8", "ground_truth": "#c8782c", "pairs": "#4878a8"
 
 
 def draw_plots(report: dict[str, Any], folder: Path) -> list[Path]:
-    """Write metrics.png, margins.png and agreement.png into `folder` (made if missing). Needs no display."""
+    """Write metrics.png, margins.png and agreement.png into `folder` (created if missing). Needs no display."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"metrics": _metrics(report), "margins": _margins(report), "agreement": _agreement(report)}
     paths = []
@@ -32,8 +32,8 @@ def draw_plots(report: dict[str, Any], folder: Path) -> list[Path]:
 def _figure(
     num_rows: int, num_columns: int, width: float, height: float, margins: tuple[float, ...]
 ) -> tuple[Figure, list[Axes]]:
-    """margins: left, bottom, right, top, space between columns, between rows."""
-    from matplotlib.figure import Figure  # late, and not pyplot: it would look for a display
+    """Make a figure. margins: left, bottom, right, top, space between columns, space between rows."""
+    from matplotlib.figure import Figure  # imported late; pyplot would look for a display
 
     figure = Figure(figsize=(width, height))
     axes = list(np.ravel(figure.subplots(num_rows, num_columns)))
@@ -42,7 +42,7 @@ def _figure(
 
 
 def _metrics(report: dict[str, Any]) -> Figure:
-    """Each metric over all candidates, as shares of the generated and of the ground-truth ones."""
+    """Draw a histogram per metric, as shares of the generated and of the ground-truth candidates."""
     figure, axes = _figure(2, 4, 13, 6, (0.04, 0.06, 0.99, 0.88, 0.22, 0.3))
     for axis, metric in zip(axes, RANKED_METRICS, strict=False):
         _histogram(axis, report["distributions"][metric], metric)
@@ -75,7 +75,7 @@ def _histogram(axis: Axes, histogram: dict[str, Any], title: str) -> None:
 
 
 def _agreement(report: dict[str, Any]) -> Figure:
-    """Two matrices over metrics and modalities: conflict on the better candidate, correlation within prompts."""
+    """Draw two matrices over metrics and modalities: conflict on the better candidate, correlation within prompts."""
     figure, axes = _figure(1, 2, 14, 6.8, (0.09, 0.14, 0.99, 0.95, 0.25, 0))
     _matrix(axes[0], report["conflict"], "order two candidates of a prompt differently", "Reds", (0.0, 0.6))
     _matrix(axes[1], report["correlation_within_prompts"], "correlation within prompts", "RdBu", (-1.0, 1.0))

@@ -1,4 +1,4 @@
-"""What makes a pair, beyond the strategy: margins, gates for the winner, how many pairs a prompt may give."""
+"""Conditions on pairs beyond the strategy: minimum margins, gates for the winner, and pairs per prompt."""
 
 from __future__ import annotations
 
@@ -19,39 +19,40 @@ _GATE = re.compile(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*")
 
 @dataclass(frozen=True, kw_only=True)
 class PairRules:
-    """Demands on a pair. The defaults are the published rule: strictly better in every modality, nothing more.
+    """Conditions on a pair. The defaults are the published rule: the winner is strictly better in every modality.
 
     Margins, and gates on modality scores, are in the units of the strategy: standard deviations (averaged over the
-    metrics of a modality), or places in the table for modality_macro.
+    metrics of a modality), or ranks in the table for modality_macro.
     """
 
     min_margin: float = field(
         default=0.0,
-        metadata={"help": "Least margin of winner over loser, summed over modalities; it is above 0 always."},
+        metadata={"help": "Minimum margin of winner over loser, summed over modalities. The margin is always above 0."},
     )
     min_modality_margins: dict[str, float | None] = field(
         default_factory=dict,
         metadata={
-            "help": "Least margin per modality, as '{audio: 0.2, audio_video: -0.1}'. Without one the winner must be "
-            "strictly better; a negative one lets it be worse by so much; null leaves the modality out of the rule "
-            "(it still counts in the sum)."
+            "help": "Minimum margin per modality, as '{audio: 0.2, audio_video: -0.1}'. Without a value a winner "
+            "must be strictly better. A negative value lets it be worse by that much. null exempts the modality from "
+            "the rule; it still counts in the sum."
         },
     )
     winner_gates: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "What every winner must reach, as 'audio_quality >= 5' 'desync <= 0.4' 'audio_score >= 0': a "
-            "column of numbers or a modality score. A candidate that does not may still lose."
+            "help": "Conditions that each winner must meet, as 'audio_quality >= 5' 'desync <= 0.4' "
+            "'audio_score >= 0', each on a column of numbers or a modality score. A candidate that fails one may still "
+            "lose."
         },
     )
     pairs_per_prompt: int = field(
-        default=1, metadata={"help": "How many pairs a prompt may give: those with the largest margins, all distinct."}
+        default=1, metadata={"help": "Maximum number of pairs per prompt: the distinct pairs with the largest margins."}
     )
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a value makes no sense."""
+        """Check the values. Raises ValueError if one is out of range."""
         if not (math.isfinite(self.min_margin) and self.min_margin >= 0):
-            raise ValueError(f"min_margin is {self.min_margin}, but must be a number from 0 on.")
+            raise ValueError(f"min_margin is {self.min_margin}, but must be a finite number, 0 or more.")
         for modality, margin in self.min_modality_margins.items():
             if modality not in MODALITIES:
                 raise ValueError(
@@ -68,25 +69,25 @@ class PairRules:
             parse_gate(text)
 
     def to_dict(self) -> dict[str, Any]:
-        """The demands alone, without what a subclass adds."""
+        """Return the conditions, without the fields of a subclass."""
         return {name: getattr(self, name) for name in PairRules.__dataclass_fields__}
 
 
 @dataclass(frozen=True)
 class Gate:
-    """`column >= threshold`, or `<=`."""
+    """A condition `column >= threshold` or `column <= threshold`."""
 
     column: str
     at_least: bool
     threshold: float
 
     def passes(self, values: np.ndarray) -> np.ndarray:
-        """Which values (N,) reach it; a missing one (NaN) does not."""
+        """Return a mask of the values (N,) that meet the condition; a missing value (NaN) fails."""
         return values >= self.threshold if self.at_least else values <= self.threshold
 
 
 def parse_gate(text: str) -> Gate:
-    """`audio_quality >= 5` as a Gate. ValueError where it is written otherwise."""
+    """Parse a text such as `audio_quality >= 5`. Raises ValueError if it has another form."""
     match = _GATE.fullmatch(text)
     try:
         threshold = float(match.group(3)) if match else math.nan
@@ -102,15 +103,15 @@ def parse_gate(text: str) -> Gate:
 
 @dataclass(frozen=True, eq=False)
 class Demand:
-    """What one comparison asks of the margins of a winner, per modality compared (M,)."""
+    """Conditions on a winner's margins, per compared modality (M,)."""
 
-    strict: np.ndarray  # (M,) the margin is above 0
-    minimum: np.ndarray  # (M,) the margin is at least this; -inf where nothing is asked
+    strict: np.ndarray  # (M,) whether the margin must be above 0
+    minimum: np.ndarray  # (M,) minimum margin; -inf for none
     min_total: float
 
     @staticmethod
     def of(rules: PairRules, strategy: str) -> Demand:
-        """For all modalities together. Only the modality strategies ask for a strictly better winner in each."""
+        """Build the conditions for all modalities. Only modality strategies need a strictly better winner in each."""
         margins: Mapping[str, float | None] = rules.min_modality_margins
         minimum = np.array([-np.inf if margins.get(name) is None else margins[name] for name in MODALITIES], float)
         asked = np.array([name not in margins or minimum[k] > 0 for k, name in enumerate(MODALITIES)])
@@ -118,15 +119,15 @@ class Demand:
 
 
 def check_rules(rules: PairRules, strategy: str, has_statistics: bool) -> None:
-    """ValueError where the strategy cannot have these demands, or no statistics of another table."""
+    """Check that the strategy can apply the conditions and the statistics. Raises ValueError if it cannot."""
     if strategy == "inconsistent" and (rules.min_margin or rules.min_modality_margins):
         raise ValueError(
-            "strategy inconsistent takes picture and sound from different pairs, so a least margin of the whole has no "
-            "meaning. Leave out min_margin and min_modality_margins, or take another strategy."
+            "strategy inconsistent takes picture and sound from different pairs, so a minimum margin of the whole has "
+            "no meaning. Leave out min_margin and min_modality_margins, or choose another strategy."
         )
     if strategy == "modality_macro" and has_statistics:
         raise ValueError(
-            "strategy modality_macro compares ranks within one table, and statistics of another cannot change those. "
+            "strategy modality_macro compares ranks within one table, which statistics of another table cannot change. "
             "Leave out statistics, or rank by modality_micro."
         )
 

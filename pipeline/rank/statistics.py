@@ -1,7 +1,7 @@
-"""What a ranking says of itself: yield, attrition, win rates, agreement of metrics, distributions. Plain JSON values.
+"""Statistics of a ranking as JSON values: yield, attrition, win rates, agreement of metrics, distributions.
 
-Everything that compares candidates does so within their prompt, over all candidates with all scores, ground truth
-included, whatever the policy is.
+Candidates are compared within their prompt. All candidates with all scores count, ground truth included, whatever the
+ground-truth policy is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.rank.scores import Scale
 
 NAMES = (*RANKED_METRICS, *MODALITIES)  # rows and columns of the matrices below
 NUM_BINS = 40
-ROUNDING = 1e-12  # variance, in units of the table's, that equal values may seem to have
+ROUNDING = 1e-12  # variance of equal values after rounding, in units of the table's variance
 
 
 def build_report(
@@ -30,7 +30,7 @@ def build_report(
     pairs: pd.DataFrame,
     attrition: pd.DataFrame,
 ) -> dict[str, Any]:
-    """The part of ranking.json that is counted. standardised: (modalities, N) micro scores."""
+    """Compute the statistics of ranking.json. standardised: (modalities, N) micro scores."""
     num_prompts = len(candidates.counts)
     num_giving = num_prompts - len(attrition)
     agreement = _Agreement.of(candidates, scale, standardised)
@@ -54,15 +54,15 @@ def build_report(
 
 
 class _Agreement:
-    """Sums over all prompts that say how far NAMES agree: R of them, within a prompt and over the table."""
+    """Sums over all prompts that measure the agreement of the R NAMES, within a prompt and over the table."""
 
     def __init__(self) -> None:
         size = len(NAMES)
         self.count, self.sums = 0, np.zeros(size)
-        self.products = np.zeros((size, size))  # of values, over all candidates
-        self.deviation_products = np.zeros((size, size))  # of values less their prompt's mean
+        self.products = np.zeros((size, size))  # of values, summed over all candidates
+        self.deviation_products = np.zeros((size, size))  # of values minus their prompt's mean
         self.same_order = np.zeros((size, size))  # pairs of candidates: ordered alike minus ordered differently
-        self.both_order = np.zeros((size, size))  # pairs of candidates that neither name calls equal
+        self.both_order = np.zeros((size, size))  # pairs of candidates that are equal under neither name
         self.truth_wins = np.zeros(size)  # a tie counts half
         self.truth_wins_all, self.truth_comparisons = 0, 0
 
@@ -105,16 +105,19 @@ class _Agreement:
             self.truth_wins_all += int((wins[-len(MODALITIES) :] > 0).all(axis=0).sum())
 
     def conflict(self) -> np.ndarray:
-        """(R, R) share of pairs of candidates that two names order differently, of those that both order."""
+        """Return (R, R): of the pairs of candidates that two names order, the share that they order differently."""
         with np.errstate(invalid="ignore"):
             return (self.both_order - self.same_order) / 2 / self.both_order
 
     def covariance(self) -> np.ndarray:
-        """(R, R) over the table, times the number of candidates."""
+        """Return (R, R): the covariance over the table, times the number of candidates."""
         return self.products - np.outer(self.sums, self.sums) / max(self.count, 1)
 
     def ground_truth_wins(self) -> dict[str, Any]:
-        """How often it beats a generated candidate of its prompt; a tie counts half, but not in "all" modalities."""
+        """Return win rates of ground truth over generated candidates of its prompt.
+
+        A tie counts half; for "all" modalities it counts as no win.
+        """
         count = self.truth_comparisons
         if not count:
             return {"comparisons": 0, "win_rate": {}, "metric_win_rate": {}}
@@ -127,14 +130,17 @@ class _Agreement:
 
 
 def _correlation(products: np.ndarray, count: int) -> np.ndarray:
-    """Pearson's, from sums of products of deviations over `count` candidates; NaN where a name never varies."""
+    """Return Pearson correlations from sums of products of deviations over `count` candidates.
+
+    The result is NaN for a name that never varies.
+    """
     variance = np.diag(products)
     size = np.sqrt(np.where(variance > ROUNDING * count, variance, np.nan))
     return np.clip(products / np.outer(size, size), -1.0, 1.0)
 
 
 def _matrix(values: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """name -> name -> value; null where it is not defined."""
+    """Convert a matrix to name -> name -> value, with null for undefined values."""
     rows = [[round(float(value), 6) if np.isfinite(value) else None for value in row] for row in values]
     return {name: dict(zip(NAMES, row, strict=True)) for name, row in zip(NAMES, rows, strict=True)}
 
@@ -150,7 +156,7 @@ def _candidate_counts(candidates: Candidates) -> dict[str, Any]:
 
 
 def _chosen_is_better(pairs: pd.DataFrame) -> dict[str, float | None]:
-    """Share of pairs in which the winner is better by one metric alone; a tie counts half."""
+    """Return, per metric, the share of pairs whose winner is better by that metric; a tie counts half."""
     shares: dict[str, float | None] = {}
     for sign, metric in zip(SIGNS, RANKED_METRICS, strict=True):
         if f"chosen_{metric}" in pairs:
@@ -162,7 +168,7 @@ def _chosen_is_better(pairs: pd.DataFrame) -> dict[str, float | None]:
 
 
 def _distributions(candidates: Candidates, pairs: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Histograms: of the metrics by origin of the candidate, of the margins of the pairs."""
+    """Return histograms of the metrics by origin of the candidate, and of the margins of the pairs."""
     truth = candidates.is_ground_truth
     result: dict[str, dict[str, Any]] = {}
     for k, metric in enumerate(RANKED_METRICS):
@@ -174,7 +180,7 @@ def _distributions(candidates: Candidates, pairs: pd.DataFrame) -> dict[str, dic
 
 
 def _histograms(groups: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Counts of each group in equal bins from `low` to `high`, which span all of them; NaN is not counted."""
+    """Count each group in equal bins from `low` to `high`, the range of all groups; NaN is not counted."""
     known = {name: values[~np.isnan(values)] for name, values in groups.items()}
     filled = [values for values in known.values() if len(values)]
     low = float(min((values.min() for values in filled), default=0.0))

@@ -1,4 +1,4 @@
-"""ranking.json in words: the text of ranking.txt."""
+"""The text of ranking.txt, which describes ranking.json in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORT = {
 
 
 def describe(report: dict[str, Any]) -> str:
-    """The whole report as text, one topic per paragraph."""
+    """Format the whole report as text, one topic per paragraph."""
     paragraphs = [
         _settings(report),
         _yield(report),
@@ -29,7 +29,7 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def yield_line(report: dict[str, Any]) -> str:
-    """Such as `rank: 340 pairs from 400 prompts (85%); 60 x no candidate is better in every modality`."""
+    """Return a line such as `rank: 340 pairs from 400 prompts (85%); 60 x no candidate is better in every modality`."""
     reasons = "".join(f"; {count} x {reason}" for reason, count in report["attrition"].items())
     return f"rank: {report['num_pairs']} pairs from {report['num_prompts']} prompts ({report['yield']:.0%}){reasons}"
 

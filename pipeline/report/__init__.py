@@ -1,1 +1,1 @@
-"""`python -m pipeline.report`: a page of the pairs with players."""
+"""`python -m pipeline.report`: an HTML page that shows the pairs and plays their clips."""

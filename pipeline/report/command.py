@@ -51,13 +51,13 @@ class ReportConfig:
 
 
 def build_report(output_dir: Path, *, title: str = "Preference pairs", thumbnail_size: int = 192) -> Path:
-    """Write `output_dir/report/index.html` from `output_dir/pairs` (and `pairs/ranking.json`, where there is one).
+    """Write `output_dir/report/index.html` from `output_dir/pairs` (and `pairs/ranking.json` if it exists).
 
-    Thumbnails of the clips that are there are written beside it, up to `thumbnail_size` pixels (0: none). The same
-    pairs and clips give the same bytes. Returns the page's path.
+    Thumbnails of the clips are written beside the page. Their longer side has at most `thumbnail_size` pixels; 0 writes
+    none. The same pairs and clips give the same bytes. Returns the page's path.
 
     Raises:
-        ValueError: the pairs folder is missing or lacks columns, or a path in it leads out of `output_dir`.
+        ValueError: the pairs folder is missing or lacks columns, or a path in it points outside `output_dir`.
     """
     output_dir = Path(output_dir)
     _write_page(read_pairs(output_dir / "pairs"), output_dir, title, thumbnail_size)
@@ -65,14 +65,14 @@ def build_report(output_dir: Path, *, title: str = "Preference pairs", thumbnail
 
 
 def run_report(config: ReportConfig) -> StageSummary:
-    """Build the report as a stage, with summary.json beside it; a finished page of this very ranking is left alone."""
+    """Build the report as a stage and write summary.json beside it. A finished page of the same ranking is kept."""
     started, folder = time.perf_counter(), config.output_dir / "report"
     settings = {
         "title": config.title,
         "thumbnail_size": config.thumbnail_size,
         "inputs": _ranking(config.output_dir).get("inputs"),
         "template": template_version(),
-        "clips_without_thumbnail": 0,  # else the clips may be there by now
+        "clips_without_thumbnail": 0,  # a page that lacked some is built again: the clips may exist by now
     }
     summary_path = folder / "summary.json"
     earlier = json.loads(summary_path.read_text(encoding="utf-8")) if summary_path.is_file() else {}
@@ -103,7 +103,7 @@ def run_report(config: ReportConfig) -> StageSummary:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status, 2 on a mistake in the input."""
+    """Run the command. Returns the exit status: 0, or 2 if the input is wrong."""
     config = parse_config(ReportConfig, argv, about=ABOUT)
     try:
         if config.dry_run:
@@ -119,13 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write_page(pairs: pa.Table, output_dir: Path, title: str, thumbnail_size: int) -> int:
-    """Returns how many clips have no thumbnail although they should."""
+    """Write the page and its thumbnails. Returns how many clips should have a thumbnail but have none."""
     folder = output_dir / "report"
     paths = clip_paths(pairs, output_dir)
     clips = {path for side in SIDES for path in paths[f"{side}_video"] if path is not None}
     thumbnail_folder, thumbnails = f"thumbnails-{thumbnail_size}", set[str]()
     if thumbnail_size:
-        from pipeline.report.thumbnails import make_thumbnails  # late: a finished report needs no decoder
+        from pipeline.report.thumbnails import make_thumbnails  # imported late: a finished report needs no decoder
 
         thumbnails = make_thumbnails(clips, output_dir, folder / thumbnail_folder, thumbnail_size)
     ranking = _ranking(output_dir)
@@ -145,13 +145,13 @@ def _write_page(pairs: pa.Table, output_dir: Path, title: str, thumbnail_size: i
 def _choices_of_others(output_dir: Path, ranking: dict[str, Any]) -> dict[str, set[str]]:
     try:
         return choices_of_others(output_dir, ranking)
-    except ValueError as error:  # the pairs can be shown all the same
+    except ValueError as error:  # the page can show the pairs without this comparison
         echo(f"report: other strategies are not compared: {error}")
         return {}
 
 
 def _ranking(output_dir: Path) -> dict[str, Any]:
-    """Statistics and yield of the ranking, and what it was made from; pairs of another origin have none."""
+    """Return `pairs/ranking.json` (statistics, yield, inputs); {} for pairs that another tool made."""
     path = output_dir / "pairs" / "ranking.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -1,7 +1,7 @@
-"""What the report's page knows of the pairs: their columns in a compact form, and the metrics to draw.
+"""The data of the report's page: the columns of the pairs in a compact form, and the metrics to draw.
 
-Numbers become little-endian float32 in base64 (NaN where missing), which the page turns into typed arrays: a tenth of
-the memory of JavaScript's numbers, and filters over 25,000 rows in milliseconds.
+Numbers are stored as little-endian float32 in base64 (NaN where missing). The page decodes them into typed arrays,
+which take a tenth of the memory of JavaScript's numbers and let it filter 25,000 rows in milliseconds.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ LABELS = {
     **{f"{modality}_score": "Score" for modality in MODALITY_METRICS},
 }
 
-Paths = list[str | None]  # of clips, relative to the run's folder
+Paths = list[str | None]  # paths of clips, relative to the run's folder
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One pair of bars on a card. `low` and `high` span both sides of the whole dataset."""
+    """A metric that a card draws as two bars. `low` and `high` are its extremes over both sides of the dataset."""
 
     name: str
     label: str
-    modality: str | None  # None: informative only, takes no part in the ranking
+    modality: str | None  # None: shown for information, not used in the ranking
     higher_is_better: bool
     low: float | None
     high: float | None
 
 
 def read_pairs(pairs_dir: Path) -> pa.Table:
-    """The pairs of `python -m pipeline.rank`. Raises ValueError where there are none, or columns are missing."""
+    """Read the pairs of `python -m pipeline.rank`. Raises ValueError if there are none or columns are missing."""
     if not is_dataset(pairs_dir):
         raise ValueError(
             f"{pairs_dir} holds no pairs dataset, so there is nothing to show. Run `python -m pipeline.rank`."
@@ -69,10 +69,10 @@ def read_pairs(pairs_dir: Path) -> pa.Table:
 
 
 def clip_paths(pairs: pa.Table, output_dir: Path) -> dict[str, Paths]:
-    """The clips that the pairs name, by column (`chosen_video`, ...), relative to `output_dir`.
+    """Return the clips of the pairs by column (`chosen_video`, ...), as paths relative to `output_dir`.
 
     Raises:
-        ValueError: a path leads out of `output_dir`.
+        ValueError: a path points outside `output_dir`.
     """
     columns = {f"{side}_{kind}": f"{side}_{kind}_path" for side in SIDES for kind in ("video", "audio")}
     return {
@@ -93,13 +93,13 @@ def page_data(
     thumbnail_folder: str,
     choices: dict[str, set[str]],
 ) -> dict[str, Any]:
-    """What the page's script reads, as JSON values.
+    """Build the data that the page's script reads, as JSON values.
 
     Args:
-        paths: of `clip_paths`.
-        thumbnails: those of the paths that have one.
-        thumbnail_folder: its name, beside the page.
-        choices: of `choices_of_others`.
+        paths: the result of `clip_paths`.
+        thumbnails: the paths that have a thumbnail.
+        thumbnail_folder: name of the folder of thumbnails, which is beside the page.
+        choices: the result of `choices_of_others`.
     """
     metrics = _metrics(pairs, _directions(output_dir / "scores" / "scores.parquet"))
     scores = [_metric(pairs, f"{name}_score", name, True) for name in MODALITY_METRICS]
@@ -116,7 +116,7 @@ def page_data(
 
 
 def label(name: str) -> str:
-    """A column's name for people."""
+    """Return the name that the page shows for a column."""
     return LABELS.get(name, name.replace("_", " ").capitalize())
 
 
@@ -125,20 +125,20 @@ def _values(pairs: pa.Table, column: str) -> list[Any]:
 
 
 def _identity(pairs: pa.Table) -> str:
-    """Stands for which candidates are compared, so that a browser keeps labels of different pairs apart."""
+    """Return a fingerprint of the compared candidates. A browser stores labels under it, apart from other datasets'."""
     columns = (pairs[f"{side}_candidate_id"].to_pylist() for side in SIDES)
     return fingerprint("\0".join(text for column in columns for text in column))
 
 
 def _directions(scores_path: Path) -> dict[str, bool]:
-    """Whether higher is better, per metric: for third-party rewards the scores table knows, and is the only one to."""
+    """Return whether higher is better, per metric. For third-party rewards only the scores table states it."""
     scores = pq.read_schema(scores_path) if scores_path.is_file() else pa.schema([])
     stated = {item.name: item.metadata[b"higher_is_better"] for item in scores if item.metadata}
     return HIGHER_IS_BETTER | {name: value == b"true" for name, value in stated.items()}
 
 
 def _metrics(pairs: pa.Table, directions: dict[str, bool]) -> list[Metric]:
-    """Every metric scored on both sides: the ranking's by modality, other known ones, third-party ones."""
+    """List the metrics scored on both sides: ranked ones by modality, then other known ones, then third-party ones."""
     modality_of = {name: modality for modality, names in MODALITY_METRICS.items() for name in names}
     floats = {column.name for column in pairs.schema if pa.types.is_floating(column.type)}
     chosen, rejected = ({name.removeprefix(f"{side}_") for name in floats if name.startswith(side)} for side in SIDES)
@@ -164,7 +164,7 @@ def _metric(pairs: pa.Table, name: str, modality: str | None, higher_is_better: 
 
 
 def _floats(pairs: pa.Table, column: str) -> np.ndarray:
-    """float32 (P,), NaN for null."""
+    """Return a column as float32 (P,), with NaN for null."""
     return pairs[column].to_numpy().astype("<f4")
 
 
@@ -175,7 +175,7 @@ def _numbers(pairs: pa.Table, metric_names: Sequence[str]) -> dict[str, str]:
 
 
 def _texts(pairs: pa.Table) -> dict[str, list[Any]]:
-    """Seeds are text, because JavaScript rounds integers above 2^53."""
+    """Return the text columns. Seeds are text too, because JavaScript rounds integers above 2^53."""
     names = ("pair_id", "prompt_id", "prompt", *(f"{side}_candidate_id" for side in SIDES))
     columns = {name: pairs[name].to_pylist() for name in names if name in pairs.column_names}
     for side in SIDES:
@@ -193,14 +193,14 @@ def _flags(pairs: pa.Table, paths: dict[str, Paths], thumbnails: set[str]) -> di
 
 
 def _chosen_by(pairs: pa.Table, choices: dict[str, set[str]]) -> dict[str, list[int]]:
-    """A bit per strategy: it chooses this very pair too."""
+    """Return one integer per pair, with a bit per strategy that is set if the strategy chooses the same pair."""
     sides = (pairs[f"{side}_candidate_id"].to_pylist() for side in SIDES)
     keys = [f"{chosen}>{rejected}" for chosen, rejected in zip(*sides, strict=True)]
     return {"chosen_by": [sum((key in ids) << place for place, ids in enumerate(choices.values())) for key in keys]}
 
 
 def _urls(paths: dict[str, Paths]) -> dict[str, Paths]:
-    """URLs relative to the report's folder; of a clip in the same folder as the winner's video, the name alone."""
+    """Return URLs relative to the report's folder. A clip beside the winner's video is stored by name only."""
     urls = {name: [_url(path) for path in column] for name, column in paths.items()}
     folders = [url.rpartition("/")[0] + "/" if url else None for url in urls["chosen_video"]]
     for name in set(urls) - {"chosen_video"}:
@@ -220,7 +220,7 @@ def _inside(path: str, output_dir: Path, column: str, row: int) -> str:
     inside = os.path.normpath(os.path.join("pairs", path))
     if os.path.isabs(path) or inside.split(os.sep)[0] in ("..", "."):
         raise ValueError(
-            f"{output_dir / 'pairs'}, row {row}, {column}: {path!r} leads out of {output_dir}, so the report would not "
-            "stand on its own. Make this path relative to the pairs folder and keep the clip inside the run's folder."
+            f"{output_dir / 'pairs'}, row {row}, {column}: {path!r} leads out of {output_dir}, so the report could "
+            "not be moved with its clips. Make the path relative to the pairs folder and keep the clip inside the run."
         )
     return inside.replace(os.sep, "/")

@@ -1,4 +1,4 @@
-"""The report's page: the template filled with the run's figures, the script and the data."""
+"""The HTML of the report's page: the template filled with the run's figures, the script and the data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.report.data import SIDES, label
 from rewards.metrics import MODALITY_METRICS
 
 TEMPLATE_DIR = Path(__file__).parent / "template"
-SCRIPTS = (  # in this order, as one script
+SCRIPTS = (  # joined in this order into one script
     *("table.js", "conditions.js", "player.js", "card.js", "gallery.js", "help.js"),
     *("labels.js", "labels_csv.js", "labelling.js", "page.js"),
 )
@@ -27,12 +27,12 @@ STYLES = ("style.css", "views.css", "labelling.css")
 
 
 def render(pairs: pa.Table, ranking: dict[str, Any], data: dict[str, Any], *, title: str, plots: list[str]) -> str:
-    """The whole page as HTML that needs nothing else but the clips.
+    """Render the whole page as HTML. It needs no other file except the clips and pictures it shows.
 
     Args:
-        ranking: content of `pairs/ranking.json`, {} where there is none.
-        data: of `page_data`.
-        plots: URLs of pictures that ranking has drawn.
+        ranking: content of `pairs/ranking.json`; {} if there is none.
+        data: the result of `page_data`.
+        plots: URLs of the plots that ranking drew.
     """
     script = _joined(SCRIPTS)
     environment = jinja2.Environment(
@@ -61,7 +61,7 @@ def render(pairs: pa.Table, ranking: dict[str, Any], data: dict[str, Any], *, ti
 
 @functools.cache
 def template_version() -> str:
-    """Stands for the page as it is without any data."""
+    """Return a fingerprint of the template files, which changes when the page without its data changes."""
     return fingerprint("\0".join(path.read_text(encoding="utf-8") for path in sorted(TEMPLATE_DIR.iterdir())))
 
 
@@ -70,7 +70,7 @@ def _joined(names: tuple[str, ...]) -> str:
 
 
 def _json_for_html(value: Any) -> str:
-    """JSON that can stand inside a script element: no text in it can end the element or open a comment."""
+    """Return JSON that is safe inside a script element: no text in it can end the element or open a comment."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -105,7 +105,7 @@ def _tile(label: str, value: str, note: str = "") -> dict[str, str]:
 
 
 def _losses(ranking: dict[str, Any]) -> list[dict[str, Any]]:
-    """Reasons why prompts gave no pair, the commonest first."""
+    """List the reasons why prompts gave no pair, the most common first."""
     attrition: dict[str, int] = ranking.get("attrition", {})
     total = sum(attrition.values())
     return [

@@ -1,4 +1,4 @@
-"""Which pairs of a run other ranking strategies would choose too, so that a person can look at where they differ."""
+"""The pairs that other ranking strategies would choose, so that a person can look at where the strategies differ."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ COMPARED: tuple[Strategy, ...] = ("modality_micro", "modality_macro", "agnostic"
 
 
 def choices_of_others(output_dir: Path, ranking: dict[str, Any]) -> dict[str, set[str]]:
-    """The pairs, as `<winner>><loser>` candidate ids, that each strategy but the run's own makes of the run's scores.
+    """Rank the run's scores by every strategy except its own; return each one's pairs as `<winner>><loser>` ids.
 
-    They follow the run's ground-truth policy and pairs per prompt, and none of its further demands, whose units are
-    those of its strategy. Empty where the run has no candidates and scores tables.
+    The run's ground-truth policy and pairs per prompt are used. Its margins and gates are not, because their units
+    belong to its strategy. The result is empty if the run has no candidates or scores table.
 
     Args:
         ranking: content of `pairs/ranking.json`.
 
     Raises:
-        ValueError: a table cannot be read, or lacks a metric.
+        ValueError: a table cannot be read or lacks a metric.
     """
     paths = output_dir / "candidates" / "candidates.parquet", output_dir / "scores" / "scores.parquet"
     if not all(path.is_file() for path in paths):

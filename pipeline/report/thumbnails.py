@@ -1,4 +1,4 @@
-"""Small pictures of the clips, beside the report's page: made once, and again only for a clip that is newer."""
+"""Thumbnails of the clips for the report's page. A thumbnail is made again only if its clip is newer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ WEBP_QUALITY = 70
 
 
 def make_thumbnails(clips: Iterable[str], output_dir: Path, folder: Path, size: int) -> set[str]:
-    """Write `folder/<clip>.webp`, the first frame with its longer side of at most `size` pixels, for each clip.
+    """Write `folder/<clip>.webp` for each clip: the first frame, its longer side at most `size` pixels.
 
-    A clip that is missing or cannot be decoded gets none: the page does without.
+    A clip that is missing or cannot be decoded gets no thumbnail.
 
     Args:
         clips: paths relative to `output_dir`.
@@ -29,7 +29,7 @@ def make_thumbnails(clips: Iterable[str], output_dir: Path, folder: Path, size: 
         The clips that have a thumbnail.
     """
     wanted = sorted(set(clips))
-    num_threads = min(16, os.cpu_count() or 1)  # decoding and encoding let other threads run
+    num_threads = min(16, os.cpu_count() or 1)  # decoding and encoding release the interpreter lock
     seconds = 0.2 if sys.stderr.isatty() else 10.0
     have = set()
     with ThreadPoolExecutor(num_threads) as pool:

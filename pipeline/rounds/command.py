@@ -34,20 +34,22 @@ from pipeline.rank.pairs_folder import moved
 from pipeline.rounds.config import RoundsConfig
 from pipeline.rounds.table import RoundFigures, measure, rounds_table
 
-SETTINGS_NAME = "rounds.json"  # whose folder it is, written before the first round
-FIGURES_NAME = "round.json"  # of a round, written when it is finished
+SETTINGS_NAME = "rounds.json"  # the settings that the folder belongs to, written before the first round
+FIGURES_NAME = "round.json"  # the figures of a round, written when it is finished
 
 
 class RoundStoppedError(Exception):
-    """A stage of a round ended with a status of its own, after it said why."""
+    """Error of a stage that ended with a status other than 0. The stage has printed its reason."""
 
     def __init__(self, number: int, stage: str, status: int) -> None:
-        super().__init__(f"round {number} stops at {stage}, which ended with status {status}; the same command goes on")
+        super().__init__(
+            f"round {number} stops at {stage}, which ended with status {status}; run the same command to continue"
+        )
         self.status = status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, 1 with too many failed rows in a stage, 2 on a mistake in the input."""
+    """Run the command. Returns the exit status: 0, 1 if a stage has too many failed rows, 2 if the input is wrong."""
     config = parse_config(RoundsConfig, argv, about="Rounds of sample, score, rank, prepare and train.")
     echo(config_to_yaml(config))
     try:
@@ -67,11 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_rounds(config: RoundsConfig) -> list[RoundFigures]:
-    """Make the rounds that are missing; the figures of all.
+    """Run the missing rounds. Returns the figures of all rounds.
 
     Raises:
-        ValueError: a folder of other settings, no pairs in a round, or what a stage refuses.
-        RoundStoppedError: a stage has more failed rows than it may.
+        ValueError: the folder belongs to other settings, a round has no pairs, or a stage refuses its input.
+        RoundStoppedError: a stage has more failed rows than its limit.
     """
     atomic_write_text(config.output_dir / SETTINGS_NAME, json.dumps(config.recorded, indent=2) + "\n")
     found = [finished_round(config, number) for number in range(1, config.rounds + 1)]
@@ -86,7 +88,7 @@ def run_rounds(config: RoundsConfig) -> list[RoundFigures]:
 
 
 def finished_round(config: RoundsConfig, number: int) -> RoundFigures | None:
-    """The figures of a finished round; None of one that is not, or lacks the comparison that is asked for."""
+    """Return the figures of a finished round; None if it is not finished or lacks the requested comparison."""
     path = config.folder(number) / FIGURES_NAME
     if not path.is_file():
         return None
@@ -96,10 +98,10 @@ def finished_round(config: RoundsConfig, number: int) -> RoundFigures | None:
 
 
 def check(config: RoundsConfig) -> None:
-    """Find mistakes before hours of work: in the prompts, in any stage's settings, or in whose folder it is.
+    """Check the prompts, every stage's settings and the output folder, so that mistakes are found before hours of work.
 
     Raises:
-        ValueError: what is wrong. A setting that a stage does not know ends the program, as in the stage itself.
+        ValueError: one of these is wrong. An unknown setting of a stage ends the program, as in the stage itself.
     """
     prompts = read_prompts(config.prompts)
     if config.prompts_per_round is not None and config.prompts_per_round > len(prompts):
@@ -114,8 +116,8 @@ def check(config: RoundsConfig) -> None:
         found, wanted = json.loads(path.read_text(encoding="utf-8")), config.recorded
         refuse_changes(config.output_dir, found, dict.fromkeys(found) | wanted)
     if all(finished_round(config, number) for number in range(1, config.rounds + 1)):
-        return  # at once: reading a training's settings takes seconds
-    from model.lora import ADAPTER_CONFIG_NAME  # late: imports torch
+        return  # skips the slow check below: reading a training's settings takes seconds
+    from model.lora import ADAPTER_CONFIG_NAME  # imported late: imports torch
 
     with tempfile.TemporaryDirectory() as folder:
         parsed = {
@@ -130,14 +132,14 @@ def check(config: RoundsConfig) -> None:
 
 
 def plan(config: RoundsConfig) -> list[str]:
-    """What a run would do, one line per round."""
+    """Describe what a run would do, one line per round."""
     table = read_prompts(config.prompts)
     lines = []
     for number in range(1, config.rounds + 1):
         if finished_round(config, number) is not None:
             lines.append(f"round {number}: finished")
             continue
-        begun = "goes on: " if config.folder(number).is_dir() else ""
+        begun = "continues: " if config.folder(number).is_dir() else ""
         lines.append(
             f"round {number}: {begun}{len(round_prompts(config, table, number))} prompts, run seed "
             f"{config.seed + number - 1}, from {config.model_of(number - 1)}"
@@ -146,7 +148,7 @@ def plan(config: RoundsConfig) -> list[str]:
 
 
 def round_prompts(config: RoundsConfig, table: pa.Table, number: int) -> pa.Table:
-    """The prompts of a round: all, or the next ones of one shuffled order, begun again when it ends."""
+    """Return the prompts of a round: all, or the next ones of a shuffled order that repeats when it ends."""
     if config.prompts_per_round is None:
         return table
     order = np.random.default_rng(config.seed).permutation(len(table))
@@ -188,7 +190,7 @@ def _write_settings(folder: Path, stage: str, settings: dict[str, Any]) -> Path:
 
 
 def _parse(stage: str, path: Path) -> Any:
-    """The settings of a stage as its command reads them."""
+    """Parse the settings of a stage as its command does."""
     arguments = ["--config", str(path)]
     if stage == "training":
         from dpo.train.command import parse
@@ -204,7 +206,7 @@ def _parse(stage: str, path: Path) -> Any:
 
 
 def _run_stage(stage: str, path: Path) -> int:
-    """The command of a stage, in this process: Ray is started once, and a killed run leaves nothing at work."""
+    """Run the command of a stage in this process, so that Ray starts once and a killed run leaves no process."""
     if stage == "training":
         from dpo.train.command import main as train
 
@@ -223,7 +225,7 @@ def _run_stage(stage: str, path: Path) -> int:
 
 
 def _free_memory() -> None:
-    """A trainer refers to itself, and would keep its model on the GPU that the next round samples on."""
+    """Free the trainer, which is in a reference cycle and would keep its model on the next round's GPU."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

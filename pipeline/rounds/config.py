@@ -1,4 +1,4 @@
-"""Settings of `python -m pipeline.rounds`, and those of each stage of each round that follow from them."""
+"""Settings of `python -m pipeline.rounds`, and the settings of each round's stages that follow from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from model.prepare.config import PrepareOptions
 from model.presets import PRESETS
 from model.train.run_state import comparable
 
-EVALUATION_SEED = 1_000_000  # of no round
-TRAINING_SEED = 42  # of the first round, as published
-# What each round sets: a value of the user's would be silently lost.
+EVALUATION_SEED = 1_000_000  # used by no round
+TRAINING_SEED = 42  # seed of the first round, as published
+# Settings that each round sets itself; a user's value would be lost silently.
 OWN_SETTINGS = {
     "preferences": ("prompts", "output_dir", "model", "seed", "dry_run", "estimate"),
     "preparation": ("pairs", "output", "model", "shard", "dry_run"),
@@ -22,7 +22,7 @@ OWN_SETTINGS = {
     "evaluation": ("prompts", "output_dir", "model", "stages", "dry_run", "estimate"),
 }
 _ROWS = {"model", "dtype", "output", "retry_failed"}
-# What may change between two calls: none of it changes a model.
+# Settings that may change between two calls, because they do not change a model.
 NEUTRAL = {
     "preferences": {item.name for item in dataclasses.fields(WorkerConfig)} | {"stages", "title"},
     "preparation": {item.name for item in dataclasses.fields(PrepareOptions)} - _ROWS,
@@ -31,7 +31,7 @@ NEUTRAL = {
 
 @dataclass(frozen=True, kw_only=True)
 class RoundsConfig:
-    """Settings of the command."""
+    """Settings of `python -m pipeline.rounds`."""
 
     prompts: Path = field(metadata={"help": "Prompts table, as for pipeline.run."})
     output_dir: Path = field(metadata={"help": "Folder of the run; round-1/, round-2/, ... are written in it."})
@@ -75,7 +75,7 @@ class RoundsConfig:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What decides the models, one level deep, as JSON has it."""
+        """Return the settings that decide the models, as one flat dictionary of JSON values."""
         values: dict[str, Any] = {
             "prompts": str(self.prompts.resolve()),
             "model": self.first_model,
@@ -90,19 +90,19 @@ class RoundsConfig:
 
     @property
     def first_model(self) -> str:
-        """The starting model, for any working directory."""
+        """Return the starting model, independent of the working directory."""
         return self.model if self.model in PRESETS else str(Path(self.model).resolve())
 
     def folder(self, number: int) -> Path:
-        """Of a round; 0 is what is known of the model before the first."""
+        """Return the folder of a round; 0 gives the folder for the starting model's evaluation."""
         return self.output_dir / (f"round-{number}" if number else "initial")
 
     def model_of(self, number: int) -> str:
-        """The model that a round ends with, and the next begins with; 0: the starting model."""
+        """Return the model that a round ends with, which the next round begins with; 0 gives the starting model."""
         return str((self.folder(number) / "model").resolve()) if number else self.first_model
 
     def stages(self, number: int) -> dict[str, dict[str, Any]]:
-        """The settings of a round's commands: preferences, preparation, training, evaluation."""
+        """Return the settings of a round's commands: preferences, preparation, training, evaluation."""
         folder, before = self.folder(number), self.model_of(number - 1)
         sampled = {"prompts": folder / "prompts.parquet", "output_dir": folder / "preferences", "model": before}
         prepared = {"pairs": folder / "preferences" / "pairs", "output": folder / "training", "model": before}
@@ -120,7 +120,7 @@ class RoundsConfig:
         return {name: _plain(values) for name, values in settings.items()} | self.held_out_stage(number)
 
     def held_out_stage(self, number: int) -> dict[str, dict[str, Any]]:
-        """The settings that sample and score the held-out prompts with a round's model; the same seeds in each."""
+        """Return the settings to sample and score held-out prompts with a round's model, always with the same seeds."""
         if self.held_out is None:
             return {}
         own = {"num_candidates": 1, "include_ground_truth": False, "seed": EVALUATION_SEED}

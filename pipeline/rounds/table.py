@@ -1,4 +1,4 @@
-"""Figures of a round, and the table of all."""
+"""Figures of a round, and the text table of all rounds."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pipeline.rounds.config import RoundsConfig
 from rewards.metrics import MODALITY_METRICS
 
 TRAINED = ("video", "audio")  # modalities of the loss
-LAST_LINES = 5  # of the training log
+LAST_LINES = 5  # lines of the training log that are averaged
 NUM_BOOTSTRAP = 2000
 
 
 @dataclass(frozen=True)
 class RoundFigures:
-    """What a round gave.
+    """Figures of a finished round.
 
     Attributes:
         pair_yield: share of the prompts that gave a pair.
-        margins: mean over pairs by modality of the ranking.
-        accuracies: share of pairs that the model prefers rightly, by modality, over the last lines of the log.
-        held_out: prompts of the comparison with the first model.
+        margins: mean ranking margin over pairs, by modality.
+        accuracies: share of pairs whose winner the model prefers, by modality, over the last lines of the log.
+        held_out: prompts table of the comparison with the first model.
         comparison: a row of `evaluation.compare` per metric, modality and overall.
     """
 
@@ -47,7 +47,7 @@ class RoundFigures:
 
 
 def measure(config: RoundsConfig, number: int, seconds: float) -> RoundFigures:
-    """The figures of a round whose stages are finished; `seconds` are those of this call."""
+    """Compute the figures of a round whose stages are finished; `seconds` is the time of this call."""
     folder = config.folder(number)
     report, pairs = read_report(folder / "preferences" / "pairs"), read_pairs(folder / "preferences" / "pairs")
     return RoundFigures(
@@ -64,7 +64,7 @@ def measure(config: RoundsConfig, number: int, seconds: float) -> RoundFigures:
 
 
 def rounds_table(rounds: Sequence[RoundFigures]) -> str:
-    """Rounds as lines; then, with held-out prompts, metrics as lines and rounds as columns."""
+    """Format a table of the rounds and, with held-out prompts, a table of metrics by rounds."""
     modalities = list(MODALITY_METRICS)
     header = ["round", "prompts", "pairs", "yield", *(f"margin {name}" for name in modalities)]
     lines = [[*header, *(f"accuracy {name}" for name in TRAINED), "seconds"]]
@@ -82,7 +82,7 @@ def _comparison_table(rounds: Sequence[RoundFigures]) -> str:
     lines = [["held-out", "before", *(f"round {one.number}" for one in rounds)]]
     for place, row in enumerate(rounds[0].comparison):
         cells = [_change(one.comparison[place]) for one in rounds]
-        # Modalities are standardised over the two models compared: only their change can be told.
+        # Modality scores are standardised over the two compared models, so only their change has a meaning.
         before = _number(row["baseline_mean"]) if row["kind"] == "metric" else ""
         name = row["name"] if row["higher_is_better"] else f"{row['name']} (lower is better)"
         lines.append([name, before, *cells])
@@ -100,7 +100,7 @@ def _change(row: dict[str, Any]) -> str:
 
 
 def _accuracies(config: RoundsConfig, number: int) -> dict[str, float | None]:
-    from model.train.callbacks import read_log  # late: imports transformers
+    from model.train.callbacks import read_log  # imported late: imports transformers
 
     lines = [line for line in read_log(config.folder(number) / "model") if "loss" in line][-LAST_LINES:]
     return {name: _mean([line[f"rewards/accuracies/{name}"] for line in lines]) for name in TRAINED}

@@ -1,4 +1,4 @@
-"""The Ray worker that samples candidates. It loads the generator once, and never on the driver."""
+"""The Ray worker that samples candidates. Each worker loads the generator once; the driver never loads it."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _DOTTED_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class Latents(Protocol):
-    """Such as `model.AVLatents`."""
+    """Latents that can be saved to a file, such as `model.AVLatents`."""
 
     def save(self, path: str | Path) -> None: ...
 
 
-# What sampling asks of a model: generator(prompts, *, seeds, output="both", **options) -> [(clip, latents or None)],
-# where sample i depends on prompt i and seed i alone. `model.JointAVPipeline` is one; a class of your own may be too.
+# The call that sampling needs: generator(prompts, *, seeds, output="both", **options) -> [(clip, latents or None)],
+# where sample i depends on prompt i and seed i alone. `model.JointAVPipeline` is a generator; users may give their own.
 Generator = Callable[..., list[Any]]
 
 
 def load_generator(spec: str, device: str = "cpu", dtype: str = "float32") -> Generator:
-    """The model to sample from.
+    """Load the model to sample from.
 
     Args:
-        spec: the name of a shipped preset ("tiny"), a model or adapter folder, or "package.module:callable", called as
-            `callable(device=device, dtype=dtype)`.
+        spec: the name of a shipped preset ("tiny"), a model or adapter folder, or "package.module:callable", which is
+            called as `callable(device=device, dtype=dtype)`.
     """
     if is_dotted_path(spec):
         return import_target(spec)(device=device, dtype=dtype)
-    import torch  # late: the driver and generators of other kinds do without
+    import torch  # imported late: the driver and other generators do not need it
 
     from model.javisdit.pipeline import JointAVPipeline
 
@@ -54,7 +54,7 @@ def is_dotted_path(spec: str) -> bool:
 
 
 def import_target(spec: str) -> Any:
-    """The object that "package.module:name" names. Raises ValueError where there is none."""
+    """Return the object that "package.module:name" names. Raises ValueError if there is none."""
     module_name, _, name = spec.partition(":")
     try:
         return getattr(import_module(module_name), name)
@@ -65,7 +65,7 @@ def import_target(spec: str) -> Any:
 
 
 class SampleActor:
-    """Samples the candidates of a prompt and brings its ground truth to their form.
+    """Worker that samples the candidates of a prompt and converts its ground truth to their format.
 
     Settings: model, device, dtype, num_threads, folder (of the candidates table), seed, `options` for the generator.
     """
@@ -77,10 +77,10 @@ class SampleActor:
         limit_threads(settings["num_threads"])
 
     def run(self, job: Job) -> Result:
-        """The rows of one prompt. What fails is named in `failures` and costs neither other rows nor the worker.
+        """Make the rows of one prompt. An error is recorded in `failures`; other rows and the worker are not affected.
 
-        A full disk is no failure of a row: it is told as `no_space`, and ends the stage. Nor is an error of the GPU
-        itself, after which this process can do nothing more: it is raised, so that the worker is replaced.
+        Two errors are not failures of a row. A full disk is returned as `no_space` and ends the stage. A lost GPU makes
+        this process useless, so its error is raised and the worker is replaced.
         """
         result: Result = {"key": job["key"], "rows": [], "failures": [], "retry": False}
         _remove_leftovers(self._folder / job["media"])
@@ -90,7 +90,7 @@ class SampleActor:
                 continue
             try:
                 result["rows"] += step(job)
-            # Boundary to models and files that are not ours: an exception costs these rows and becomes their reason.
+            # Models and files come from outside: any exception fails these rows only and is stored as their reason.
             except Exception as error:
                 if is_device_lost(error):
                     raise
@@ -98,7 +98,7 @@ class SampleActor:
                     return result | {"retry": False, "no_space": str(error)}
                 reason = f"{type(error).__name__}: {error}"
                 result["failures"] += [{"index": index, "error": reason} for index in indices]
-                result["retry"] |= not isinstance(error, ValueError)  # the input's fault would only repeat
+                result["retry"] |= not isinstance(error, ValueError)  # an error in the input would only repeat
         return result
 
     def _candidates(self, job: Job) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ class SampleActor:
         ]
 
     def _ground_truth(self, job: Job) -> list[dict[str, Any]]:
-        """Write the real clip in the form and by the writer of the candidates: neither codec nor size is a cue."""
+        """Write the real clip in the candidates' format with the same writer, so that codec and size are no cue."""
         from media import read_clip
 
         first = self._folder / job["media"] / "0.mp4"
@@ -136,7 +136,7 @@ class SampleActor:
         return [self._write(job, GROUND_TRUTH_INDEX, clip, None, None)]
 
     def _write(self, job: Job, index: int, clip: AVClip, seed: int | None, latents: Latents | None) -> dict[str, Any]:
-        """Latents, then sound, then the mp4: the mp4 under its final name means that all of them are there."""
+        """Write latents, then sound, then the mp4. An mp4 under its final name means that all three files exist."""
         from media import write_clip
 
         video_path = f"{job['media']}/{file_stem(index)}.mp4"
@@ -164,12 +164,12 @@ class SampleActor:
             "duration_s": clip.duration_s,
             "generation_s": None,
             "error": None,
-            "video_bytes": target.stat().st_size,  # for the journal alone
+            "video_bytes": target.stat().st_size,  # used only by the journal
         }
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of a worker that was killed while it wrote."""
+    """Delete the temporary files of a worker that was killed while it was writing."""
     if is_local(folder):
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
             path.unlink(missing_ok=True)

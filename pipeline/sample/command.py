@@ -23,11 +23,11 @@ from pipeline.sample.work import SampleWork
 
 
 def sample(config: SampleConfig) -> StageSummary:
-    """Run the stage: make what is missing, then write candidates.parquet, failures.parquet and summary.json.
+    """Run the stage: make the missing candidates, then write candidates.parquet, failures.parquet and summary.json.
 
     Raises:
-        ValueError: the prompts table is not one, the model is not there, the folder holds results of other settings, or
-            another run is at work in it.
+        ValueError: the prompts table is not valid, the model does not exist, the folder holds results of other
+            settings, or another run is using the folder.
         StageStoppedError: the model cannot be loaded, or the disk is full.
     """
     started = time.perf_counter()
@@ -53,14 +53,14 @@ def sample(config: SampleConfig) -> StageSummary:
 
 
 def plan(config: SampleConfig) -> str:
-    """What a run would do, as one line, and the disk it will need, told by what there is."""
+    """Describe in one line what a run would do and, if candidates exist, the disk space it needs."""
     work = SampleWork(config)
     line = plan_line("sample", len(work.wanted), len(work.done), config.folder)
     return f"{line}; {work.describe_space()}" if work.done and work.jobs else line
 
 
 def estimate(config: SampleConfig) -> str:
-    """Sample a few prompts, whose rows are kept, and tell what the rest will take, as one line. Raises as `sample`."""
+    """Sample a few prompts, keep their rows, and return one line that estimates the rest. Raises as `sample` does."""
     with hold(config.folder):
         work = SampleWork(config)
         if not work.jobs:

@@ -37,7 +37,7 @@ class SampleConfig(WorkerConfig):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the generator is called with besides prompts and seeds."""
+        """Return the arguments of the generator other than prompts and seeds."""
         names = ("num_frames", "height", "width", "num_inference_steps", "guidance_scale", "negative_prompt")
         return {name: getattr(self, name) for name in names}
 

@@ -1,4 +1,4 @@
-"""Which weights a run sampled from, and what they were trained by, told from the files alone: no torch, and quick."""
+"""The identity and the lineage of the weights that a run samples from, read from files without importing torch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from model.lineage import model_lineage
 from pipeline.sample.actor import is_dotted_path
 
 _FILES = ("*.safetensors", "*.bin", "*.pth", "*.json")
-# Of the training that wrote them; the first two hold times.
+# Files of the training that wrote the weights; the first two contain times.
 _NOT_WEIGHTS = {"summary.json", "trainer_state.json", LINEAGE_NAME}
 
 
 def model_identity(spec: str) -> str:
-    """A short text that changes when the weights do: a retrained model in the same folder is not taken for the old one.
+    """Return a short text that changes with the weights, so that a retrained model in the same folder is noticed.
 
     Args:
-        spec: as for `load_generator`. A dotted path stands for itself.
+        spec: the model, as for `load_generator`. A dotted path is its own identity.
 
     Raises:
-        ValueError: it is neither a folder with weights nor a preset.
+        ValueError: `spec` is neither a folder with weights nor a preset.
     """
     if is_dotted_path(spec):
         return spec
@@ -38,7 +38,7 @@ def model_identity(spec: str) -> str:
 
 
 def lineage_of(spec: str) -> Lineage:
-    """The preference trainings of a model, given as for `load_generator`; of a dotted path nothing is known."""
+    """Return the preference trainings of a model, given as for `load_generator`; UNKNOWN for a dotted path."""
     return UNKNOWN if is_dotted_path(spec) else model_lineage(spec)
 
 
@@ -51,7 +51,7 @@ def _folder(spec: str) -> Path:
 
 
 def _roots(folder: Path) -> list[Path]:
-    """What makes the model: its parts, where `pipeline.json` names them, since other weights may lie beside them."""
+    """Return the folders of the model's parts if `pipeline.json` names them (other weights may be beside them)."""
     pipeline = folder / "pipeline.json"
     parts = json.loads(pipeline.read_text(encoding="utf-8")).get("components") if pipeline.is_file() else None
     return [pipeline, *(folder / part for part in parts.values())] if parts else [folder]

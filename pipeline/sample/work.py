@@ -1,7 +1,6 @@
-"""What sampling has to do: the candidates that are wanted, those that are done, and the jobs that make the rest.
+"""The state of sampling: the candidates that are wanted, the finished ones, and the jobs that make the missing ones.
 
-Of a finished candidate the driver keeps no more than the number of its row in the journal, so that its memory hardly
-grows with the run.
+The driver keeps only the journal row number of a finished candidate, so that its memory hardly grows with the run.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ if TYPE_CHECKING:
     from pipeline.sample.config import SampleConfig
 
 Failure = dict[str, Any]  # a row of the failures table
-SIZED_CANDIDATES = 100  # whose files are looked at to tell the size of one
-CHUNK_ROWS = 4096  # held as Python objects at a time
+SIZED_CANDIDATES = 100  # at least so many are measured to estimate the disk space of one candidate
+CHUNK_ROWS = 4096  # rows held as Python objects at a time
 
 
 class SampleWork:
-    """The state of the stage. Making it only reads.
+    """The state of the stage. Its constructor reads files and writes none.
 
     Attributes:
         wanted: candidate_id -> prompt_id and index, in the order of the table.
         done: candidate_id -> number of its row in the journal.
         failures: candidate_id -> its row of the failures table.
-        jobs: one per prompt of which anything is missing.
+        jobs: one job per prompt with a missing candidate.
     """
 
     def __init__(self, config: SampleConfig) -> None:
@@ -75,7 +74,7 @@ class SampleWork:
         }
 
     def take(self, result: Result) -> int:
-        """Journal what a job has made, note what failed, and return how many candidates that settles."""
+        """Write a job's rows to the journal, record its failures, and return how many candidates it settled."""
         prompt_id, before = result["key"], len(self.done) + len(self.failures)
         rows = [row | {"input": self._input(prompt_id, row["index"])} for row in result.get("rows", ())]
         for number, row in zip(self.journal.append(rows), rows, strict=True):
@@ -95,7 +94,7 @@ class SampleWork:
         return len(self.done) + len(self.failures) - before
 
     def describe_space(self) -> str:
-        """The disk that the candidates which are left will need, told by some of those that are done."""
+        """Describe the disk space that the missing candidates need, estimated from a sample of the finished ones."""
         every = max(1, len(self.done) // SIZED_CANDIDATES)
         some = list(islice(self._done_rows(), None, None, every))
         size_of = file_sizes(self._config.folder)
@@ -103,7 +102,7 @@ class SampleWork:
         return describe_space(sum(sizes) / len(some), len(self.wanted) - len(self.done), self._config.folder)
 
     def table(self) -> pa.Table:
-        """The candidates table, in the order of the prompts table, with the prompts' further columns."""
+        """Build the candidates table, in the order of the prompts table, with the prompts' further columns."""
         rows = self._done_rows()
         tables = [table_from_rows(chunk, CANDIDATES) for chunk in iter(lambda: list(islice(rows, CHUNK_ROWS)), [])]
         errors = [self._error_row(key) for key in self.wanted if key not in self.done]
@@ -122,7 +121,7 @@ class SampleWork:
         return [GROUND_TRUTH_INDEX] * has_ground_truth + list(range(self._config.num_candidates))
 
     def _job(self, prompt_id: str) -> Job | None:
-        """All candidates of a prompt when any of them is missing, so that a batch always holds the same samples."""
+        """Return a job for all candidates of a prompt if any is missing, so that batches never differ between runs."""
         missing = [index for index in self._indices(prompt_id) if candidate_id(prompt_id, index) not in self.done]
         if not missing:
             return None
@@ -139,13 +138,13 @@ class SampleWork:
         }
 
     def _input(self, prompt_id: str, index: int) -> str:
-        """Changes when the prompts table asks for something else under the same id: an old row is then not reused."""
+        """Return a fingerprint of a candidate's inputs. An old journal row whose inputs differ is not reused."""
         names = ["prompt", "audio_prompt"] + ["video_path", "audio_path"] * (index == GROUND_TRUTH_INDEX)
         prompt = self._prompts[prompt_id]
         return fingerprint(json.dumps([prompt[name] for name in names]))
 
     def _read_journal(self) -> None:
-        """Find what is done. The last row of a candidate says what its files hold, and earlier ones count no more."""
+        """Find the finished candidates. The last row of a candidate describes its files; earlier rows are ignored."""
         size_of = file_sizes(self._config.folder)
         for number, row in enumerate(self.journal.rows()):
             key = row["candidate_id"]
@@ -153,13 +152,14 @@ class SampleWork:
             if (
                 key in self.wanted
                 and row["input"] == self._input(row["prompt_id"], row["index"])
-                and all(size_of(name) for name in _files(row))  # an empty file is what a lost machine may leave
-                and row.get("video_bytes") in (None, size_of(row["video_path"]))  # or a stopped run has overwritten it
+                and all(size_of(name) for name in _files(row))  # a lost machine may leave an empty file
+                and row.get("video_bytes")
+                in (None, size_of(row["video_path"]))  # else a stopped run has overwritten the file
             ):
                 self.done[key] = number
 
     def _done_rows(self) -> Iterator[Row]:
-        """The journal's rows of the candidates that are done, one each."""
+        """Iterate over the journal rows of the finished candidates, one row each."""
         rows = enumerate(self.journal.rows())
         return (row for number, row in rows if self.done.get(row["candidate_id"]) == number)
 
@@ -178,12 +178,12 @@ class SampleWork:
 
 
 def _files(row: Row) -> list[str]:
-    """The files of a candidate, relative to the folder of the table."""
+    """Return the files of a candidate, relative to the folder of the table."""
     return [name for name in (row["video_path"], row["audio_path"], row["latents_path"]) if name]
 
 
 class _Prompts(Mapping[str, Row]):
-    """prompt_id -> its row of the prompts table; rows are made when asked for, from a table that Arrow holds."""
+    """Mapping from prompt_id to its row of the prompts table. Rows are built on access from an Arrow table."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -205,5 +205,5 @@ class _Prompts(Mapping[str, Row]):
         return self._columns["video_path"][self._numbers[prompt_id]].is_valid
 
     def further_columns(self, prompt_ids: pa.ChunkedArray) -> pa.Table:
-        """What the prompts table has besides its own columns, for these prompts."""
+        """Return the columns that the user added to the prompts table, for these prompts."""
         return self._table.drop_columns(PROMPTS.names).take(pc.index_in(prompt_ids, value_set=self._table["prompt_id"]))

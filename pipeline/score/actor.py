@@ -1,4 +1,4 @@
-"""The Ray worker that scores candidates. It loads the rewards once, and never on the driver."""
+"""The Ray worker that scores candidates. Each worker loads the rewards once; the driver never loads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ScoreActor:
-    """Scores the candidates of a prompt, each decoded once, the next prompt's while one's are scored.
+    """Worker that scores the candidates of a prompt. Each clip is decoded once, ahead of its scoring.
 
     Settings: rewards (names), reward_weights, protocol, device, dtype, num_threads, folder (of the candidates table),
     clip_batch_size, num_decoders.
@@ -37,14 +37,14 @@ class ScoreActor:
         limit_threads(settings["num_threads"])
 
     def run_all(self, jobs: Sequence[Job]) -> Iterator[Result]:
-        """Per candidate: scores and reasons by reward, and the error of what failed; the suite keeps it to its row."""
+        """Yield a result per job: for each candidate, scores and reasons by reward, and its error if it failed."""
         rows = self._suite.iter_batches(batch for job in jobs for batch in self._batches(job))
         for job in jobs:
             finished = [row for _ in self._batches(job) for row in next(rows)]
             yield {"key": job["key"], "rows": [self._result_row(row) for row in finished]}
 
     def _batches(self, job: Job) -> list[list[ClipFile]]:
-        """The clips of one prompt; never of two, so that a crash can be laid to the prompt whose turn it was."""
+        """Split one prompt's clips into batches. Batches never mix prompts, so that a crash concerns one prompt."""
         from rewards import ClipFile, Prompt
 
         files = [

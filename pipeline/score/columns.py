@@ -1,4 +1,4 @@
-"""The metric columns of the scores table, as rows of the journal fill them."""
+"""The metric columns of the scores table, filled from rows of the journal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.score.settings import ChosenReward
 
 
 class ScoreColumns:
-    """Scores and reasons by row of the table; a later row of the journal takes the place of a former one.
+    """Scores and reasons by row of the table; a later row of the journal replaces an earlier one.
 
     Attributes:
-        kept: reward name -> the reward whose scores are wanted.
-        values: metric -> (num_rows,) float64, NaN where there is no score.
+        kept: reward name -> the reward whose scores the table holds.
+        values: metric -> (num_rows,) float64, NaN if there is no score.
     """
 
     def __init__(self, num_rows: int, current: Sequence[ChosenReward], earlier: Sequence[ChosenReward]) -> None:
@@ -30,7 +30,7 @@ class ScoreColumns:
         self._reasons: dict[int, dict[str, list[str]]] = {}  # row -> reward name -> lines
 
     def put(self, row: int, entry: Row) -> None:
-        """Take the scores of one reward for one candidate."""
+        """Store the scores of one reward for one candidate."""
         if entry["reward"] in self._is_scored:
             self._is_scored[entry["reward"]][row] = True
         for column, score in entry["scores"].items():
@@ -40,14 +40,14 @@ class ScoreColumns:
             self._reasons.setdefault(row, {})[entry["reward"]] = lines
 
     def reasons(self) -> list[str | None]:
-        """Per row, why scores are null, in the order of the rewards."""
+        """Return, per row, the reasons for null scores, in the order of the rewards."""
         return [
             "\n".join(line for name in self.kept for line in self._lines(row, name)) or None
             for row in range(self._num_rows)
         ]
 
     def _lines(self, row: int, name: str) -> Sequence[str]:
-        """Of a reward of this run that gave no scores, the row's error tells why."""
+        """Return the reasons of one reward. For a reward of this run without scores, the row's error has the reason."""
         if name not in self._is_scored or self._is_scored[name][row]:
             return self._reasons.get(row, {}).get(name, ())
         return [

@@ -27,8 +27,8 @@ def score(config: ScoreConfig) -> StageSummary:
     """Run the stage: compute missing scores, then write scores.parquet, failures.parquet and summary.json.
 
     Raises:
-        ValueError: there is no candidates table, a reward or its weights are not found, two yield the same column, or
-            another run is at work in the folder.
+        ValueError: there is no candidates table, a reward or its weights are not found, two rewards give the same
+            column, or another run is using the folder.
         StageStoppedError: a reward cannot be loaded, or the disk is full.
     """
     started = time.perf_counter()
@@ -55,15 +55,15 @@ def score(config: ScoreConfig) -> StageSummary:
 
 
 def plan(config: ScoreConfig) -> str:
-    """What a run would do, as one line."""
+    """Describe in one line what a run would do."""
     work = ScoreWork(config)
     return plan_line("score", len(work.wanted), len(work.wanted) - work.num_left, config.folder)
 
 
 def estimate(config: ScoreConfig) -> str:
-    """Score a few prompts, whose scores are kept, and tell what the rest will take: a line per pool. Raises as `score`.
+    """Score a few prompts, keep their scores, and return a line per pool that estimates the rest. Raises as `score`.
 
-    The disk is not told: what scoring writes is some hundred bytes per candidate and reward.
+    Disk space is not estimated: scoring writes some hundred bytes per candidate and reward.
     """
     with hold(config.folder):
         work = ScoreWork(config)

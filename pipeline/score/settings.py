@@ -1,4 +1,4 @@
-"""Which rewards a run scores with: the settings, and what they come to before any worker is started."""
+"""The rewards of a run: the settings, and their resolution to classes and weights before any worker starts."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from rewards.weights import PRESETS, find_weights
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig(WorkerConfig):
-    """How candidates are scored."""
+    """Settings for scoring candidates."""
 
     rewards: list[str] = field(
         default_factory=lambda: ["verifiable"],
         metadata={"help": "Reward names, 'learned' for all four networks, or package.module:Class for your own."},
     )
     reward_weights: str | None = setting(
-        None, "Where the rewards' weights are: the folder that model.fetch filled, or the preset 'tiny'."
+        None, "Location of the rewards' weights: the folder that model.fetch filled, or the preset 'tiny'."
     )
     protocol: Protocol = field(
-        default="correct", metadata={"help": "How to score: correctly, or as the release does, defects included."}
+        default="correct",
+        metadata={"help": "Scoring protocol: correct, or javisbench, which reproduces the release with its defects."},
     )
     pool_per_reward: bool = setting(
-        False, "One pool of workers per reward, one after another: for rewards that do not fit on a GPU together."
+        False, "Run one pool of workers per reward, in turn, for rewards that do not fit on a GPU together."
     )
-    clip_batch_size: int = setting(8, "Clips of a prompt that a reward is given at once.")
+    clip_batch_size: int = setting(8, "Number of clips of a prompt that a reward scores at once.")
     num_decoders: int = setting(
-        2, "Threads per worker that decode the next prompt of a task (see batch_size) while one is scored."
+        2, "Threads per worker that decode the next prompt of a task (batch_size) while one is scored."
     )
 
     def __post_init__(self) -> None:
@@ -45,20 +46,20 @@ class RewardConfig(WorkerConfig):
 
 @dataclass(frozen=True)
 class ChosenReward:
-    """A reward as a run uses it. Scores are stored by its name, `version` and `weights`."""
+    """A reward as a run uses it. Scores are stored under its name, `version` and `weights`."""
 
-    spec: str  # the name or dotted path that found the class
+    spec: str  # the name or dotted path that the user gave
     reward: type[Reward]
     version: str  # under the run's protocol
-    weights_path: str | None = None  # what `load` is given; None for a reward without weights
+    weights_path: str | None = None  # argument of `load`; None for a reward without weights
     weights: str | None = None  # changes when the content of the files does
 
 
 def choose_rewards(config: RewardConfig) -> dict[str, ChosenReward]:
-    """The rewards of a configuration by name or path, groups expanded. Reads a little of the weights, loads nothing.
+    """Return the rewards of a configuration by name or path, groups expanded. Identifies weights without loading them.
 
     Raises:
-        ValueError: none is given, one is not known or comes twice, two share a name or column, or weights are missing.
+        ValueError: no reward is given, one is unknown or repeated, two share a name or column, or weights are missing.
     """
     specs = expand_names(config.rewards)
     if not specs:
@@ -73,7 +74,7 @@ def choose_rewards(config: RewardConfig) -> dict[str, ChosenReward]:
 
 
 def _find_weights(reward: type[Reward], given: str | None) -> tuple[str | None, str | None]:
-    """What to load, for workers in any folder, and its identity."""
+    """Return the path to load, valid in any working directory, and the identity of the weights."""
     if reward.published is None:
         return None, None
     found = find_weights(given, reward.name, reward.published)
@@ -83,5 +84,5 @@ def _find_weights(reward: type[Reward], given: str | None) -> tuple[str | None, 
 
 
 def _files(reward: type[Reward], found: Path) -> Sequence[Path]:
-    """All that shapes a score: weights, configuration, tokenizer and prompt texts, wherever they lie."""
+    """Return all files that affect a score: weights, configuration, tokenizer and prompt texts."""
     return [file for path in (found, *reward.companions(found)) for file in visible_files(path)]

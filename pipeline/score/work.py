@@ -1,6 +1,6 @@
-"""What scoring has to do: the scores that are wanted, those that are known, and the jobs that make the rest.
+"""The state of scoring: the scores that are wanted, the known ones, and the jobs that make the missing ones.
 
-Scores that are known stay in the journal; the driver holds which they are, and reads them when it writes the table.
+Known scores stay in the journal. The driver records only which scores are known, and reads them to write the table.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 Failure = dict[str, Any]  # a row of the failures table
 Names = tuple[str, ...]  # rewards, as the user named them
 JOB_COLUMNS = ("candidate_id", "prompt", "audio_prompt", "video_path", "audio_path")
-CHUNK_ROWS = 4096  # held as Python objects at a time
+CHUNK_ROWS = 4096  # rows held as Python objects at a time
 
 
 class ScoreWork:
-    """The state of the stage. Making it only reads.
+    """The state of the stage. Its constructor reads files and writes none.
 
     Attributes:
-        rewards: the rewards of this run by the names that were given.
-        wanted: candidate_id -> its number among the candidates that were sampled, in the order of their table.
+        rewards: the rewards of this run, by the names that the user gave.
+        wanted: candidate_id -> its number among the sampled candidates, in the order of their table.
         failures: candidate_id -> its row of the failures table.
     """
 
@@ -53,26 +53,26 @@ class ScoreWork:
         self.journal = Journal(config.folder / "journal.jsonl", {"candidates": candidates, "dtype": config.dtype})
         self._inputs = self._read_inputs()
         self._kept = {chosen.reward.name: chosen for chosen in self.rewards.values()}
-        self._earlier: dict[str, dict[str, Row]] = {}  # of other rewards: spec -> version -> their last journal row
-        self._missing = np.ones((len(ids), len(self.rewards)), bool)  # at the start
+        self._earlier: dict[str, dict[str, Row]] = {}  # rewards of earlier runs: spec -> version -> last journal row
+        self._missing = np.ones((len(ids), len(self.rewards)), bool)  # state at the start of this run
         self._read_journal()
-        self._open = self._missing.copy()  # what this run has not tried
+        self._open = self._missing.copy()  # scores that this run has not tried
         self.failures: dict[str, Failure] = {}
 
     @property
     def num_left(self) -> int:
-        """Candidates that missed a score at the start."""
+        """Number of candidates that lacked a score at the start."""
         return int(self._missing.any(1).sum())
 
     @property
     def num_done(self) -> int:
-        """Candidates of which every score was known or has been tried, and nothing failed."""
+        """Number of candidates whose scores are all known or tried, without a failure."""
         return int((~self._open.any(1)).sum()) - len(self.failures)
 
     def batches(self) -> Iterator[tuple[Names, list[Job]]]:
-        """Rewards, and the candidates that miss exactly these, by prompt: usually all of them at once.
+        """Yield groups of rewards with the jobs of the candidates that lack exactly these; usually there is one group.
 
-        With `pool_per_reward`: each reward, and the candidates that miss it.
+        With `pool_per_reward`, each group is one reward with the candidates that lack it.
         """
         specs = list(self.rewards)
         if self._config.pool_per_reward:
@@ -97,7 +97,7 @@ class ScoreWork:
         }
 
     def take(self, result: Result, names: Names) -> int:
-        """Journal the scores of a job, note what failed, and return how many candidates that settles."""
+        """Write a job's scores to the journal, record its failures, and return how many candidates it settled."""
         rows = result.get("rows") or self._lost_rows(result, names)
         self.journal.append([entry for row in rows for entry in self._entries(row)])
         numbers = [self.wanted[row["candidate_id"]] for row in rows]
@@ -108,7 +108,7 @@ class ScoreWork:
         return int((~self._open[numbers].any(1)).sum())
 
     def table(self) -> pa.Table:
-        """The scores table, in the order of the candidates table."""
+        """Build the scores table, in the order of the candidates table."""
         scores = ScoreColumns(len(self.wanted), list(self.rewards.values()), self._earlier_rewards())
         for entry in self.journal.rows():
             if self._is_current(entry, scores.kept):
@@ -128,10 +128,10 @@ class ScoreWork:
         return pa.table(columns, schema=pa.schema([key, *scores.fields(), *notes], metadata=metadata))
 
     def _read_inputs(self) -> list[str]:
-        """What changes when a candidate is made again as something else under the same id, for each."""
+        """Return a fingerprint per candidate, which changes when another clip is made under the same id."""
         size_of, inputs = file_sizes(self._config.output_dir / "candidates"), []
         for row in _rows(self._candidates, ("prompt", "audio_prompt", "seed", "video_path")):
-            size = size_of(row["video_path"]) or 0  # a missing file is told by the reward suite, for its row
+            size = size_of(row["video_path"]) or 0  # the reward suite reports a missing file in its row
             inputs.append(fingerprint(json.dumps([row["prompt"], row["audio_prompt"], row["seed"], size])))
         return inputs
 
@@ -144,7 +144,7 @@ class ScoreWork:
                 self._earlier.setdefault(entry["spec"], {})[entry["version"]] = entry
 
     def _is_current(self, entry: Row, kept: Mapping[str, ChosenReward]) -> bool:
-        """Whether a row of the journal holds what a reward gives now to a candidate as it is now."""
+        """Return whether a journal row matches the present version of its reward and its candidate."""
         number, chosen = self.wanted.get(entry["candidate_id"]), kept.get(entry["reward"])
         return (
             number is not None
@@ -154,9 +154,9 @@ class ScoreWork:
         )
 
     def _earlier_rewards(self) -> list[ChosenReward]:
-        """Rewards that this folder was scored with before, where columns do not clash.
+        """Return the rewards of earlier runs in this folder whose columns do not clash with this run's.
 
-        They stay at their present version under this run's protocol, with the weights that were used last.
+        They are kept at their present version under this run's protocol, with the weights that were used last.
         """
         taken = {column for chosen in self.rewards.values() for column in chosen.reward.columns}
         earlier = []
@@ -164,7 +164,7 @@ class ScoreWork:
             try:
                 reward = get_reward(spec)
             except (ValueError, ImportError):
-                continue  # no longer installed: its scores stay in the journal
+                continue  # not installed any more; its scores stay in the journal
             version = reward.version_under(self._config.protocol)
             if version in versions and taken.isdisjoint(reward.columns):
                 taken |= set(reward.columns)
@@ -173,7 +173,7 @@ class ScoreWork:
         return earlier
 
     def _entries(self, row: Row) -> list[Row]:
-        """One journal row per reward of a candidate; where something failed, only of rewards that gave every score."""
+        """Return a journal row per reward of a candidate; after an error, only for rewards that gave every score."""
         key, rewards = row["candidate_id"], row["rewards"]
         return [
             {
@@ -190,7 +190,7 @@ class ScoreWork:
         ]
 
     def _fail(self, key: str, error: str, tries: int) -> None:
-        """Note why a candidate failed; pools of several rewards may each have a reason, or the same one."""
+        """Record why a candidate failed. Each pool may add a reason; equal reasons are kept once."""
         if key in self.failures:
             before = self.failures[key]["error"]
             error = before if error in before else f"{before}; {error}"
@@ -202,14 +202,14 @@ class ScoreWork:
         return [place for place, spec in enumerate(self.rewards) if spec in names]
 
     def _members(self, names: Names) -> np.ndarray:
-        """The numbers of the candidates that a pool with these rewards scores."""
+        """Return the numbers of the candidates that a pool with these rewards scores."""
         columns = self._columns(names)
         if self._config.pool_per_reward:
             return np.flatnonzero(self._missing[:, columns[0]])
         return np.flatnonzero((self._missing == np.isin(np.arange(len(self.rewards)), columns)).all(1))
 
     def _jobs(self, numbers: np.ndarray) -> list[Job]:
-        """The candidates of these numbers, by prompt."""
+        """Group the candidates with these numbers into one job per prompt."""
         jobs: dict[str, Job] = {}
         for row in _rows(self._candidates.take(numbers), ("prompt_id", *JOB_COLUMNS)):
             prompt_id = row.pop("prompt_id")

@@ -1,6 +1,6 @@
 "use strict";
 
-// One pair as a card. Text from the table only ever becomes textContent, never markup.
+// The card of one pair. Text from the table is only ever set as textContent, never as markup.
 
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -17,7 +17,7 @@ function formatNumber(value, signed = false) {
   return signed && value > 0 ? "+" + text : text;
 }
 
-/** Length of a bar in percent: 0 is the worst value in the whole table, 100 the best, whichever direction the metric has. */
+/** Returns the length of a bar in percent: 0 is the worst value in the table, 100 the best, for metrics of either direction. */
 function barLength(metric, value) {
   if (metric.high === metric.low) return 100;
   const position = (value - metric.low) / (metric.high - metric.low);
@@ -84,7 +84,7 @@ function otherMetrics(table, row) {
   );
 }
 
-/** A player in the shape of its clip, empty until `fetchClip`: forty that only name a file already take a while. */
+/** Builds a player in the shape of its clip, without a source until `fetchClip`, because forty players with a source load slowly. */
 function buildVideo(table, side, row, name) {
   const video = element("video", {
     ...{ controls: "", playsinline: "", preload: "none", "data-name": name, "aria-label": "Clip: " + name },
@@ -104,7 +104,7 @@ function fetchClip(video, preload) {
   video.src = url;
 }
 
-/** What is shown in place of a clip that does not load. */
+/** Builds the message that is shown if a clip cannot be loaded. */
 function videoError(video, text) {
   const message = element("p", { class: "video-error", role: "alert", hidden: "" });
   video.addEventListener("error", () => {
@@ -131,7 +131,7 @@ function player(table, side, row) {
     ),
     video,
     url === null
-      ? element("p", { class: "video-error" }, "The table names no clip.")
+      ? element("p", { class: "video-error" }, "The table has no path for this clip.")
       : videoError(video, "This clip could not be loaded: " + decodeURIComponent(url)),
     element(
       "p",
@@ -153,7 +153,7 @@ function labelledLine(labels) {
   return parts.length ? element("span", { class: "labels" }, "Labelled: " + parts.join(", ")) : null;
 }
 
-/** `labels`: what a person said of the pair, [{label: modality for people, winner: "chosen" | "rejected" | "tie"}]. */
+/** Builds a card. `labels` are a person's labels of the pair: [{label: displayed modality, winner: "chosen" | "rejected" | "tie"}]. */
 function buildCard(table, row, labels) {
   const { prompt_id: ids, prompt: prompts, margin } = table.columns;
   const card = element("article", { class: "card", tabindex: "-1", "data-row": row });

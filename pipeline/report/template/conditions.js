@@ -1,6 +1,6 @@
 "use strict";
 
-// Conditions on any margin or metric: rows of a form, each a quantity with a least and a greatest value.
+// Conditions on margins and metrics: rows of a form, each with a quantity, a minimum and a maximum.
 
 function readNumber(input) {
   return input.value.trim() === "" || Number.isNaN(input.valueAsNumber) ? null : input.valueAsNumber;
@@ -25,7 +25,7 @@ function quantitySelect(table) {
   );
 }
 
-/** `changed` is called when a condition goes; typing in it is noticed by the form. */
+/** Adds a condition. `changed` is called when the condition is removed; the form itself notices input in it. */
 function addCondition(table, list, changed) {
   const remove = element("button", { type: "button", class: "quiet", "aria-label": "Remove this condition" }, "\u00d7");
   const condition = element(

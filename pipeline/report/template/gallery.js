@@ -1,6 +1,6 @@
 "use strict";
 
-// Many pairs at a glance: winner and loser as small pictures. A click, or Enter, opens the pair's card.
+// The gallery: many pairs as small pictures of winner and loser. A click or Enter opens the pair's card.
 
 function picture(table, side, row) {
   const url = thumbnailUrl(table, side, row);

@@ -1,6 +1,6 @@
 "use strict";
 
-// The keys: {key: {help, run}} tables, and the overlay that lists them.
+// Keyboard shortcuts: tables {key: {help, run}}, and the dialog that lists them.
 
 const KEY_NAMES = { ArrowLeft: "\u2190", ArrowRight: "\u2192", ArrowUp: "\u2191", ArrowDown: "\u2193", Escape: "Esc" };
 
@@ -15,7 +15,7 @@ function fillHelp(dialog, tables) {
   dialog.querySelector(".key-tables").replaceChildren(...tables.map(([title, shortcuts]) => keyTable(title, shortcuts)));
 }
 
-/** Letters typed in a field are text; a ticked box takes none. */
+/** Returns whether keys typed in an element are text input; check boxes and file buttons take none. */
 function takesText(target) {
   return target.matches("select, textarea, input:not([type='checkbox'], [type='file'])");
 }

@@ -1,6 +1,6 @@
 "use strict";
 
-// Labelling: one pair at a time, as A and B, with nothing on the page that tells which of them the ranking prefers.
+// Labelling: shows one pair at a time as A and B, without any hint on the page at the ranking's winner.
 
 const labelling = { store: null, queue: [], position: 0, active: null };
 const labelModalities = () => [...table.modalities.map(({ name }) => name), OVERALL];
@@ -21,21 +21,21 @@ function isDone(row, asked = askedModalities()) {
   return asked.every((modality) => labels[modality] !== undefined);
 }
 
-/** Starts with `rows`, at the first pair that is not done. */
+/** Starts labelling `rows` at the first pair that is not done. */
 function startLabelling(rows) {
   const possible = rows.filter((row) => canBeLabelled(table, row));
   labelling.queue = shuffledRows(table, possible);
   const asked = askedModalities();
   labelling.position = Math.max(0, labelling.queue.findIndex((row) => !isDone(row, asked)));
   const left = rows.length - possible.length;
-  say(left ? `Left out, because they join the picture and the sound of different candidates: ${left}.` : "");
+  say(left ? `Pairs left out because a side joins picture and sound of different candidates: ${left}.` : "");
   showPair();
 }
 
 function showPair() {
   stopBoth();
   if (labelling.queue.length === 0) {
-    byId("label-pair").replaceChildren(element("p", { class: "nothing" }, "No pair to label passes the filters."));
+    byId("label-pair").replaceChildren(element("p", { class: "nothing" }, "No pair that can be labelled passes the filters."));
   } else {
     byId("label-pair").replaceChildren(buildLabelPair(currentRow()));
     labelling.active = null;
@@ -59,7 +59,7 @@ function buildLabelPair(row) {
 
 function blindPlayer(side, row, name) {
   const video = buildVideo(table, side, row, name);
-  video.setAttribute("controlslist", "nodownload"); // its menu would tell the file's name
+  video.setAttribute("controlslist", "nodownload"); // the download menu would reveal the file's name
   const message = videoError(video, `Clip ${name} could not be loaded.`);
   fetchClip(video, "auto");
   return element("figure", { class: "player" }, element("figcaption", { class: "letter" }, name), video, message);
@@ -88,7 +88,7 @@ function firstOpenQuestion() {
   return askedModalities().find((modality) => labels[modality] === undefined);
 }
 
-/** The question that the keys a, t and b answer. */
+/** Marks the question that the keys a, t and b answer. */
 function activate(modality) {
   labelling.active = modality;
   for (const node of byId("label-pair").querySelectorAll(".question")) {
@@ -102,7 +102,7 @@ function moveQuestion(step) {
   if (place >= 0 && place < asked.length) activate(asked[place]);
 }
 
-/** The same answer again takes it back. The last open question leads to the next pair. */
+/** Stores an answer. The same answer again removes it. After the last open question, the next pair is shown. */
 function answer(modality, winner) {
   if (labelling.queue.length === 0 || modality === null) return;
   const pairId = table.columns.pair_id[currentRow()];
@@ -132,7 +132,7 @@ function movePair(step) {
   showPair();
 }
 
-/** To the next pair with an open question, from the start again after the last one. */
+/** Shows the next pair with an open question; after the last pair the search continues at the first. */
 function toOpenPair() {
   const { queue, position } = labelling;
   const asked = askedModalities();
@@ -145,7 +145,7 @@ function toOpenPair() {
     }
   }
   showPair();
-  say("Every pair here is labelled. Export the labels, or change the filters.");
+  say("All pairs that pass the filters are labelled. Export the labels, or change the filters.");
 }
 
 function undoAnswer() {
@@ -155,7 +155,7 @@ function undoAnswer() {
   if (place >= 0) labelling.position = place;
   showPair();
   if (place >= 0) activate(undone.modality);
-  say(place >= 0 ? "Undone." : "Undone, of a pair that does not pass the filters.");
+  say(place >= 0 ? "Undone." : "Undone. The answer was for a pair that does not pass the filters.");
 }
 
 function showProgress() {
@@ -169,7 +169,7 @@ function showProgress() {
   byId("label-count").textContent = `${place}${count(done)} of ${count(total)} labelled`;
 }
 
-/** Labels that have no name yet go with the first name that is given; any other name has labels of its own. */
+/** Switches to the labels of an annotator. Labels without a name are taken over by the first name that is entered. */
 function setAnnotator(name) {
   const former = labelling.store;
   const annotator = name.trim() || ANONYMOUS;
@@ -198,8 +198,8 @@ async function importFile(file) {
     const { taken, unknown, others } = importLabels(table, labelling.store, labelModalities(), records);
       showPair();
     const notes = [`Labels imported: ${taken}.`];
-    if (unknown) notes.push(`Of pairs that this page does not have: ${unknown}.`);
-    if (others) notes.push(`By somebody else (${[...names].join(", ")}): ${others}; put that name in to go on with them.`);
+    if (unknown) notes.push(`Ignored, because this page does not have their pairs: ${unknown}.`);
+    if (others) notes.push(`Ignored, because they are by other annotators (${[...names].join(", ")}): ${others}. Enter a name to import its labels.`);
     say(notes.join(" "));
   } catch (error) {
     say(error.message);

@@ -1,13 +1,13 @@
 "use strict";
 
-// What a person prefers, pair by pair: kept in the browser after every answer, with undo. Nothing here touches the page.
+// The labels of one person, saved in the browser after every answer, with undo. This file does not change the page.
 
 const ANONYMOUS = "anonymous";
 const OVERALL = "overall";
 const STORAGE_PREFIX = "avdpo-labels/";
 const MAX_UNDO = 500;
 
-/** 32 well-mixed bits of a text: FNV-1a, then the finaliser of MurmurHash3. */
+/** Hashes a text to 32 bits with FNV-1a and the finaliser of MurmurHash3. */
 function hashText(text) {
   let hash = 0x811c9dc5;
   for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
@@ -16,7 +16,7 @@ function hashText(text) {
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
-/** The pair's sides by the candidates' ids, and a text for both: the same whichever of the two the ranking prefers. */
+/** Returns the sides in the order of their candidate ids and a name of the pair; neither depends on the ranking's winner. */
 function impartial(table, row) {
   const [chosen, rejected] = SIDES.map((side) => table.columns[side + "_candidate_id"][row]);
   return chosen < rejected
@@ -24,24 +24,24 @@ function impartial(table, row) {
     : { sides: ["rejected", "chosen"], name: rejected + "\0" + chosen };
 }
 
-/** Which side is A and which is B: as good as random, and always the same for two candidates. */
+/** Returns the sides shown as A and B: pseudo-random, and always the same for the same two candidates. */
 function sidesOf(table, row) {
   const { sides, name } = impartial(table, row);
   return hashText("side/" + name) & 1 ? sides.reverse() : sides;
 }
 
-/** Rows in an order that says nothing of their scores; what is labelled first is a random sample of them. */
+/** Shuffles rows independently of their scores, so that the first labelled pairs are a random sample. */
 function shuffledRows(table, rows) {
   const places = new Map(rows.map((row) => [row, hashText("order/" + impartial(table, row).name)]));
   return rows.slice().sort((a, b) => places.get(a) - places.get(b) || a - b);
 }
 
-/** A clip with the picture of one candidate and the sound of another does not exist, so nobody can judge it. */
+/** Returns whether both clips exist. A side with picture and sound of different candidates has no clip to judge. */
 function canBeLabelled(table, row) {
   return SIDES.every((side) => candidateNumbers(table, side, row).length === 1);
 }
 
-/** null where the browser keeps nothing. */
+/** Returns the browser's storage, or null if it is not available. */
 function openStorage() {
   try {
     localStorage.getItem(STORAGE_PREFIX);
@@ -51,7 +51,7 @@ function openStorage() {
   }
 }
 
-/** Keeps a text in the browser (null: forgets it); returns whether there was room, and a storage at all. */
+/** Saves a text in the browser, or removes it if null. Returns false if there is no storage or no room. */
 function remember(key, text) {
   try {
     if (text === null) localStorage.removeItem(key);
@@ -62,12 +62,12 @@ function remember(key, text) {
   }
 }
 
-/** One annotator's labels of one dataset: per pair {modality: ["a" | "b" | "tie", seconds since 1970]}. */
+/** The labels of one annotator for one dataset: per pair {modality: ["a" | "b" | "tie", seconds since 1970]}. */
 class LabelStore {
   constructor(dataset, annotator) {
     this.annotator = annotator;
     this.prefix = `${STORAGE_PREFIX}${dataset}/${encodeURIComponent(annotator)}/`;
-    this.problem = null; // what the annotator must know
+    this.problem = null; // message for the annotator
     this.pairs = new Map();
     this.history = [];
     const storage = openStorage();
@@ -87,7 +87,7 @@ class LabelStore {
     return this.pairs.get(pairId) ?? {};
   }
 
-  /** `winner` null takes the label back. */
+  /** Sets a label; `winner` null removes it. */
   set(pairId, modality, winner, seconds) {
     this.history.push([pairId, modality, this.get(pairId)[modality] ?? null]);
     this.history.splice(0, this.history.length - MAX_UNDO);
@@ -95,7 +95,7 @@ class LabelStore {
     this.save("history", this.history);
   }
 
-  /** Takes the last answer back, also one given before the page was reloaded; returns its pair and modality, or null. */
+  /** Undoes the last answer, also one from before a reload. Returns its pair and modality, or null. */
   undo() {
     const last = this.history.pop();
     if (last === undefined) return null;
@@ -105,7 +105,7 @@ class LabelStore {
     return { pairId, modality };
   }
 
-  /** Sets or removes a label without a way back. */
+  /** Sets or removes a label without recording it for undo. */
   put(pairId, modality, label) {
     const labels = { ...this.get(pairId) };
     if (label === null) delete labels[modality];
@@ -123,10 +123,10 @@ class LabelStore {
 
   save(name, value) {
     const saved = remember(this.prefix + name, value === null ? null : JSON.stringify(value));
-    if (!saved) this.problem = "The last labels could not be saved in this browser: export them before you leave.";
+    if (!saved) this.problem = "The last labels could not be saved in this browser. Export them before you close the page.";
   }
 
-  /** Labels given before a name was, which become this annotator's own. */
+  /** Takes over the labels that were given before the annotator entered a name. */
   adopt(other) {
     for (const [pairId, labels] of other.pairs) {
       for (const [modality, label] of Object.entries(labels)) this.put(pairId, modality, label);

@@ -1,6 +1,6 @@
 "use strict";
 
-// Labels as a CSV file and back: pair_id, modality, winner (a, b or tie), a, b (candidate ids), annotator, time (UTC).
+// Export and import of labels as CSV: pair_id, modality, winner (a, b or tie), a, b (candidate ids), annotator, time (UTC).
 
 const CSV_COLUMNS = ["pair_id", "modality", "winner", "a", "b", "annotator", "time"];
 const CSV_NEEDED = ["a", "b", "winner"];
@@ -28,14 +28,14 @@ function labelsToCsv(table, store, modalities) {
   return lines.map((fields) => fields.map(csvField).join(",") + "\n").join("");
 }
 
-/** Rows of a CSV file, as arrays of texts; fields in quotes may hold commas, line breaks and doubled quotes. */
+/** Parses a CSV file into arrays of texts. Quoted fields may hold commas, line breaks and doubled quotes. */
 function parseCsv(text) {
   const rows = [];
   const pattern = /("(?:[^"]|"")*"|(?!")[^,\r\n]*)(,|\r\n|\r|\n|$)/gy;
   let fields = [];
   while (pattern.lastIndex < text.length) {
     const match = pattern.exec(text);
-    if (match === null) throw new Error(`The file is no CSV: a quote is out of place in row ${rows.length + 1}.`);
+    if (match === null) throw new Error(`The file is not valid CSV: row ${rows.length + 1} has a misplaced quote. Export it again.`);
     const field = match[1];
     fields.push(field.startsWith('"') ? field.slice(1, -1).replaceAll('""', '"') : field);
     if (match[2] === ",") {
@@ -51,7 +51,7 @@ function parseCsv(text) {
 function csvRecords(text) {
   const [header = [], ...rows] = parseCsv(text.replace(/^\ufeff/, ""));
   const missing = CSV_NEEDED.filter((name) => !header.includes(name));
-  if (missing.length) throw new Error(`The file has no column ${missing.join(", ")}, so it holds no labels of this page.`);
+  if (missing.length) throw new Error(`The file has no column ${missing.join(", ")}, so it holds no labels of this page. Choose an exported file.`);
   return rows.map((fields) => Object.fromEntries(header.map((name, index) => [name, fields[index] ?? ""])));
 }
 
@@ -68,8 +68,8 @@ function checkRecord(record, number, modalities) {
 }
 
 /**
- * Takes labels over from a file; of two for the same question the later one stays. Either all rows are good, or none is
- * taken. Returns how many rows were taken, were of pairs that this page does not have, or were of other annotators.
+ * Imports labels from a file. Of two labels for the same question the later one is kept. If any row is invalid, nothing is
+ * imported. Returns how many rows were taken, were of pairs that this page does not have, or were of other annotators.
  */
 function importLabels(table, store, modalities, records) {
   const checked = records.map((record, index) => checkRecord(record, index + 1, modalities));

@@ -1,13 +1,13 @@
 "use strict";
 
-// The controls, the pages of pairs, the modes and the keyboard.
+// The controls, the pages of pairs, the two modes (browsing and labelling) and the keyboard.
 
 const PER_PAGE = { cards: 20, gallery: 60 };
 const byId = (id) => document.getElementById(id);
 const table = loadTable(byId("report-data").textContent);
 const view = { rows: [], page: 0, kind: "cards" };
 
-// Pictures and clips are fetched as their card nears the window, so that a page of large clips opens at once.
+// Loads pictures and clips when their card comes near the window, so that a page of large clips opens at once.
 const nearWindow = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {
@@ -19,7 +19,7 @@ const nearWindow = new IntersectionObserver(
   { rootMargin: "800px 0px" },
 );
 
-/** The labels of a row as what they say of winner and loser. */
+/** Returns the labels of a row, translated from A and B to winner and loser. */
 function labelsOf(row) {
   const sides = sidesOf(table, row);
   const names = { a: sides[0], b: sides[1], tie: "tie" };
@@ -73,7 +73,7 @@ function showPage(page) {
   byId("next-page").disabled = view.page === numPages() - 1;
 }
 
-/** `page` is where to stay, if there are still as many. */
+/** Applies filters and order. `page` is the page to show, or the last one if there are fewer pages. */
 function update({ page = 0 } = {}) {
   const descending = byId("order").value === "descending";
   view.rows = sortRows(valuesOf(table, byId("sort").value), selectRows(table, readFilter()), descending);
@@ -89,7 +89,7 @@ function turnPage(step) {
   document.querySelector("main").scrollIntoView();
 }
 
-/** The pair that has the focus, a button in it counting as well. */
+/** Returns the pair that has the focus, or that contains the focused element. */
 function focusedItem() {
   return document.activeElement.closest("#items > *");
 }
@@ -107,7 +107,7 @@ function moveFocus(step) {
   else focusItem(next);
 }
 
-/** Shows the page that holds `row`, with the focus on it. */
+/** Shows the page that holds `row` and focuses its pair. */
 function showRow(row) {
   showPage(Math.floor(view.rows.indexOf(row) / PER_PAGE[view.kind]));
   focusItem(byId("items").querySelector(`[data-row="${row}"]`));
@@ -137,7 +137,7 @@ function setLabelling(on) {
   byId("labelling").hidden = !on;
   byId("browsing").hidden = on;
   if (on) {
-    byId("items").replaceChildren(); // nothing of the winners stays on the page
+    byId("items").replaceChildren(); // removes everything that shows the winners
     document.activeElement.blur();
     startLabelling(view.rows);
   } else {
@@ -168,10 +168,10 @@ const BROWSING_KEYS = {
   c: { help: "add a condition on a margin or metric", run: () => byId("add-condition").click() },
   g: { help: "go to a page", run: () => byId("pager").hidden || byId("go-to-page").focus() },
   l: { help: "label the pairs that pass the filters", run: () => setLabelling(true) },
-  "?": { help: "these keys", run: toggleHelp },
+  "?": { help: "show these keys", run: toggleHelp },
 };
 Object.assign(LABELLING_KEYS, {
-  "?": { help: "these keys", run: toggleHelp },
+  "?": { help: "show these keys", run: toggleHelp },
   Escape: { help: "back to the pairs", run: () => setLabelling(false) },
 });
 
@@ -181,7 +181,7 @@ function onKey(event) {
   } else if (byId("help").open) {
     if (event.key === "?") toggleHelp();
   } else if (event.target.matches("video") && event.key.startsWith("Arrow")) {
-    return; // the player's own keys
+    return; // the player handles these keys itself
   } else {
     runShortcut(byId("labelling").hidden ? BROWSING_KEYS : LABELLING_KEYS, event);
   }
@@ -206,6 +206,6 @@ byId("go-to-page").addEventListener("change", ({ target }) => {
 });
 document.addEventListener("keydown", onKey);
 document.addEventListener("play", (event) => silenceOtherCards(event.target.closest("article")), true); // play does not bubble
-fillHelp(byId("help"), [["Looking", BROWSING_KEYS], ["Labelling", LABELLING_KEYS]]);
+fillHelp(byId("help"), [["Browsing", BROWSING_KEYS], ["Labelling", LABELLING_KEYS]]);
 connectLabelling();
 update();

@@ -1,10 +1,10 @@
 "use strict";
 
-// "Play both": two clips in step, looped, with the sound of one of them, so that an ear can switch between the two.
+// "Play both": plays two clips in step, in a loop, with the sound of one of them, which the listener can switch.
 
 const playback = { card: null };
 
-/** The two videos of a card; each is named for people by its data-name. */
+/** Returns the two videos of a card. Their data-name is the name that the page shows. */
 function playersOf(card) {
   return [...card.querySelectorAll("video")];
 }
@@ -99,7 +99,7 @@ function toggleSound(card) {
   if (playback.card === card) applySound(card);
 }
 
-/** One pair is heard at a time, also when a player's own control starts it. */
+/** Stops the sound of all other pairs, also when a player is started by its own control. */
 function silenceOtherCards(card) {
   if (playback.card !== card) stopBoth();
   for (const video of document.querySelectorAll("video")) {

@@ -1,6 +1,6 @@
 "use strict";
 
-// The pairs as columns, and which rows to show in which order. Nothing here touches the page.
+// The pairs as columns, and the filtering and sorting of rows. This file does not change the page.
 
 const SIDES = ["chosen", "rejected"];
 
@@ -14,7 +14,7 @@ function loadTable(text) {
   return table;
 }
 
-/** Little-endian float32 in base64; missing values are NaN, which no comparison lets pass. */
+/** Decodes little-endian float32 in base64. Missing values are NaN, which fails every comparison. */
 function decodeNumbers(encoded) {
   const binary = atob(encoded);
   const bytes = new Uint8Array(binary.length);
@@ -22,7 +22,7 @@ function decodeNumbers(encoded) {
   return new Float32Array(bytes.buffer);
 }
 
-/** `name` is chosen_video, rejected_audio, ...; a file beside the winner's video is stored by its name alone. */
+/** Returns a clip's URL. `name` is chosen_video, rejected_audio, ...; a file beside the winner's video is stored by name only. */
 function clipUrl(table, name, row) {
   const url = table.columns[name + "_url"][row];
   if (url === null || url.startsWith("../")) return url;
@@ -35,7 +35,7 @@ function thumbnailUrl(table, side, row) {
   return `${table.thumbnail_folder}/${clipUrl(table, side + "_video", row).slice("../".length)}.webp`;
 }
 
-/** Candidate numbers ("gt" for ground truth) of a side: ranking joins two ids with "+" where picture and sound are of different candidates. */
+/** Returns the candidate numbers of a side ("gt" for ground truth). A side with picture and sound of different candidates has two ids, joined by "+". */
 function candidateNumbers(table, side, row) {
   const promptId = table.columns.prompt_id[row];
   const id = table.columns[side + "_candidate_id"][row];
@@ -48,12 +48,12 @@ function describeSource(table, side, row) {
   return names.length === 1 ? names[0] : `picture of ${names[0]}, sound (wav) of ${names[1]}`;
 }
 
-/** Names of the strategies that would choose this very pair; `chosen_by` has a bit for each. */
+/** Returns the names of the strategies that choose the same pair; `chosen_by` has a bit for each. */
 function strategiesOf(table, row) {
   return table.strategies.filter((_, place) => table.columns.chosen_by[row] & (1 << place));
 }
 
-/** `choice` is "any", or "with:" or "without:" and a strategy's name. */
+/** Returns a filter of rows. `choice` is "any", or "with:" or "without:" followed by a strategy's name. */
 function strategyPasses(table, choice) {
   if (choice === "any") return () => true;
   const [kind, name] = choice.split(":");
@@ -70,8 +70,8 @@ const GROUND_TRUTH = {
 };
 
 /**
- * Rows that pass `filter`: {text, groundTruth: a key of GROUND_TRUTH, strategy: see strategyPasses, ranges, accepts}.
- * Each range is {values, min, max}, where a limit of null is none; `accepts(row)` has the last word.
+ * Returns the rows that pass `filter`: {text, groundTruth: a key of GROUND_TRUTH, strategy: see strategyPasses, ranges, accepts}.
+ * Each range is {values, min, max}, where null means no limit; `accepts(row)` is tested last.
  */
 function selectRows(table, filter) {
   const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -92,14 +92,14 @@ function selectRows(table, filter) {
   return rows;
 }
 
-/** How much better the winner is in a metric: positive always favours the winner, whichever direction the metric has. */
+/** Returns the winner's lead in a metric: positive if the winner is better, for metrics of either direction. */
 function advantages(table, metric) {
   const sign = metric.higher_is_better ? 1 : -1;
   const rejected = table.columns["rejected_" + metric.name];
   return table.columns["chosen_" + metric.name].map((value, row) => sign * (value - rejected[row]));
 }
 
-/** The values behind "prompt_id", a margin's column, "metric:<name>" (the winner's lead), "chosen:<name>" or "rejected:<name>". */
+/** Returns the values for a sort key: "prompt_id", a margin's column, "metric:<name>" (the winner's lead), "chosen:<name>" or "rejected:<name>". */
 function valuesOf(table, key) {
   const [kind, name] = key.split(":");
   if (name === undefined) return table.columns[key];
@@ -107,7 +107,7 @@ function valuesOf(table, key) {
   return advantages(table, table.metrics.find((metric) => metric.name === name));
 }
 
-/** Rows in the order of `values`; those without a value come last either way, and equal ones stay in the table's order. */
+/** Sorts rows by `values`. Rows without a value come last in either direction; equal rows keep the table's order. */
 function sortRows(values, rows, descending) {
   const direction = descending ? -1 : 1;
   const missing = (value) => value !== value;

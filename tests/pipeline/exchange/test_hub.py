@@ -170,8 +170,8 @@ def test_mistakes_and_refusals_are_explained(
     assert "owner/name" in capsys.readouterr().err
 
 
-def test_clip_outside_of_the_run_is_not_shared(run: Path, tmp_path: Path) -> None:
+def test_clip_outside_of_the_run_is_not_uploaded(run: Path, tmp_path: Path) -> None:
     argv = ["--from", str(run / "pairs"), "--to", str(tmp_path / "elsewhere" / "pairs")]
     assert convert(argv) == 0
-    with pytest.raises(ValueError, match=r"lies outside of .*elsewhere"):
+    with pytest.raises(ValueError, match=r"is not inside .*elsewhere"):
         push_to_hub(tmp_path / "elsewhere" / "pairs", "ann/my-pairs", media="clips", dry_run=True)

@@ -96,7 +96,7 @@ def test_odd_columns() -> None:
     assert values(pa.array([float("nan"), float("inf")])) == "2 not finite"
     assert values(pa.array([1.0, float("nan"), 3.0])).endswith("mean 2, std 1  1 not finite")
     assert values(pa.array([None, None], pa.int64())) == ""
-    assert values(pa.array([b"x"])) == "(not looked into)"
+    assert values(pa.array([b"x"])) == "(type not summarised)"
 
 
 def test_histogram_shows_shape_and_never_hides_a_value() -> None:

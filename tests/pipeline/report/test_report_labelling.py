@@ -95,7 +95,7 @@ def test_labels_come_back_as_they_were_clicked(page, pairs, tmp_path):
     clicked = label_everything(page, pairs)
     assert len(clicked) == len(pairs) * len(ASKED)
     assert count(page) == f"{len(pairs)} of {len(pairs)} labelled"
-    assert "Every pair here is labelled" in page.locator("#label-message").inner_text()
+    assert "All pairs that pass the filters are labelled" in page.locator("#label-message").inner_text()
 
     path = export(page, tmp_path)
     preferences = read_preferences(path)
@@ -206,7 +206,7 @@ def test_an_exported_file_goes_on_in_another_browser(page, open_report, run_dir,
     other = open_report(run_dir).page
     other.keyboard.press("l")
     said = import_file(other, tmp_path / "swapped.csv")
-    assert "Labels imported: 6. Of pairs that this page does not have: 1." in said
+    assert "Labels imported: 6. Ignored, because this page does not have their pairs: 1." in said
     assert other.locator("#annotator").input_value() == "Ann"
     assert count(other).startswith("1 of")
     assert export(other, tmp_path / "again").read_bytes() == path.read_bytes()
@@ -225,8 +225,8 @@ def test_a_file_that_holds_no_labels_says_why(page, tmp_path):
         ("pair_id,winner\nx,a\n", "no column a, b"),
         ("a,b,winner,modality\nx/1,x/0,c,video\n", 'Row 1: the winner is "c", but must be a, b or tie'),
         ("a,b,winner,modality\nx/1,x/0,a,smell\n", 'Row 1: the modality is "smell", but must be one of video'),
-        ('a,b,winner\n"x/1,x/0,a\n', "a quote is out of place in row 2"),
-        ("a,b,winner,annotator\nx/1,x/0,a,Bob\nx/1,x/0,a,Eve\n", "By somebody else (Bob, Eve): 2;"),
+        ('a,b,winner\n"x/1,x/0,a\n', "row 2 has a misplaced quote"),
+        ("a,b,winner,annotator\nx/1,x/0,a,Bob\nx/1,x/0,a,Eve\n", "by other annotators (Bob, Eve): 2."),
     ):
         (tmp_path / "labels.csv").write_text(text)
         assert said in import_file(page, tmp_path / "labels.csv")
