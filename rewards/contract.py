@@ -7,8 +7,10 @@ import inspect
 from rewards.base import Judge, Reward
 from rewards.metrics import MODALITY_METRICS
 
-_JUDGE_ATTRIBUTES = ("name", "version", "outputs", "needs")
-_REWARD_ATTRIBUTES = ("name", "version", "columns", "higher_is_better", "needs", "licence")
+_ATTRIBUTES = {
+    "Judge": ("name", "version", "outputs", "needs"),
+    "Reward": ("name", "version", "columns", "higher_is_better", "needs", "licence"),
+}
 _NEEDS = ("video", "audio", "text")
 # Other columns of a table of scores, and columns that are computed from its metrics.
 _RESERVED = frozenset(
@@ -32,10 +34,8 @@ def check_complete(target: str, judge: type[Judge]) -> None:
     Args:
         target: the dotted path of the class, for messages.
     """
-    what, method, attributes = "Judge", "measure", _JUDGE_ATTRIBUTES
-    if issubclass(judge, Reward):
-        what, method, attributes = "Reward", "score", _REWARD_ATTRIBUTES
-    missing = [name for name in attributes if not hasattr(judge, name)]
+    what, method = ("Reward", "score") if issubclass(judge, Reward) else ("Judge", "measure")
+    missing = [name for name in _ATTRIBUTES[what] if not hasattr(judge, name)]
     if missing:
         raise ValueError(f"{what} {target!r} does not say its {', '.join(missing)}. Set them as class attributes.")
     if inspect.isabstract(judge):

@@ -84,8 +84,9 @@ def save_weights(folder: Path, config: DataclassInstance, state: Mapping[str, Te
 
 
 def _advice(judge: str, *published: str) -> str:
+    names = " or ".join(map(repr, published))
     if judge not in BUILTIN_JUDGES:
-        return f"Give its file or folder itself, or the folder that holds it as {' or '.join(map(repr, published))}."
+        return f"Give its file or folder itself, or the folder that holds it as {names}."
     command = f"`python -m model.fetch --components {judge} --output weights --accept_licences`"
     preset = ", or 'tiny' for the preset that was trained on Bounce" if (PRESETS / "tiny" / judge).is_dir() else ""
-    return f"Give the folder that {command} fetched them to{preset}."
+    return f"Give {names}, the folder that {command} fetched them to{preset}."

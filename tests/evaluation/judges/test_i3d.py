@@ -207,7 +207,7 @@ def test_weights_of_another_network_are_refused_by_name(small, tmp_path):
 
 
 def test_weights_that_are_not_there_are_asked_for(tmp_path):
-    with pytest.raises(ValueError, match=r"need the weights of I3D\. Give i3d_pretrained_400\.pt or i3d_torchscript"):
+    with pytest.raises(ValueError, match=r"needs weights\. Give 'i3d_pretrained_400\.pt' or 'i3d_torchscript"):
         I3DJudge.load()
     with pytest.raises(ValueError, match="do not exist"):
         I3DJudge.load(str(tmp_path / "nothing"))
