@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.judges.registry import EXTRACTORS, FROM_REWARDS, get_extractor
 from evaluation.run.categories import ASPECTS, PUBLISHED_COLUMNS
 from evaluation.run.command import evaluate, prepare
 from evaluation.run.config import EvaluateConfig
+from rewards.registry import BUILTIN_JUDGES, get_judge
 
 HEADER = "| rows | protocol | run | wall (s) | CPU (s) | peak (GiB) |"
 
@@ -66,8 +66,8 @@ def write_files(folder: Path, num_rows: int) -> None:
         for suffix in ("mp4", "wav"):
             (folder / "samples" / f"sample_{row:04d}.{suffix}").write_text(f"sample {row} {suffix}")
             (folder / "clips" / f"{row}.{suffix}").write_text(f"clip {row} {suffix}")
-    for name in (*EXTRACTORS, *FROM_REWARDS):
-        published = get_extractor(name).published
+    for name in BUILTIN_JUDGES:
+        published = get_judge(name).published
         if published is not None:
             file = folder / "weights" / published
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,12 +96,12 @@ def config(folder: Path, settings: dict[str, object]) -> EvaluateConfig:
 
 
 def fill_cache(folder: Path, settings: dict[str, object]) -> None:
-    """Random values for every clip, of every extractor."""
-    extraction = prepare(config(folder, settings)).extraction
+    """Random values for every clip, of every judge."""
+    measurement = prepare(config(folder, settings)).measurement
     rng = np.random.default_rng(0)
-    for keys in extraction.keys:
+    for keys in measurement.keys:
         for name, own in keys.items():
-            store = extraction.stores[name]
+            store = measurement.stores[name]
             for key in filter(None, own):
                 values = {
                     output: np.asarray(rng.normal(size=width or ()), np.float32)

@@ -1,4 +1,4 @@
-"""The interface of a reward: a name, the metric columns it yields, and one method on a batch."""
+"""The interfaces `Judge`, which measures clips, and `Reward`, a judge that yields only scores."""
 
 from __future__ import annotations
 
@@ -6,45 +6,47 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from media.clip import AVClip
 
-Protocol = Literal["correct", "javisbench"]  # how to score: as it should be, or as the release does, defects included
+Protocol = Literal["correct", "javisbench"]  # "javisbench": as the release measures, defects included
 
-JAVISBENCH_LENGTH_S = 4.0  # what the benchmark's documented commands look at and listen to, however long a clip is
+JAVISBENCH_LENGTH_S = 4.0  # the part of a clip that the benchmark's documented commands use, from its start
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a clip was asked to show and sound like."""
+    """The text that a clip was generated from."""
 
     prompt_id: str
     prompt: str
-    audio_prompt: str | None = None  # a text for the sound alone, where the table has one
+    audio_prompt: str | None = None  # text for the sound alone, where the table has one
 
 
-class Reward(ABC):
-    """Scores clips against prompts. Importing the module of a reward is cheap; `load` may be slow.
+class Judge(ABC):
+    """A network or a measurement that yields scores and features of clips.
 
-    A score depends on its own clip and prompt only, never on what else is in the batch.
+    Importing the module of a judge is cheap; `load` may be slow. The values of a clip depend on that clip and its
+    prompt only, never on the rest of the batch. They are stored by (file, name, version, weights), and by the prompt
+    where `needs` names "text".
     """
 
     name: ClassVar[str]
-    version: str  # changes whenever a score could; scores are stored by (candidate, name, version, weights)
-    columns: ClassVar[tuple[str, ...]]
-    higher_is_better: ClassVar[dict[str, bool]]  # one entry per column
+    version: str  # changes whenever a value could
+    outputs: ClassVar[dict[str, int | None]]  # output -> width of its features; None: one score per clip
     needs: ClassVar[frozenset[str]]  # of "video", "audio", "text"
-    licence: ClassVar[str]  # of the weights, as its owner names it
     published: ClassVar[str | None] = None  # file or folder name of the published weights; None: `load` takes no path
-    protocols: ClassVar[tuple[Protocol, ...]] = ("correct",)  # those under which its scores differ
+    also_published: ClassVar[tuple[str, ...]] = ()  # other names under which `load` accepts the weights
+    shares_weights_of: ClassVar[str | None] = None  # the judge whose network this one uses; None: a network of its own
+    protocols: ClassVar[tuple[Protocol, ...]] = ("correct",)  # those under which its values differ
 
     @classmethod
     def version_under(cls, protocol: Protocol) -> str:
-        """The version of scores that were made under a protocol: another one where the protocol changes them.
+        """Return the version of values made under a protocol; a protocol in `protocols` is appended to `version`.
 
         Raises:
             ValueError: there is no such protocol.
@@ -61,36 +63,59 @@ class Reward(ABC):
         dtype: str = "float32",
         protocol: Protocol = "correct",
     ) -> Self:
-        """An instance ready to score. This default is for a reward without weights, and with one way to score.
+        """Return an instance that is ready to measure. This default serves judges without weights and protocols.
 
         Args:
-            path: folder or file of the weights; "tiny" for the preset that was trained on Bounce.
+            path: file or folder of the weights, a folder that holds them under a published name, or a preset's name
+                such as "tiny", whose networks were trained on Bounce.
             device: a torch device.
-            dtype: of the network, e.g. "float32" or "bfloat16"; scores are float32 all the same.
+            dtype: type of the network, e.g. "float32" or "bfloat16"; values are float32 in either case.
             protocol: "javisbench" reproduces the release's numbers where they differ from the correct ones.
         """
         if path is not None:
-            raise ValueError(
-                f"path={path!r} was given to the reward {cls.name!r}, which has no weights to load. Leave path out."
-            )
+            raise ValueError(f"path={path!r} was given to {cls.name!r}, which has no weights to load. Leave path out.")
         return cls()
 
     @classmethod
     def companions(cls, weights: Path) -> list[Path]:
-        """What shapes a score beside the file or folder of weights that was found: files or folders, there or not.
+        """Return the files and folders beside the weights that change a value, whether they exist or not.
 
-        Scores count as made by other weights once one of these changes. Called before anything is loaded.
+        Values count as made by other weights once one of them changes. Called before anything is loaded.
         """
         return [weights.with_name("config.json")] if weights.is_file() else []
 
     def frames(self, num_frames: int, fps: float) -> Collection[int] | None:
-        """Which frames of a clip `score` looks at, from 0; None for all of them.
+        """Return the indices of the frames that `measure` uses, counted from 0; None for all of them.
 
-        What no reward asks for is black in the clips that the suite gives, which saves most of the time and memory of
-        decoding. Not called for a reward that needs no video.
+        Frames that no judge asks for are black in the decoded clips, which saves most of the time and memory of
+        decoding. Not called for a judge that needs no video.
         """
         return None
 
     @abstractmethod
+    def measure(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+        """Return a float tensor per output, on any device: (B,) for a score, (B, width) for a feature.
+
+        NaN marks a value that is not defined for a clip.
+        """
+
+
+class Reward(Judge):
+    """A judge that yields scores only, by which candidates can be ranked. Subclasses define `score`."""
+
+    columns: ClassVar[tuple[str, ...]]
+    higher_is_better: ClassVar[dict[str, bool]]  # one entry per column
+    licence: ClassVar[str]  # of the weights, as its owner names it
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if hasattr(cls, "columns"):  # an incomplete class is refused when it is looked up, with what it lacks
+            cls.outputs = dict.fromkeys(cls.columns)
+
+    def measure(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+        """Return `score`'s columns."""
+        return self.score(clips, prompts)
+
+    @abstractmethod
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
-        """One float32 tensor (B,) per column, on any device. NaN means: not defined for this clip."""
+        """Return one float32 tensor (B,) per column, on any device. NaN marks a score that is not defined."""

@@ -1,15 +1,15 @@
-"""Rewards by name: built in, installed by others as entry points, or given as a dotted path."""
+"""Judges and rewards by name: built in, installed as entry points, or given as a dotted path."""
 
 from __future__ import annotations
 
 import difflib
-import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
-from rewards.base import Reward
-from rewards.metrics import MODALITY_METRICS
+from rewards.base import Judge, Reward
+from rewards.contract import check_complete
 
 ENTRY_POINT_GROUP = "avdpo.rewards"
 
@@ -22,33 +22,27 @@ BUILTIN_REWARDS: dict[str, str] = {
     "synchformer": "rewards.synchformer:SynchformerReward",
 }
 
+# Those that evaluation measures with: all rewards, and networks whose values rank no candidates.
+BUILTIN_JUDGES: dict[str, str] = BUILTIN_REWARDS | {
+    "i3d": "evaluation.judges.i3d:I3DJudge",
+    "audioclip": "evaluation.judges.audioclip:AudioClipJudge",
+    "clip": "evaluation.judges.clip_score:ClipJudge",
+    "clap": "evaluation.judges.clap_score:ClapJudge",
+    "cavp": "evaluation.judges.cavp:CavpJudge",
+    "javis": "evaluation.judges.javis:JavisJudge",
+    "av_align": "evaluation.judges.av_align:AVAlignJudge",
+}
+
 # Names that stand for several rewards in a list of them.
 GROUPS: dict[str, tuple[str, ...]] = {"learned": ("videoalign", "audiobox", "imagebind", "synchformer")}
 
-_ATTRIBUTES = ("name", "version", "columns", "higher_is_better", "needs", "licence")
-_NEEDS = ("video", "audio", "text")
-# What else stands in a table of scores, or is made of its metrics.
-_RESERVED = frozenset(
-    {
-        "candidate_id",
-        "prompt_id",
-        "prompt",
-        "video_path",
-        "audio_path",
-        "error",
-        "reasons",
-        *MODALITY_METRICS,
-        "overall",
-    }
-)
-
 
 class MissingPackageError(ImportError):
-    """A reward's package is not installed; the message holds the line that installs it."""
+    """A judge's package is not installed; the message holds the command that installs it."""
 
 
 def get_reward(name: str) -> type[Reward]:
-    """The class of a reward.
+    """Return the class of a reward.
 
     Args:
         name: a registered name in any case, with `-` or `_`; or "package.module:Class", taken as it is.
@@ -57,29 +51,23 @@ def get_reward(name: str) -> type[Reward]:
         ValueError: the name is unknown, two rewards claim one name, or the target is not a complete Reward.
         MissingPackageError: the reward's module needs a package that is not installed.
     """
-    if ":" in name:
-        return _load_target(name)
-    targets = available_rewards()
-    key = normalise_name(name)
-    if key in GROUPS:
-        raise ValueError(f"{name!r} stands for several rewards, and one is wanted: {', '.join(GROUPS[key])}.")
-    if key not in targets:
-        close = difflib.get_close_matches(key, [*targets, *GROUPS], n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise ValueError(
-            f"There is no reward {name!r}. {hint}Available: {', '.join(sorted([*targets, *GROUPS]))}; "
-            'or give a class of your own as "package.module:Class".'
-        )
-    return _load_target(targets[key])
+    reward: type[Reward] = _get(name, Reward, available_rewards)
+    return reward
+
+
+def get_judge(name: str) -> type[Judge]:
+    """Return the class of a reward or of another judge; name and errors as in `get_reward`."""
+    judge: type[Judge] = _get(name, Judge, available_judges)
+    return judge
 
 
 def expand_names(names: Iterable[str]) -> list[str]:
-    """The names with each group, such as "learned", replaced by its rewards.
+    """Return the names with each group, such as "learned", replaced by its rewards.
 
     Raises:
         ValueError: a reward is named twice, by itself or by a group.
     """
-    named_by: dict[str, str] = {}  # reward -> what named it
+    named_by: dict[str, str] = {}  # reward -> the name or group that it came from
     expanded: list[str] = []
     for name in names:
         for member in GROUPS.get(normalise_name(name), (name.strip(),)):
@@ -95,7 +83,7 @@ def expand_names(names: Iterable[str]) -> list[str]:
 
 
 def check_distinct(rewards: Iterable[Reward | type[Reward]]) -> None:
-    """ValueError where two rewards share a name, by which scores are stored, or a column, of which a table has one."""
+    """Raise ValueError where two rewards share a name, by which scores are stored, or a column of the table."""
     owners: dict[str, str] = {}
     for reward in rewards:
         columns = (f"yield the column {column!r}" for column in reward.columns)
@@ -109,18 +97,40 @@ def check_distinct(rewards: Iterable[Reward | type[Reward]]) -> None:
 
 
 def available_rewards() -> dict[str, str]:
-    """Normalised name -> "module:Class" of every built-in and installed reward."""
-    installed = ((point.name, point.value) for point in entry_points(group=ENTRY_POINT_GROUP))
-    return _merge([*BUILTIN_REWARDS.items(), *installed])
+    """Return normalised name -> "module:Class" of every built-in and installed reward."""
+    return _with_installed(BUILTIN_REWARDS)
+
+
+def available_judges() -> dict[str, str]:
+    """Return normalised name -> "module:Class" of every reward and every other built-in judge."""
+    return _with_installed(BUILTIN_JUDGES)
 
 
 def normalise_name(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def _merge(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _get(name: str, kind: type[Any], available: Callable[[], dict[str, str]]) -> Any:
+    if ":" in name:
+        return _load_target(name, kind)
+    targets = available()
+    key = normalise_name(name)
+    if key in GROUPS:
+        raise ValueError(f"{name!r} stands for several rewards, and one is wanted: {', '.join(GROUPS[key])}.")
+    if key not in targets:
+        close = difflib.get_close_matches(key, [*targets, *GROUPS], n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"There is no {kind.__name__.lower()} {name!r}. {hint}Available: {', '.join(sorted([*targets, *GROUPS]))}; "
+            'or give a class of your own as "package.module:Class".'
+        )
+    return _load_target(targets[key], kind)
+
+
+def _with_installed(builtin: dict[str, str]) -> dict[str, str]:
     targets: dict[str, str] = {}
-    for name, target in items:
+    installed = ((point.name, point.value) for point in entry_points(group=ENTRY_POINT_GROUP))
+    for name, target in (*builtin.items(), *installed):
         key = normalise_name(name)
         if key in GROUPS:
             raise ValueError(
@@ -129,65 +139,44 @@ def _merge(items: Iterable[tuple[str, str]]) -> dict[str, str]:
             )
         if key in targets:
             raise ValueError(
-                f"Two rewards are called {key!r}: {targets[key]} and {target}. Names must differ, ignoring case, '-' "
+                f"Two judges are called {key!r}: {targets[key]} and {target}. Names must differ, ignoring case, '-' "
                 f"and '_'. Rename the entry point in group {ENTRY_POINT_GROUP!r}, or uninstall one of the packages."
             )
         targets[key] = target
     return targets
 
 
-def _load_target(target: str) -> type[Reward]:
+def _load_target(target: str, kind: type[Any]) -> Any:
+    what = kind.__name__
     module_name, _, class_name = target.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
-        raise ValueError(f"{target!r} is no reward: give a class of your own as 'package.module:Class'.")
+        raise ValueError(f"{target!r} is no {what.lower()}: give a class of your own as 'package.module:Class'.")
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
-        raise _explain_missing(target, module_name, error.name or "") from error
-    reward = getattr(module, class_name, None)
-    if reward is None:
+        raise _explain_missing(target, what, module_name, error.name or "") from error
+    judge = getattr(module, class_name, None)
+    if judge is None:
         classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
-        names = [name for name, value in classes.items() if issubclass(value, Reward) and value is not Reward]
+        names = [name for name, value in classes.items() if issubclass(value, kind) and value is not kind]
         close = ", ".join(difflib.get_close_matches(class_name, names, n=1)) or ", ".join(names) or "none"
         raise ValueError(
-            f"Reward {target!r} cannot be loaded: module {module_name} has no {class_name!r}. "
-            f"Rewards in it: {close}. Correct the part after the colon."
+            f"{what} {target!r} cannot be loaded: module {module_name} has no {class_name!r}. "
+            f"{what}s in it: {close}. Correct the part after the colon."
         )
-    _check_complete(target, reward)
-    return reward
+    if not (isinstance(judge, type) and issubclass(judge, kind)):
+        raise ValueError(f"{target!r} is {judge!r}, which is no subclass of rewards.{what}. Derive the class from it.")
+    check_complete(target, judge)
+    return judge
 
 
-def _explain_missing(target: str, module_name: str, missing: str) -> Exception:
+def _explain_missing(target: str, what: str, module_name: str, missing: str) -> Exception:
     if module_name == missing or module_name.startswith(f"{missing}."):
         return ValueError(
-            f"Reward {target!r} cannot be loaded: there is no module {missing!r} on the Python path. "
+            f"{what} {target!r} cannot be loaded: there is no module {missing!r} on the Python path. "
             "Correct the part before the colon, or run from the folder that holds the module."
         )
     package = missing.partition(".")[0].replace("_", "-")
     return MissingPackageError(
-        f"Reward {target!r} needs the package {missing!r}, which is not installed. Install it: pip install {package}"
+        f"{what} {target!r} needs the package {missing!r}, which is not installed. Install it: pip install {package}"
     )
-
-
-def _check_complete(target: str, reward: object) -> None:
-    if not (isinstance(reward, type) and issubclass(reward, Reward)):
-        raise ValueError(f"{target!r} is {reward!r}, which is no subclass of rewards.Reward. Derive the class from it.")
-    missing = [name for name in _ATTRIBUTES if not hasattr(reward, name)]
-    if missing:
-        raise ValueError(f"Reward {target!r} does not say its {', '.join(missing)}. Set them as class attributes.")
-    if inspect.isabstract(reward):
-        raise ValueError(f"Reward {target!r} has no method score(clips, prompts). Give it one; see rewards/base.py.")
-    if isinstance(reward.needs, str) or not reward.needs or not set(reward.needs) <= set(_NEEDS):
-        raise ValueError(  # of what it does not name nothing is decoded
-            f"Reward {target!r} says that it needs {reward.needs!r}. Make needs a frozenset of {', '.join(_NEEDS)}."
-        )
-    if taken := _RESERVED.intersection(reward.columns):
-        raise ValueError(
-            f"Reward {target!r} yields the column {min(taken)!r}, which means something else in tables of scores. "
-            "Rename it."
-        )
-    if set(reward.columns) != set(reward.higher_is_better):
-        raise ValueError(
-            f"Reward {target!r} yields the columns {list(reward.columns)} but gives directions for "
-            f"{list(reward.higher_is_better)}. Make higher_is_better name each column once."
-        )

@@ -1,4 +1,4 @@
-"""Scores files with any number of rewards: each clip is decoded once and given to all of them."""
+"""The suite that scores files with several rewards: each clip is decoded once and given to all of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from core.devices import check_device, is_device_lost
-from media import AVClip
-from rewards.base import Prompt, Protocol, Reward
-from rewards.decode import ClipFile, decode_ahead
+from core.devices import check_device
+from rewards.base import Protocol, Reward
+from rewards.batch import ClipOutcomes, combined_frames, combined_needs, measure_batches
+from rewards.decode import ClipFile
 from rewards.registry import check_distinct, expand_names, get_reward
 
 __all__ = ["ClipFile", "RewardSuite", "ScoreRow"]
@@ -87,19 +87,12 @@ class RewardSuite:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What any of the rewards needs, of "video", "audio" and "text": the rest of a file is not decoded."""
-        return frozenset().union(*(reward.needs for reward in self.rewards))
+        """The parts of a clip that any of the rewards needs, of "video", "audio" and "text"."""
+        return combined_needs(self.rewards)
 
     def frames(self, num_frames: int, fps: float) -> frozenset[int] | None:
-        """The frames of a clip that any of the rewards looks at; None for all."""
-        chosen: set[int] = set()
-        for reward in self.rewards:
-            if "video" in reward.needs:
-                indices = reward.frames(num_frames, fps)
-                if indices is None:
-                    return None
-                chosen.update(indices)
-        return frozenset(chosen)
+        """Return the frames of a clip that any of the rewards uses; None for all."""
+        return combined_frames(self.rewards, num_frames, fps)
 
     def score_files(self, files: Iterable[ClipFile]) -> list[ScoreRow]:
         """One row per file, in order.
@@ -117,89 +110,33 @@ class RewardSuite:
         return chain.from_iterable(self.iter_batches(batches))
 
     def iter_batches(self, batches: Iterable[Sequence[ClipFile]]) -> Iterator[list[ScoreRow]]:
-        """The rows of each batch, in order: for a caller who decides what is scored at once."""
-        # map, unlike a loop, lets go of a batch once it is scored, while the one after the next is already decoded.
-        return map(self._score, decode_ahead(batches, self.needs, self.num_decoders, self.frames))
+        """Yield the rows of each batch, in order, for a caller who decides which files are scored at once."""
+        return map(self._rows, measure_batches(self.rewards, batches, self.num_decoders))
 
-    def _score(self, batch: Sequence[tuple[ClipFile, AVClip | str]]) -> list[ScoreRow]:
-        results = [_Result(file.candidate_id) for file, _ in batch]
-        readable = []
-        for result, (file, clip) in zip(results, batch, strict=True):
-            if isinstance(clip, str):
-                result.errors.append(clip)
-            else:
-                readable.append((result, clip, file.prompt))
-        for reward in self.rewards:
-            for (result, clip, _), outcome in zip(readable, _score_batch(reward, readable), strict=True):
-                result.add(reward, clip, outcome)
-        return [result.row(self.columns) for result in results]
+    def _rows(self, batch: Sequence[ClipOutcomes]) -> list[ScoreRow]:
+        return [self._row(clip) for clip in batch]
 
-
-@dataclass(eq=False)
-class _Result:
-    """A score row in the making."""
-
-    candidate_id: str
-    scores: dict[str, float] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-
-    def add(self, reward: Reward, clip: AVClip, outcome: dict[str, float] | str) -> None:
-        """Take the scores of one reward, or the message of its failure."""
-        if isinstance(outcome, str):
-            self._fail(reward, outcome)
-            return
-        infinite = [column for column, score in outcome.items() if math.isinf(score)]
-        if infinite:
-            self._fail(
-                reward, f"reward {reward.name!r} gave an infinite {', '.join(infinite)} for {self.candidate_id!r}"
-            )
-            return
-        for column, score in outcome.items():
-            if math.isnan(score):
-                self.reasons[column] = _why_undefined(reward, clip)
-            else:
-                self.scores[column] = score
-
-    def _fail(self, reward: Reward, message: str) -> None:
-        self.errors.append(message)
-        self.reasons.update(dict.fromkeys(reward.columns, message))
-
-    def row(self, columns: Sequence[str]) -> ScoreRow:
-        error = "; ".join(self.errors) or None
-        scores = {column: self.scores.get(column) for column in columns}
-        reasons = {column: self.reasons.get(column) or str(error) for column in columns if scores[column] is None}
-        return ScoreRow(self.candidate_id, scores, reasons, error)
+    def _row(self, clip: ClipOutcomes) -> ScoreRow:
+        name = clip.file.candidate_id
+        scores: dict[str, float | None] = dict.fromkeys(self.columns)
+        if clip.unreadable is not None:
+            return ScoreRow(name, scores, dict.fromkeys(self.columns, clip.unreadable), clip.unreadable)
+        reasons: dict[str, str] = {}
+        errors = []
+        for reward, outcome in zip(self.rewards, clip.outcomes, strict=True):
+            if isinstance(outcome, str):
+                errors.append(f"reward {reward.name!r} failed on {name!r}: {outcome}")
+                reasons |= dict.fromkeys(reward.columns, errors[-1])
+                continue
+            for column in reward.columns:
+                score = float(outcome[column])
+                if math.isnan(score):
+                    reasons[column] = _why_undefined(reward, clip.has_audio)
+                else:
+                    scores[column] = score
+        return ScoreRow(name, scores, reasons, "; ".join(errors) or None)
 
 
-def _score_batch(reward: Reward, batch: Sequence[tuple[_Result, AVClip, Prompt]]) -> list[dict[str, float] | str]:
-    """Scores of each clip, or the message of its failure; a batch that fails is tried again clip by clip."""
-    if not batch:
-        return []
-    # Boundary to code that is not ours, over input that is not ours: any exception must cost one clip, not the batch.
-    try:
-        return [*_call(reward, batch)]
-    except Exception as error:
-        if is_device_lost(error):
-            raise  # no clip's fault alone, and whatever came after would fail as well
-        if len(batch) == 1:
-            message = f"reward {reward.name!r} failed on {batch[0][0].candidate_id!r}: {type(error).__name__}: {error}"
-            return [message]
-    return [outcome for item in batch for outcome in _score_batch(reward, [item])]
-
-
-def _call(reward: Reward, batch: Sequence[tuple[_Result, AVClip, Prompt]]) -> list[dict[str, float]]:
-    """Call the reward and check that it keeps its contract: its columns, one value per clip."""
-    scores = reward.score([clip for _, clip, _ in batch], [prompt for _, _, prompt in batch])
-    if set(scores) != set(reward.columns):
-        raise ValueError(f"it returned the columns {sorted(scores)}, but declares {sorted(reward.columns)}")
-    for column, values in scores.items():
-        if tuple(values.shape) != (len(batch),):
-            raise ValueError(f"its {column} has shape {tuple(values.shape)} for {len(batch)} clips; return (B,)")
-    lists = {column: values.float().tolist() for column, values in scores.items()}
-    return [{column: values[index] for column, values in lists.items()} for index in range(len(batch))]
-
-
-def _why_undefined(reward: Reward, clip: AVClip) -> str:
-    silent = "audio" in reward.needs and not clip.has_audio
+def _why_undefined(reward: Reward, has_audio: bool) -> str:
+    silent = "audio" in reward.needs and not has_audio
     return f"not defined by reward {reward.name!r} for this clip{': it has no audio track' if silent else ''}"

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from evaluation.judges.base import Extractor
-from rewards.base import Prompt, Protocol
+from rewards.base import Judge, Prompt, Protocol
 from rewards.registry import MissingPackageError
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ INSTALL = "pip install librosa opencv-python-headless"
 FLOW_SETTINGS = (0.5, 3, 15, 3, 5, 1.2, 0)
 
 
-class AVAlignExtractor(Extractor):
+class AVAlignJudge(Judge):
     """`av_align` of whole clips, at their own size and rates. NaN without an audio track, 0 for silence."""
 
     name = "av_align"
@@ -50,12 +49,12 @@ class AVAlignExtractor(Extractor):
         Raises:
             MissingPackageError: librosa or OpenCV is not installed.
         """
-        extractor = super().load(path, device, dtype, protocol)
+        judge = super().load(path, device, dtype, protocol)
         for package in ("librosa", "cv2"):  # now, not at the first clip
             _package(package)
-        return extractor
+        return judge
 
-    def extract(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+    def measure(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """`av_align`, float32 (B,)."""
         import torch
 

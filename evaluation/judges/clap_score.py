@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from evaluation.judges.base import Extractor
-from rewards.base import Prompt, Protocol
+from rewards.base import Judge, Prompt, Protocol
 from rewards.weights import find_weights, float_dtype
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ SOURCE = "laion/clap-htsat-unfused"
 FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-class ClapExtractor(Extractor):
+class ClapJudge(Judge):
     """Cosine of a sound with its text, by CLAP (docs/upstream/metrics.md, section 7), and the sound's embedding.
 
     The text is `audio_prompt` where the table has one, else the prompt; it is cut where it exceeds the network's
@@ -69,7 +68,7 @@ class ClapExtractor(Extractor):
         front_end = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
         return cls(model, front_end, AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
-    def extract(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+    def measure(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """`clap_score` float32 (B,) in [-1, 1] and `clap_audio` float32 (B, width).
 
         Raises:

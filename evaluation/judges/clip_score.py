@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from evaluation.judges.base import Extractor
-from rewards.base import Prompt, Protocol
+from rewards.base import Judge, Prompt, Protocol
 from rewards.weights import find_weights, float_dtype
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ SOURCE = "openai/clip-vit-base-patch32"
 FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")
 
 
-class ClipExtractor(Extractor):
+class ClipJudge(Judge):
     """Mean cosine of 48 evenly spaced frames with the prompt, by CLIP ViT-B/32; no factor.
 
     Source: docs/upstream/metrics.md, section 6.
@@ -84,7 +83,7 @@ class ClipExtractor(Extractor):
     def frames(self, num_frames: int, fps: float) -> Collection[int]:
         return set(frame_indices(num_frames).tolist())
 
-    def extract(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+    def measure(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """`clip_score`, float32 (B,) in [-1, 1].
 
         Raises:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from evaluation.judges.base import Extractor
-from rewards.base import Prompt, Protocol
+from rewards.base import Judge, Prompt, Protocol
 from rewards.imagebind.reward import ImageBindReward
 from rewards.weights import find_weights, float_dtype
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from rewards.imagebind.encoder import ImageBindEncoder
 
 
-class JavisExtractor(Extractor):
+class JavisJudge(Judge):
     """`avh_score` and `javis_score` of whole clips, cosines in [-1, 1]; NaN for a clip without an audio track.
 
     The protocols differ in how windows of the JavisScore are rounded and in how ImageBind hears a sound, see
@@ -32,6 +31,7 @@ class JavisExtractor(Extractor):
     outputs: ClassVar[dict[str, int | None]] = {"avh_score": None, "javis_score": None}
     needs = frozenset({"video", "audio"})
     published = ImageBindReward.published
+    shares_weights_of = ImageBindReward.name
     protocols = ("correct", "javisbench")
 
     def __init__(self, encoder: ImageBindEncoder) -> None:
@@ -56,7 +56,7 @@ class JavisExtractor(Extractor):
     def companions(cls, weights: Path) -> list[Path]:
         return ImageBindReward.companions(weights)
 
-    def extract(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+    def measure(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """Both scores, float32 (B,); prompts play no part.
 
         Raises:

@@ -24,8 +24,8 @@ class Metric:
     """One column of a table of results.
 
     Attributes:
-        extractor: name in `evaluation.judges.registry.EXTRACTORS` of what computes its values.
-        output: which of the extractor's outputs it is made of.
+        judge: name in `rewards.registry.BUILTIN_JUDGES` of the judge that computes its values.
+        output: which of the judge's outputs it is made of.
         distance: compares the features of all samples with those of ground truth; None: a score per sample, averaged.
         scale: what a distance is multiplied with.
         definition: one sentence. Source: where it stands in the facts of the published benchmark.
@@ -35,7 +35,7 @@ class Metric:
     title: str
     group: Group
     higher_is_better: bool
-    extractor: str
+    judge: str
     output: str
     definition: str
     distance: Distance | None = None
@@ -46,27 +46,27 @@ class Metric:
         return f"{self.title} {'↑' if self.higher_is_better else '↓'}"
 
 
-def _distance(name: str, title: str, extractor: str, distance: Distance, definition: str, scale: float = 1.0) -> Metric:
+def _distance(name: str, title: str, judge: str, distance: Distance, definition: str, scale: float = 1.0) -> Metric:
     return Metric(
         name=name,
         title=title,
         group="quality",
         higher_is_better=False,
-        extractor=extractor,
-        output="clap_audio" if extractor == "clap" else extractor,
+        judge=judge,
+        output="clap_audio" if judge == "clap" else judge,
         definition=definition,
         distance=distance,
         scale=scale,
     )
 
 
-def _score(name: str, title: str, group: Group, extractor: str, definition: str, higher: bool = True) -> Metric:
+def _score(name: str, title: str, group: Group, judge: str, definition: str, higher: bool = True) -> Metric:
     return Metric(
         name=name,
         title=title,
         group=group,
         higher_is_better=higher,
-        extractor=extractor,
+        judge=judge,
         output=name,
         definition=definition,
     )
@@ -99,7 +99,7 @@ VERIFIABLE: tuple[Metric, ...] = tuple(
         title=f"Bounce {column.replace('_', ' ')}",
         group="verifiable",
         higher_is_better=column != "desync",
-        extractor="verifiable",
+        judge="verifiable",
         output=column,
         definition=definition,
     )

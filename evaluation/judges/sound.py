@@ -21,6 +21,6 @@ _KAISER_BEST: dict[str, Any] = {
 def mono_sound(clip: AVClip, sample_rate: int) -> Tensor:
     """float32 (samples,) on the CPU: the mean of the channels, then resampled. The clip must have sound."""
     import torch
-    from torchaudio.functional import resample  # late: extractors are named without it
+    from torchaudio.functional import resample  # late: judges are named without it
 
     return resample(torch.tensor(clip.audio).mean(dim=0), clip.sample_rate, sample_rate, **_KAISER_BEST)

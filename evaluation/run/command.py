@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 
 from core.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
+from evaluation.judges.choose import choose_judges
 from evaluation.judges.metrics import choose_metrics
-from evaluation.judges.registry import choose_extractors
 from evaluation.run.benchmark import read_benchmark
 from evaluation.run.config import EvaluateConfig
 from evaluation.run.evaluate import Evaluation
@@ -50,8 +50,8 @@ def evaluate(config: EvaluateConfig) -> StageSummary:
     started = time.perf_counter()
     with hold(config.folder):
         evaluation = prepare(config)
-        num_known = evaluation.extraction.num_known_samples
-        evaluation.extraction.run(config.pool)
+        num_known = evaluation.measurement.num_known_samples
+        evaluation.measurement.run(config.pool)
         results = evaluation.results(config.num_bootstrap, config.seed)
         write_outputs(config.folder, results, config_to_dict(config), config.title)
         save_config(config, config.folder / "config.yaml")
@@ -78,16 +78,16 @@ def plan(config: EvaluateConfig) -> str:
     names = ", ".join(metric.name for metric in evaluation.metrics)
     lines = [f"evaluate: {len(evaluation.samples.samples)} samples of {len(evaluation.benchmark)} rows: {names}"]
     lines += remarks(evaluation.skipped, evaluation.samples.problems)
-    left = f"{evaluation.extraction.num_left} of {evaluation.extraction.num_clips} clips left to look at"
+    left = f"{evaluation.measurement.num_left} of {evaluation.measurement.num_clips} clips left to look at"
     return "\n".join([*lines, f"evaluate: {left} (dry run: nothing written); output {config.folder}"])
 
 
 def prepare(config: EvaluateConfig) -> Evaluation:
-    """Benchmark, samples and extractors brought together; reads files, computes nothing."""
+    """Benchmark, samples and judges brought together; reads files, computes nothing."""
     benchmark = read_benchmark(config.benchmark, config.group_by, config.limit)
     samples = read_samples(config.samples, benchmark)
     metrics = choose_metrics(config.metrics)
-    chosen, skipped = choose_extractors(metrics, config.weights, config.protocol)
+    chosen, skipped = choose_judges(metrics, config.weights, config.protocol)
     return Evaluation.prepare(
         benchmark=benchmark,
         samples=samples,

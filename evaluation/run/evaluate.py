@@ -1,4 +1,4 @@
-"""One evaluation: samples, ground truth and extractors brought together, and the results that come of them."""
+"""One evaluation: samples, ground truth and judges brought together, and the results that come of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evaluation.judges.choose import Chosen, Skipped, network_name
 from evaluation.judges.metrics import Metric
-from evaluation.judges.registry import Chosen, Skipped, get_extractor, judge_of
 from evaluation.run.benchmark import Benchmark
-from evaluation.run.extract import Clip, Errors, Extraction, ExtractSettings, Wanted
 from evaluation.run.ground_truth import read_features
+from evaluation.run.measure import Clip, Errors, Measurement, MeasureSettings, Wanted
 from evaluation.run.results import Measured, MetricResult, median_generation_s, metric_results, undefined_rows
 from evaluation.run.samples import Problem, Samples
 from evaluation.statistics.training_marks import TrainingMark, mark
@@ -33,7 +33,7 @@ class Results:
 
     Attributes:
         scores: metric -> (N,) of the samples, NaN where undefined; not of distances.
-        chosen: the extractors that made them, by name.
+        chosen: the judges that made them, by name.
         problems: captions without a sample, samples that take no part, and values that could not be computed.
         generation_s: median seconds per clip, and how many clips it is known of.
     """
@@ -59,7 +59,7 @@ class Results:
 
     def mark(self, metric: Metric) -> TrainingMark:
         """What a metric was to the model's training, as far as its samples tell."""
-        return mark(metric.output, judge_of(metric.extractor), {"model": self.samples.lineage})
+        return mark(metric.output, network_name(metric.judge), {"model": self.samples.lineage})
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +70,10 @@ class Evaluation:
     samples: Samples
     metrics: list[Metric]  # those that can be computed
     skipped: list[Skipped]
-    chosen: Mapping[str, Chosen]  # the extractors of the metrics
+    chosen: Mapping[str, Chosen]  # the judges of the metrics
     real_rows: np.ndarray  # the rows whose ground-truth clips are looked at
-    features: Mapping[str, np.ndarray]  # published ones: extractor -> (M, width)
-    extraction: Extraction
+    features: Mapping[str, np.ndarray]  # published ones: judge -> (M, width)
+    measurement: Measurement
     protocol: Protocol
 
     @classmethod
@@ -92,30 +92,28 @@ class Evaluation:
         real_rows = benchmark.rows_with_media
         usable, without = [], list(skipped)
         for metric in metrics:
-            if metric.extractor not in chosen:
+            if metric.judge not in chosen:
                 continue
-            if metric.distance and metric.extractor not in features and not len(real_rows):
+            if metric.distance and metric.judge not in features and not len(real_rows):
                 without.append(Skipped(metric.name, NO_GROUND_TRUTH, None))
             else:
                 usable.append(metric)
         if not usable:
             reasons = "; ".join(f"{one.metric} {one.advice}" for one in without)
             raise ValueError(f"No metric can be computed here: {reasons}")
-        names = {metric.extractor: chosen[metric.extractor] for metric in usable}
-        compared = list(
-            dict.fromkeys(one.extractor for one in usable if one.distance and one.extractor not in features)
-        )
+        names = {metric.judge: chosen[metric.judge] for metric in usable}
+        compared = list(dict.fromkeys(one.judge for one in usable if one.distance and one.judge not in features))
         wanted = [
             Wanted(_sample_clips(samples, benchmark), list(names)),
             Wanted(_real_clips(benchmark, real_rows) if compared else [], compared),
         ]
-        extraction = Extraction(names, wanted, _extract_settings(settings))
-        return cls(benchmark, samples, usable, without, names, real_rows, features, extraction, settings.protocol)
+        measurement = Measurement(names, wanted, _measure_settings(settings))
+        return cls(benchmark, samples, usable, without, names, real_rows, features, measurement, settings.protocol)
 
     def results(self, num_bootstrap: int, seed: int) -> Results:
         """The figures of what is in the stores."""
         measured = {metric.name: (metric, self._measured(metric)) for metric in self.metrics}
-        errors = self.extraction.errors()
+        errors = self.measurement.errors()
         rows = np.array([sample.row for sample in self.samples.samples])
         figures = metric_results(
             measured, rows, self.benchmark.categories, protocol=self.protocol, num_bootstrap=num_bootstrap, seed=seed
@@ -139,12 +137,12 @@ class Evaluation:
 
     def _undefined(self, values: Mapping[str, np.ndarray], errors: Errors) -> list[Problem]:
         """One per sample that metrics cannot be told of although nothing failed."""
-        extractors = {metric.name: metric.extractor for metric in self.metrics}
+        judges = {metric.name: metric.judge for metric in self.metrics}
         names: dict[str, list[str]] = {}
         for metric, column in values.items():
             for number in undefined_rows(column):
                 sample = self.samples.samples[number].candidate_id
-                if (extractors[metric], sample) not in errors:
+                if (judges[metric], sample) not in errors:
                     names.setdefault(sample, []).append(metric)
         return [
             Problem(sample, "undefined", f"has no {', '.join(metrics)}: has it a sound?")
@@ -153,7 +151,7 @@ class Evaluation:
 
     def _unfetched(self) -> list[Problem]:
         """Ground truth that distances would compare with, had it been there."""
-        if not any(one.distance and one.extractor not in self.features for one in self.metrics):
+        if not any(one.distance and one.judge not in self.features for one in self.metrics):
             return []
         table = self.benchmark.rows
         return [
@@ -162,21 +160,21 @@ class Evaluation:
         ]
 
     def _measured(self, metric: Metric) -> Measured:
-        store, keys = self.extraction.stores[metric.extractor], self.extraction.keys
-        values = store.stack(metric.output, keys[0][metric.extractor])
+        store, keys = self.measurement.stores[metric.judge], self.measurement.keys
+        values = store.stack(metric.output, keys[0][metric.judge])
         if metric.distance is None:
             return Measured(values)
-        if metric.extractor in self.features:
-            real = self.features[metric.extractor]
+        if metric.judge in self.features:
+            real = self.features[metric.judge]
             # The published file has a row per row of its benchmark; any other number of them cannot be told apart.
             if len(real) != self.benchmark.num_in_table:
                 return Measured(values, real, None)
             return Measured(values, real[: len(self.benchmark)], np.arange(len(self.benchmark)))
-        return Measured(values, store.stack(metric.output, keys[1][metric.extractor]), self.real_rows)
+        return Measured(values, store.stack(metric.output, keys[1][metric.judge]), self.real_rows)
 
 
 def _failed(errors: Errors) -> list[Problem]:
-    """One per clip, with the reasons of all extractors that failed on it."""
+    """One per clip, with the reasons of all judges that failed on it."""
     reasons: dict[str, dict[str, None]] = {}
     for (_, clip), message in errors.items():
         reasons.setdefault(clip, {})[message] = None
@@ -196,14 +194,14 @@ def _features(
         )
     widths: dict[str, int] = {}
     for metric in metrics:
-        width = get_extractor(metric.extractor).outputs[metric.output] if metric.extractor in chosen else None
+        width = chosen[metric.judge].judge.outputs[metric.output] if metric.judge in chosen else None
         if metric.distance and width is not None:
-            widths[metric.extractor] = width
+            widths[metric.judge] = width
     return read_features(settings.ground_truth_features, widths)
 
 
-def _extract_settings(settings: EvaluateConfig) -> ExtractSettings:
-    return ExtractSettings(
+def _measure_settings(settings: EvaluateConfig) -> MeasureSettings:
+    return MeasureSettings(
         cache=settings.cache_folder,
         protocol=settings.protocol,
         dtype=settings.dtype,

@@ -62,16 +62,16 @@ class FileDigests:
 
 
 def value_key(video: str | None, audio: str | None, texts: Sequence[str | None], needs: frozenset[str]) -> str | None:
-    """The key of an extractor's values of one clip; None without a video file.
+    """The key of an judge's values of one clip; None without a video file.
 
-    Both files count whatever the extractor needs: a clip whose picture cannot be read has no sound either, so that
+    Both files count whatever the judge needs: a clip whose picture cannot be read has no sound either, so that
     what is found does not depend on what happens to be in the cache.
 
     Args:
         video: digest of the video file, which holds the sound too where there is no file for it.
         audio: digest of the audio file.
         texts: caption, and caption of the sound.
-        needs: of the extractor.
+        needs: of the judge.
     """
     if video is None:
         return None

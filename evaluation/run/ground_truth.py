@@ -6,22 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
-PUBLISHED_FEATURES = {"i3d": "video", "audioclip": "audio"}  # extractor -> its entry in the file
+PUBLISHED_FEATURES = {"i3d": "video", "audioclip": "audio"}  # judge -> its entry in the file
 
 
-def read_features(path: Path, extractors: dict[str, int]) -> dict[str, np.ndarray]:
-    """Features (M, width) of the extractors that the file has: `video` are I3D's, `audio` AudioCLIP's.
+def read_features(path: Path, judges: dict[str, int]) -> dict[str, np.ndarray]:
+    """Features (M, width) of the judges that the file has: `video` are I3D's, `audio` AudioCLIP's.
 
     Args:
         path: a .pt file as published (a dict of tensors), or an .npz file with the same entries.
-        extractors: name -> width of its features.
+        judges: name -> width of its features.
 
     Raises:
         ValueError: the file cannot be read, or holds features of another width, or none of what is wanted.
     """
     entries = _load(path)
     found = {}
-    for name, width in extractors.items():
+    for name, width in judges.items():
         entry = PUBLISHED_FEATURES.get(name)
         if entry is None or entry not in entries:
             continue

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from core.atomic import atomic_path, atomic_write_text
 from core.lineage import METADATA_KEY
-from evaluation.judges.registry import get_extractor, judge_of
+from evaluation.judges.choose import network_name
 from evaluation.run.evaluate import Results
 from evaluation.run.page import results_page
 from evaluation.run.results import MetricResult
 from evaluation.run.text import results_csv, results_markdown
+from rewards.registry import get_judge
 
 # As `evaluation.compare` reads what a stage left out, with the kind of each problem.
 _FAILURES = pa.schema({"candidate_id": pa.string(), "kind": pa.string(), "error": pa.string()})
@@ -45,7 +46,7 @@ def results_json(results: Results, settings: dict[str, Any]) -> str:
         "num_failed": len(results.failed),
         "protocol": results.protocol,
         "metrics": {one.metric.name: _metric(one, results) for one in results.metrics},
-        "extractors": {
+        "extractors": {  # the key that earlier versions wrote, for those who read the file
             name: {"version": one.version, "weights": one.weights, "path": one.path}
             for name, one in results.chosen.items()
         },
@@ -76,7 +77,7 @@ def samples_table(results: Results) -> pa.Table:
         columns[name] = pa.array(values.astype("float64"), from_pandas=True)  # NaN is null
         metadata = {
             "higher_is_better": str(metrics[name].higher_is_better).lower(),
-            "reward": judge_of(metrics[name].extractor),
+            "reward": network_name(metrics[name].judge),
             "column": metrics[name].output,
         }
         fields.append(pa.field(name, pa.float64(), metadata=metadata))
@@ -86,8 +87,8 @@ def samples_table(results: Results) -> pa.Table:
 def _samples_metadata(results: Results) -> dict[str, str]:
     """What made the scores, as a table of scores says it, and the trainings of the model that was sampled."""
     made_by = {
-        judge_of(name): {
-            "version": get_extractor(judge_of(name)).version_under(results.protocol),
+        network_name(name): {
+            "version": get_judge(network_name(name)).version_under(results.protocol),
             "weights": one.weights,
             "path": one.path,
         }
@@ -104,7 +105,9 @@ def _failures_table(results: Results) -> pa.Table:
 
 
 def _metric(one: MetricResult, results: Results) -> dict[str, Any]:
-    return asdict(one.metric) | {
+    metric = asdict(one.metric)
+    metric["extractor"] = metric.pop("judge")  # the key that earlier versions wrote
+    return metric | {
         "training": results.mark(one.metric).kind,
         "overall": asdict(one.overall),
         "categories": {

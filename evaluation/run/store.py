@@ -1,4 +1,4 @@
-"""Values that were computed once, on disk: Parquet files in a folder per extractor, version and weights.
+"""Values that were computed once, on disk: Parquet files in a folder per judge, version and weights.
 
 A row is one clip, by what it was computed from (`evaluation.run.file_keys`); rows are only ever added.
 """
@@ -21,10 +21,10 @@ READ_TRIES = 3
 
 
 class FeatureStore:
-    """The values of one extractor.
+    """The values of one judge.
 
     Args:
-        folder: of this extractor alone; made when there is something to keep.
+        folder: of this judge alone; made when there is something to keep.
         outputs: output -> width of its features as published; None for a score. A smaller network's may be narrower.
     """
 

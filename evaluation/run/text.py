@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from evaluation.judges.choose import Skipped
 from evaluation.judges.metrics import GROUP_TITLES
-from evaluation.judges.registry import Skipped
 from evaluation.run.evaluate import Results
 from evaluation.run.results import Figure
 from evaluation.run.samples import Problem

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.file_identity import files_identity, visible_files
 from jobs.stage import WorkerConfig, setting
 from rewards import Reward, expand_names, get_reward
 from rewards.base import Protocol
 from rewards.registry import check_distinct
-from rewards.weights import PRESETS, find_weights
+from rewards.weights import PRESETS, find_weights, weights_identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +78,4 @@ def _find_weights(reward: type[Reward], given: str | None) -> tuple[str | None, 
     found = find_weights(given, reward.name, reward.published)
     assert given is not None, "find_weights refuses None"
     path = given if found.is_relative_to(PRESETS) else str(Path(given).resolve())
-    return path, files_identity(_files(reward, found), found)
-
-
-def _files(reward: type[Reward], found: Path) -> Sequence[Path]:
-    """Return all files that affect a score: weights, configuration, tokenizer and prompt texts."""
-    return [file for path in (found, *reward.companions(found)) for file in visible_files(path)]
+    return path, weights_identity(reward, found)

@@ -246,7 +246,7 @@ def test_scoring_survives_a_clip_that_kills_the_worker_a_truncated_one_and_score
     assert scores.index[scores["error"].isna()].tolist() == ["good/0", "good/1", "cut/1", "nan/0", "nan/1"]
     assert scores.index[scores["ib_av"].notna()].tolist() == ["good/0", "good/1", "cut/1"]
     assert "0.mp4" in scores.loc["cut/0", "error"]
-    assert "infinite ib_av for 'inf/0'" in scores.loc["inf/0", "error"]
+    assert "failed on 'inf/0': infinite ib_av" in scores.loc["inf/0", "error"]
     assert scores.loc["nan/1", "reasons"].startswith("ib_av: not defined")  # the contract for undefined, not an error
     assert scores.loc["nan/1", "ib_ta"] == scores.loc["nan/1", "ib_ta"]  # its other scores stay
     failures = pd.read_parquet(tmp_path / "run" / "scores" / "failures.parquet")

@@ -9,7 +9,7 @@ import pytest
 
 import rewards.registry as registry
 from media import AVClip
-from rewards import MissingPackageError, Prompt, Reward, available_rewards, expand_names, get_reward
+from rewards import MissingPackageError, Prompt, Reward, available_rewards, expand_names, get_judge, get_reward
 
 THIRD_PARTY = """
 import torch
@@ -68,7 +68,7 @@ def test_an_entry_point_is_found_under_any_spelling(plugin, monkeypatch):
 @pytest.mark.parametrize("points", [[("Verifiable", "a:B")], [("my-reward", "a:B"), ("My_Reward", "c:D")]])
 def test_two_rewards_of_one_name_are_an_error(monkeypatch, points):
     install(monkeypatch, *points)
-    with pytest.raises(ValueError, match=r"Two rewards are called .*(a:B).*Rename the entry point"):
+    with pytest.raises(ValueError, match=r"Two judges are called .*(a:B).*Rename the entry point"):
         get_reward("verifiable")
 
 
@@ -175,3 +175,13 @@ def test_the_version_tells_the_protocol_only_where_it_changes_scores(plugin):
 
     assert TwoWays.version_under("correct") == "1"
     assert TwoWays.version_under("javisbench") == "1+javisbench"
+
+
+def test_a_judge_that_ranks_nothing_is_no_reward():
+    assert get_judge("clip").outputs == {"clip_score": None}
+    assert get_judge("imagebind") is get_reward("imagebind")
+    assert "clip" not in available_rewards()
+    with pytest.raises(ValueError, match=r"no reward 'clip'"):
+        get_reward("clip")
+    with pytest.raises(ValueError, match=r"no judge 'clib'\. Did you mean 'clip'"):
+        get_judge("clib")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from evaluation.judges.audioclip.extractor import AudioClipExtractor
+from evaluation.judges.audioclip.judge import AudioClipJudge
 
-__all__ = ["AudioClipExtractor"]
+__all__ = ["AudioClipJudge"]

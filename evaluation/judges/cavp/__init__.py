@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from evaluation.judges.cavp.config import CavpConfig
-from evaluation.judges.cavp.extractor import CavpExtractor
+from evaluation.judges.cavp.judge import CavpJudge
 
-__all__ = ["CavpConfig", "CavpExtractor"]
+__all__ = ["CavpConfig", "CavpJudge"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from evaluation.judges.i3d.extractor import I3DExtractor
+from evaluation.judges.i3d.judge import I3DJudge
 
-__all__ = ["I3DExtractor"]
+__all__ = ["I3DJudge"]

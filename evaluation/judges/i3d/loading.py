@@ -1,4 +1,4 @@
-"""I3D on disk: the published state dict, a TorchScript file, or a folder with weights and the sizes that differ."""
+"""Load I3D from the published state dict, a TorchScript file, or a folder with weights and a `config.json`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from rewards.weights import CONFIG_NAME, save_weights
 
 STATE_DICT_NAME = "i3d_pretrained_400.pt"
 TORCHSCRIPT_NAME = "i3d_torchscript.pt"
-FOLDER_NAME = "i3d"
 # What the published TorchScript file takes beside the videos: they come at the right size and in [-1, 1], and the
 # logits are wanted, not the probabilities.
 _SCRIPT_SWITCHES = {"rescale": False, "resize": False, "return_features": True}
@@ -44,21 +43,6 @@ class ScriptedI3D(nn.Module):
                 f"Kinetics-400. Give {STATE_DICT_NAME} or {TORCHSCRIPT_NAME} as published."
             )
         return logits
-
-
-def find_weights(path: str | None) -> Path:
-    """The file or folder to load: `path` itself, or what is in it under a published name.
-
-    Raises:
-        ValueError: no path was given, or nothing is there.
-    """
-    advice = f"Give {STATE_DICT_NAME} or {TORCHSCRIPT_NAME}, or the folder that holds one of them."
-    if path is None:
-        raise ValueError(f"The features of FVD and KVD need the weights of I3D. {advice}")
-    for found in (*(Path(path) / name for name in (STATE_DICT_NAME, TORCHSCRIPT_NAME, FOLDER_NAME)), Path(path)):
-        if found.exists():
-            return found
-    raise ValueError(f"The weights {path!r} of I3D do not exist: there is no such file or folder. {advice}")
 
 
 def load_network(path: Path, device: str = "cpu") -> I3D | ScriptedI3D:

@@ -18,7 +18,7 @@ from tests.evaluation.judges.reduced_contrastive import write_audioclip, write_c
 
 
 def write_weights(folder: Path) -> Path:
-    """What `evaluation.run --weights` takes; a network lies under its published name or that of its extractor."""
+    """What `evaluation.run --weights` takes; a network lies under its published name or that of its judge."""
     for preset in (PRESETS / "tiny").iterdir():
         shutil.copytree(preset, folder / preset.name)
     write_clip_model(folder / "clip-vit-base-patch32")

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torchvision
 
-from evaluation.judges.audioclip import AudioClipExtractor
+from evaluation.judges.audioclip import AudioClipJudge
 from evaluation.judges.audioclip.config import AudioClipConfig
 from evaluation.judges.audioclip.front_end import SplineFilters, blackman_harris, cut_frames, decibels, to_unit_range
 from evaluation.judges.audioclip.loading import load_network, save_network
@@ -46,23 +46,23 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def correct(folder):
-    return AudioClipExtractor.load(str(folder))
+    return AudioClipJudge.load(str(folder))
 
 
 @pytest.fixture(scope="module")
 def released(folder):
-    return AudioClipExtractor.load(str(folder), protocol="javisbench")
+    return AudioClipJudge.load(str(folder), protocol="javisbench")
 
 
 def with_sound(audio, sample_rate=16_000):
     return AVClip(sounding_clip().video, 8.0, np.ascontiguousarray(audio, dtype=np.float32), sample_rate)
 
 
-def features(extractor, *clips):
-    return extractor.extract(list(clips), [prompt()] * len(clips))["audioclip"]
+def features(judge, *clips):
+    return judge.measure(list(clips), [prompt()] * len(clips))["audioclip"]
 
 
-def test_naming_the_extractor_imports_no_torch():
+def test_naming_the_judge_imports_no_torch():
     code = "import sys, evaluation.judges.audioclip; sys.exit(bool({'torch', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -130,7 +130,7 @@ def test_samples_in_16_bit_units_become_the_unit_range():
 def test_the_published_file_is_read_without_its_other_towers(folder, correct):
     state = reduced_audio_head().state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in correct.network.state_dict().items())
-    assert AudioClipExtractor.load(str(folder / "AudioCLIP-Full-Training.pt")).version == "1"
+    assert AudioClipJudge.load(str(folder / "AudioCLIP-Full-Training.pt")).version == "1"
 
 
 def test_a_saved_network_is_read_again(tmp_path):
@@ -139,7 +139,7 @@ def test_a_saved_network_is_read_again(tmp_path):
     again = load_network(tmp_path, dtype=torch.bfloat16)
     assert torch.equal(again.fbsp.m, network.fbsp.m)  # the front end stays in float32
     assert again.fc.weight.dtype == torch.bfloat16
-    whole, rounded = (features(AudioClipExtractor(one), sounding_clip())[0] for one in (network, again))
+    whole, rounded = (features(AudioClipJudge(one), sounding_clip())[0] for one in (network, again))
     assert torch.nn.functional.cosine_similarity(whole, rounded, dim=0) > 0.99
 
 
@@ -159,8 +159,8 @@ def test_features_are_of_each_sound_alone_and_not_normalised(correct):
 
 
 def test_silence_and_very_short_sounds_have_features(correct, released):
-    for extractor in (correct, released):
-        assert features(extractor, with_sound(np.zeros((1, 16_000))), with_sound(np.ones((1, 1)))).isfinite().all()
+    for judge in (correct, released):
+        assert features(judge, with_sound(np.zeros((1, 16_000))), with_sound(np.ones((1, 1)))).isfinite().all()
 
 
 def test_the_whole_sound_is_heard_at_44_khz_and_in_16_bit_units(correct):
@@ -187,27 +187,27 @@ def test_a_written_clip_is_heard_from_its_wav(correct, released, tmp_path):
     clip = render_clip(scene_from_seed(3))
     write_clip(clip, tmp_path / "sample.mp4")
     read = read_clip(tmp_path / "sample.mp4", audio_path=tmp_path / "sample.wav")
-    for extractor in (correct, released):
-        assert torch.equal(features(extractor, read), features(extractor, clip))
+    for judge in (correct, released):
+        assert torch.equal(features(judge, read), features(judge, clip))
 
 
 def test_weights_that_are_absent_or_not_whole_are_refused(tmp_path):
     with pytest.raises(ValueError, match="needs weights"):
-        AudioClipExtractor.load()
+        AudioClipJudge.load()
     with pytest.raises(ValueError, match="holds no weights"):
-        AudioClipExtractor.load(str(tmp_path))
+        AudioClipJudge.load(str(tmp_path))
     file = write_audioclip(tmp_path / "part") / "AudioCLIP-Full-Training.pt"
     state = torch.load(file)
     del state["audio.att5.bn.bias"]
     torch.save(state, file)
     with pytest.raises(ValueError, match=r"1 missing \(att5.bn.bias\)"):
-        AudioClipExtractor.load(str(file))
+        AudioClipJudge.load(str(file))
     torch.save({name: tensor for name, tensor in state.items() if not name.startswith("audio.")}, file)
     with pytest.raises(ValueError, match=r"no AudioCLIP with its audio head\. It looks like none that is known"):
-        AudioClipExtractor.load(str(file))
+        AudioClipJudge.load(str(file))
     file.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="was not opened"):
-        AudioClipExtractor.load(str(file))
+        AudioClipJudge.load(str(file))
 
 
 @pytest.mark.parametrize("sizes", [{"blocks": (1, 1)}, {"groups": 0}, {"stem_width": 8, "width_per_group": 4}])

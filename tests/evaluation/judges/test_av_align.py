@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.judges.av_align import AVAlignExtractor, audio_peaks, av_align, flow_magnitudes, peak_score, video_peaks
+from evaluation.judges.av_align import AVAlignJudge, audio_peaks, av_align, flow_magnitudes, peak_score, video_peaks
 from media import AVClip
 from media.clip import empty_audio
 from rewards import Prompt
@@ -74,8 +74,8 @@ def test_no_track_is_undefined_and_silence_scores_nothing():
     mute = AVClip(clip.video, clip.fps, empty_audio(), 0)
     silent = AVClip(clip.video, clip.fps, np.zeros_like(clip.audio), RATE)
     still = AVClip(clip.video[:1].repeat(32, axis=0), clip.fps, clip.audio, RATE)
-    extractor = AVAlignExtractor.load()
-    values = extractor.extract([mute, silent, still, clip], [Prompt("p", "a ball")] * 4)["av_align"]
+    judge = AVAlignJudge.load()
+    values = judge.measure([mute, silent, still, clip], [Prompt("p", "a ball")] * 4)["av_align"]
     assert math.isnan(values[0])
     assert values[1:3].tolist() == [0.0, 0.0]
     assert values[3].item() == pytest.approx(av_align(clip))
@@ -95,9 +95,9 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch):
 
     monkeypatch.setattr("evaluation.judges.av_align.import_module", without_opencv)
     with pytest.raises(MissingPackageError, match=r"'cv2'.*pip install librosa opencv-python-headless"):
-        AVAlignExtractor.load()
+        AVAlignJudge.load()
 
 
 def test_weights_are_refused():
     with pytest.raises(ValueError, match="has no weights to load"):
-        AVAlignExtractor.load("tiny")
+        AVAlignJudge.load("tiny")

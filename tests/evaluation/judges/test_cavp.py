@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.judges.cavp import CavpConfig, CavpExtractor
+from evaluation.judges.cavp import CavpConfig, CavpJudge
 from evaluation.judges.cavp.front_end import log_mel, pictures, shown_frames, waveform
 from evaluation.judges.cavp.loading import save_network
 from evaluation.judges.cavp.network import Cavp
@@ -34,12 +34,12 @@ def small_network(seed: int = 0) -> Cavp:
 
 
 @pytest.fixture(scope="module")
-def extractor():
-    return CavpExtractor(small_network())
+def judge():
+    return CavpJudge(small_network())
 
 
-def score(extractor: CavpExtractor, *clips: AVClip) -> list[float]:
-    return extractor.extract([*clips], [PROMPT] * len(clips))["cavp_score"].tolist()
+def score(judge: CavpJudge, *clips: AVClip) -> list[float]:
+    return judge.measure([*clips], [PROMPT] * len(clips))["cavp_score"].tolist()
 
 
 def test_the_full_size_is_as_large_as_published():
@@ -68,13 +68,13 @@ def test_the_full_size_is_as_large_as_published():
 @pytest.mark.parametrize(
     ("num_frames", "fps", "seconds"), [(65, 16.0, 4), (96, 24000 / 1001, 4), (31, 30.0, 1), (5, 1.0, 5)]
 )
-def test_there_are_four_frames_and_four_sounds_a_second(extractor, num_frames, fps, seconds):
+def test_there_are_four_frames_and_four_sounds_a_second(judge, num_frames, fps, seconds):
     indices = shown_frames(num_frames, fps)
     assert len(indices) == 4 * seconds
     assert indices.max() / fps < seconds
-    assert extractor.frames(num_frames, fps) == set(indices.tolist())
+    assert judge.frames(num_frames, fps) == set(indices.tolist())
     clip = noise_clip(num_frames / fps, fps=fps)
-    assert [len(part) for part in extractor.embeddings(clip)] == [4 * seconds] * 2
+    assert [len(part) for part in judge.embeddings(clip)] == [4 * seconds] * 2
 
 
 def test_the_spectrogram_is_librosas():
@@ -98,49 +98,49 @@ def test_pictures_are_squeezed_to_a_square():
     assert seen[0, 0].mean().item() == pytest.approx(clip.video[0, ..., 0].mean() / 255, abs=0.02)
 
 
-def test_a_frame_sees_its_neighbours_within_its_block(extractor):
+def test_a_frame_sees_its_neighbours_within_its_block(judge):
     clip = noise_clip(12.0, fps=4.0)
     changed = clip.video.copy()
     changed[[20, 39]] = 255 - changed[[20, 39]]
-    before, after = (extractor.embeddings(AVClip(video, 4.0, clip.audio, 16_000))[0] for video in (clip.video, changed))
+    before, after = (judge.embeddings(AVClip(video, 4.0, clip.audio, 16_000))[0] for video in (clip.video, changed))
     different = (before - after).abs().amax(dim=1) > 1e-6
     # One convolution over time in each of the last two stages; 40 frames go through the network at once.
     assert different.nonzero().flatten().tolist() == [18, 19, 20, 21, 22, 37, 38, 39]
 
 
-def test_a_score_is_the_mean_cosine_and_does_not_depend_on_the_batch(extractor):
+def test_a_score_is_the_mean_cosine_and_does_not_depend_on_the_batch(judge):
     clips = [noise_clip(2.0, seed=1), noise_clip(3.2, fps=16.0, sample_rate=44_100, channels=2, seed=2)]
-    together = score(extractor, *clips)
+    together = score(judge, *clips)
     for clip, value in zip(clips, together, strict=True):
-        frames, steps = extractor.embeddings(clip)
+        frames, steps = judge.embeddings(clip)
         assert value == pytest.approx(torch.cosine_similarity(frames, steps).mean().item(), abs=1e-6)
-        assert score(extractor, clip) == pytest.approx([value], abs=1e-6)
+        assert score(judge, clip) == pytest.approx([value], abs=1e-6)
     assert abs(together[0] - together[1]) > 1e-4
 
 
-def test_no_sound_is_undefined_and_a_short_clip_an_error(extractor):
-    assert math.isnan(score(extractor, noise_clip(2.0, sample_rate=0))[0])
-    assert extractor.frames(10, 12.0) == set()
+def test_no_sound_is_undefined_and_a_short_clip_an_error(judge):
+    assert math.isnan(score(judge, noise_clip(2.0, sample_rate=0))[0])
+    assert judge.frames(10, 12.0) == set()
     with pytest.raises(ValueError, match=r"the clip has 0\.83 s"):
-        score(extractor, noise_clip(0.83))
+        score(judge, noise_clip(0.83))
 
 
-def test_a_sound_shorter_than_the_picture_ends_in_silence(extractor):
+def test_a_sound_shorter_than_the_picture_ends_in_silence(judge):
     clip = noise_clip(3.0)
     short = AVClip(clip.video, clip.fps, clip.audio[:, :40_000], 16_000)
     silent = clip.audio.copy()
     silent[:, 40_000:] = 0
-    assert score(extractor, short) == score(extractor, AVClip(clip.video, clip.fps, silent, 16_000))
+    assert score(judge, short) == score(judge, AVClip(clip.video, clip.fps, silent, 16_000))
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_the_published_checkpoint_is_read(extractor, tmp_path, wrapped):
+def test_the_published_checkpoint_is_read(judge, tmp_path, wrapped):
     """As a training saves it: `state_dict` with `module.` before each name, beside an optimizer's state."""
     file = tmp_path / "Diff-Foley/diff_foley_ckpt/cavp_epoch66.ckpt"
-    save_network(extractor.network, file.parent)
-    folder = CavpExtractor.load(str(file.parent))
+    save_network(judge.network, file.parent)
+    folder = CavpJudge.load(str(file.parent))
     (file.parent / "model.safetensors").unlink()
-    state = {f"module.{name}" if wrapped else name: t for name, t in extractor.network.state_dict().items()}
+    state = {f"module.{name}" if wrapped else name: t for name, t in judge.network.state_dict().items()}
     state["module.other_head.weight"] = torch.zeros(3)
     torch.save(
         {"epoch": 66, "state_dict": state, "optimizer": {"lr": 0.1}} if wrapped else state,
@@ -148,17 +148,17 @@ def test_the_published_checkpoint_is_read(extractor, tmp_path, wrapped):
     )
     clip = noise_clip(1.0)
     for path in (tmp_path, file):
-        assert score(CavpExtractor.load(str(path)), clip) == score(extractor, clip) == score(folder, clip)
+        assert score(CavpJudge.load(str(path)), clip) == score(judge, clip) == score(folder, clip)
 
 
-def test_other_weights_are_refused(extractor, tmp_path):
-    save_network(extractor.network, tmp_path)
+def test_other_weights_are_refused(judge, tmp_path):
+    save_network(judge.network, tmp_path)
     (tmp_path / "config.json").write_text('{"video_blocks": [1, 2, 1, 1]}')
     with pytest.raises(ValueError, match=r"missing.*looks like CAVP"):
-        CavpExtractor.load(str(tmp_path))
+        CavpJudge.load(str(tmp_path))
     for name in ("foreign.ckpt", "foreign.pt"):
         torch.save({"vfeat_extractor.norm.weight": torch.zeros(2)}, tmp_path / name)
         with pytest.raises(ValueError, match=r"missing.*looks like Synchformer"):
-            CavpExtractor.load(str(tmp_path / name))
+            CavpJudge.load(str(tmp_path / name))
     with pytest.raises(ValueError, match=r"cavp_epoch66\.ckpt"):
-        CavpExtractor.load()
+        CavpJudge.load()

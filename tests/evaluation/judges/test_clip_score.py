@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from evaluation.judges.clip_score import ClipExtractor, frame_indices
+from evaluation.judges.clip_score import ClipJudge, frame_indices
 from media import AVClip, read_clip, write_clip
 from media.clip import empty_audio
 from synthetic.render import render_clip
@@ -25,19 +25,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def clip_extractor(folder):
-    return ClipExtractor.load(str(folder.parent))
+def clip_judge(folder):
+    return ClipJudge.load(str(folder.parent))
 
 
 def picture_clip(video):
     return AVClip(np.ascontiguousarray(video), 16.0, empty_audio(), 0)
 
 
-def score(extractor, clip, text=TEXTS[0]):
-    return extractor.extract([clip], [prompt(text)])["clip_score"][0].item()
+def score(judge, clip, text=TEXTS[0]):
+    return judge.measure([clip], [prompt(text)])["clip_score"][0].item()
 
 
-def test_naming_the_extractor_imports_no_torch():
+def test_naming_the_judge_imports_no_torch():
     code = "import sys, evaluation.judges.clip_score; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -51,67 +51,67 @@ def test_frames_are_the_published_ones():
 
 
 @pytest.mark.parametrize("num_frames", [1, 33, 60])
-def test_the_score_is_the_mean_cosine_that_transformers_computes(folder, clip_extractor, num_frames):
+def test_the_score_is_the_mean_cosine_that_transformers_computes(folder, clip_judge, num_frames):
     video = np.random.default_rng(0).integers(0, 256, (num_frames, 40, 52, 3), dtype=np.uint8)
     processor = CLIPProcessor(CLIPImageProcessor.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder))
     inputs = processor(text=["a red ball falls."], images=list(video[frame_indices(num_frames)]), return_tensors="pt")
     with torch.inference_mode():
         outputs = CLIPModel.from_pretrained(folder).eval()(**inputs)
     expected = (outputs.image_embeds @ outputs.text_embeds.T).mean().item()
-    assert score(clip_extractor, picture_clip(video)) == pytest.approx(expected, abs=1e-6)
+    assert score(clip_judge, picture_clip(video)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_javisbench_sees_red_and_blue_swapped(folder, clip_extractor):
+def test_javisbench_sees_red_and_blue_swapped(folder, clip_judge):
     red = np.zeros((5, 32, 32, 3), dtype=np.uint8)
     red[..., 0] = 255
-    released = ClipExtractor.load(str(folder), protocol="javisbench")
-    assert score(released, picture_clip(red)) == score(clip_extractor, picture_clip(red[..., ::-1]))
-    assert score(released, picture_clip(red)) != pytest.approx(score(clip_extractor, picture_clip(red)), abs=1e-4)
+    released = ClipJudge.load(str(folder), protocol="javisbench")
+    assert score(released, picture_clip(red)) == score(clip_judge, picture_clip(red[..., ::-1]))
+    assert score(released, picture_clip(red)) != pytest.approx(score(clip_judge, picture_clip(red)), abs=1e-4)
     assert released.version == "1+javisbench"
 
 
-def test_only_the_frames_asked_for_count(clip_extractor):
+def test_only_the_frames_asked_for_count(clip_judge):
     clip = picture_clip(np.random.default_rng(1).integers(0, 256, (97, 32, 32, 3), dtype=np.uint8))
-    chosen = sorted(clip_extractor.frames(clip.num_frames, clip.fps))
+    chosen = sorted(clip_judge.frames(clip.num_frames, clip.fps))
     black = np.zeros_like(clip.video)
     black[chosen] = clip.video[chosen]
     assert len(chosen) == 48
-    assert score(clip_extractor, picture_clip(black)) == score(clip_extractor, clip)
+    assert score(clip_judge, picture_clip(black)) == score(clip_judge, clip)
 
 
-def test_a_score_depends_on_its_own_clip_and_prompt_only(clip_extractor):
+def test_a_score_depends_on_its_own_clip_and_prompt_only(clip_judge):
     clips = [sounding_clip(seed=seed, seconds=1 + seed) for seed in range(3)]
-    together = clip_extractor.extract(clips, [prompt(text) for text in TEXTS])["clip_score"]
+    together = clip_judge.measure(clips, [prompt(text) for text in TEXTS])["clip_score"]
     assert together.dtype == torch.float32
-    assert together.tolist() == [score(clip_extractor, *pair) for pair in zip(clips, TEXTS, strict=True)]
+    assert together.tolist() == [score(clip_judge, *pair) for pair in zip(clips, TEXTS, strict=True)]
 
 
-def test_a_text_is_mended_and_cut_as_by_openai(clip_extractor):
+def test_a_text_is_mended_and_cut_as_by_openai(clip_judge):
     clip = sounding_clip()
-    assert score(clip_extractor, clip, "  Thunder &amp;  RAIN ") == score(clip_extractor, clip, "thunder & rain")
+    assert score(clip_judge, clip, "  Thunder &amp;  RAIN ") == score(clip_judge, clip, "thunder & rain")
     long = "red ball " * 50
-    assert score(clip_extractor, clip, long) == score(clip_extractor, clip, long + "blue")
+    assert score(clip_judge, clip, long) == score(clip_judge, clip, long + "blue")
 
 
-def test_no_clips_give_no_scores(clip_extractor):
-    assert clip_extractor.extract([], [])["clip_score"].shape == (0,)
+def test_no_clips_give_no_scores(clip_judge):
+    assert clip_judge.measure([], [])["clip_score"].shape == (0,)
 
 
-def test_a_written_clip_has_a_score(clip_extractor, tmp_path):
+def test_a_written_clip_has_a_score(clip_judge, tmp_path):
     write_clip(render_clip(scene_from_seed(3)), tmp_path / "sample.mp4")
     clip = read_clip(tmp_path / "sample.mp4")
-    assert -1 <= score(clip_extractor, clip) <= 1
+    assert -1 <= score(clip_judge, clip) <= 1
 
 
 def test_weights_that_are_absent_or_not_whole_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="needs weights"):
-        ClipExtractor.load()
+        ClipJudge.load()
     with pytest.raises(ValueError, match="do not exist"):
-        ClipExtractor.load(str(tmp_path / "nowhere"))
+        ClipJudge.load(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match=r"lacks config.json, .*tokenizer.json.*openai/clip-vit-base-patch32"):
-        ClipExtractor.load(str(tmp_path))
+        ClipJudge.load(str(tmp_path))
     with pytest.raises(ValueError, match="is a file"):
-        ClipExtractor.load(str(folder / "model.safetensors"))
+        ClipJudge.load(str(folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize("fault", ["missing", "misshapen", "truncated"])
@@ -127,4 +127,4 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, fault):
         weights.write_bytes(weights.read_bytes()[:-100])
     expected = {"missing": "visual_projection", "misshapen": "text_projection", "truncated": "cannot be read"}[fault]
     with pytest.raises(ValueError, match=expected):
-        ClipExtractor.load(str(folder))
+        ClipJudge.load(str(folder))

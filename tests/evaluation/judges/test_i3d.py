@@ -1,4 +1,4 @@
-"""The features of FVD: which pictures are looked at, the network in its published layout, and the extractor."""
+"""The features of FVD: which pictures are looked at, the network in its published layout, and the judge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from core.state_files import fill_module
-from evaluation.judges.i3d import I3DExtractor
+from evaluation.judges.i3d import I3DJudge
 from evaluation.judges.i3d.config import I3DConfig
 from evaluation.judges.i3d.frames import fit_square, frame_indices, normalise_bytes, prepare_frames, released_bytes
 from evaluation.judges.i3d.loading import save_network
@@ -53,11 +53,11 @@ def grey_clip(level, num_frames=24, height=32, width=32):
 
 @pytest.fixture(scope="module")
 def small():
-    return I3DExtractor(network(SMALL))
+    return I3DJudge(network(SMALL))
 
 
-def features(extractor, *clips):
-    return extractor.extract(list(clips), [])["i3d"]
+def features(judge, *clips):
+    return judge.measure(list(clips), [])["i3d"]
 
 
 def test_golden_frame_indices():
@@ -151,7 +151,7 @@ def test_only_the_frames_it_names_are_looked_at(small):
 
 
 def test_protocols_have_other_features_and_say_so(small):
-    released = I3DExtractor(small.network, protocol="javisbench")
+    released = I3DJudge(small.network, protocol="javisbench")
     assert (small.version, released.version) == ("1", "1+javisbench")
     assert (features(small, noise_clip()) - features(released, noise_clip())).abs().max() > 1e-2
 
@@ -174,7 +174,7 @@ def test_a_saved_network_gives_the_same_features(small, tmp_path):
     save_network(small.network, tmp_path / "i3d")
     wanted = features(small, noise_clip())
     for path in (tmp_path, tmp_path / "i3d", tmp_path / "i3d" / "model.safetensors"):
-        torch.testing.assert_close(features(I3DExtractor.load(str(path)), noise_clip()), wanted)
+        torch.testing.assert_close(features(I3DJudge.load(str(path)), noise_clip()), wanted)
 
 
 def test_the_published_file_loads_with_and_without_counters_of_batches(small, tmp_path):
@@ -182,13 +182,13 @@ def test_the_published_file_loads_with_and_without_counters_of_batches(small, tm
     state = small.network.state_dict()
     for kept in (state, {name: x for name, x in state.items() if not name.endswith("num_batches_tracked")}):
         torch.save(kept, tmp_path / "i3d_pretrained_400.pt")
-        loaded = I3DExtractor.load(str(tmp_path))
+        loaded = I3DJudge.load(str(tmp_path))
         torch.testing.assert_close(features(loaded, noise_clip()), features(small, noise_clip()))
 
 
 def test_half_precision_gives_close_float32_features(small, tmp_path):
     save_network(small.network, tmp_path)
-    half = features(I3DExtractor.load(str(tmp_path), dtype="bfloat16"), noise_clip())
+    half = features(I3DJudge.load(str(tmp_path), dtype="bfloat16"), noise_clip())
     wanted = features(small, noise_clip())
     assert half.dtype == torch.float32
     assert 0 < (half - wanted).abs().max() < 0.1 * wanted.std()
@@ -201,18 +201,18 @@ def test_weights_of_another_network_are_refused_by_name(small, tmp_path):
     torch.save(state, tmp_path / "i3d_pretrained_400.pt")
     (tmp_path / "config.json").write_text(json.dumps({"width": SMALL.width}))
     with pytest.raises(ValueError, match="does not fit I3D") as caught:
-        I3DExtractor.load(str(tmp_path))
+        I3DJudge.load(str(tmp_path))
     for part in ("1 missing (Mixed_4c.b2b.conv3d.weight)", "1 surplus (head.weight)", "(600,), not (400,)"):
         assert part in str(caught.value)
 
 
 def test_weights_that_are_not_there_are_asked_for(tmp_path):
-    with pytest.raises(ValueError, match=r"need the weights of I3D\. Give i3d_pretrained_400\.pt or i3d_torchscript"):
-        I3DExtractor.load()
+    with pytest.raises(ValueError, match=r"needs weights\. Give 'i3d_pretrained_400\.pt' or 'i3d_torchscript"):
+        I3DJudge.load()
     with pytest.raises(ValueError, match="do not exist"):
-        I3DExtractor.load(str(tmp_path / "nothing"))
+        I3DJudge.load(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="dtype is 'int8'"):
-        I3DExtractor(network(SMALL), dtype="int8")
+        I3DJudge(network(SMALL), dtype="int8")
 
 
 def test_sizes_that_cannot_be_are_refused():
@@ -242,21 +242,21 @@ def test_a_torchscript_file_gives_its_logits(tmp_path):
     torch.manual_seed(0)
     module = Scripted(400)
     torch.jit.script(module).save(tmp_path / "i3d_torchscript.pt")
-    extractor = I3DExtractor.load(str(tmp_path))
+    judge = I3DJudge.load(str(tmp_path))
     expected = module.head(torch.full((1, 3), 2 * 51 / 255 - 1))
-    torch.testing.assert_close(features(extractor, grey_clip(51)), expected, atol=1e-5, rtol=0)
-    assert extractor.published == "i3d_pretrained_400.pt"
+    torch.testing.assert_close(features(judge, grey_clip(51)), expected, atol=1e-5, rtol=0)
+    assert judge.published == "i3d_pretrained_400.pt"
 
 
 def test_a_torchscript_file_of_another_network_is_refused(tmp_path):
     torch.jit.script(Scripted(10)).save(tmp_path / "other.pt")
-    extractor = I3DExtractor.load(str(tmp_path / "other.pt"))
+    judge = I3DJudge.load(str(tmp_path / "other.pt"))
     with pytest.raises(ValueError, match=r"a tensor \(1, 10\) for 1 videos, not 400 logits each"):
-        features(extractor, grey_clip(0))
+        features(judge, grey_clip(0))
 
 
 def test_features_that_are_no_numbers_are_an_error():
     model = network(SMALL)
     model.logits["conv3d"].bias.data[7] = torch.inf
     with pytest.raises(ValueError, match="not finite for clip 0 of 2"):
-        features(I3DExtractor(model), grey_clip(0), grey_clip(9))
+        features(I3DJudge(model), grey_clip(0), grey_clip(9))

@@ -22,7 +22,7 @@ import torch
 from core.lineage import Lineage, PreferenceTraining, RewardUse
 from evaluation.compare import command as compare
 from evaluation.judges.metrics import METRICS, VERIFIABLE
-from evaluation.run import extract
+from evaluation.run import measure
 from evaluation.run.command import evaluate, main, plan, prepare
 from evaluation.run.config import EvaluateConfig
 from tests.evaluation.bounce_samples import NUM_ROWS, write_benchmark, write_flawed, write_run
@@ -80,7 +80,7 @@ def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not jobs, f"{len(jobs)} jobs were to be computed"
         return iter(())
 
-    monkeypatch.setattr(extract, "map_jobs", refuse)
+    monkeypatch.setattr(measure, "map_jobs", refuse)
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -202,10 +202,10 @@ def test_a_second_run_computes_nothing_and_finds_the_same(world: World, no_worke
 
 def test_a_changed_file_is_computed_again_alone(world: World, tmp_path: Path) -> None:
     shutil.copytree(world.run / "candidates", tmp_path / "candidates")
-    assert prepare(world.config(samples=tmp_path)).extraction.num_left == 0  # elsewhere, and the same
+    assert prepare(world.config(samples=tmp_path)).measurement.num_left == 0  # elsewhere, and the same
     sound = tmp_path / "candidates" / "media" / "3.wav"
     sound.write_bytes(sound.read_bytes()[:-4000])
-    again = prepare(world.config(samples=tmp_path)).extraction
+    again = prepare(world.config(samples=tmp_path)).measurement
     [(names, [task])] = again._missing().items()
     assert task.clip.name == "bounce 3/0"
     assert set(names) == set(again.stores)
@@ -231,8 +231,8 @@ def test_the_release_measures_otherwise_and_keeps_apart(world: World, tmp_path: 
 
 
 def test_published_features_stand_in_for_the_ground_truth(world: World, tmp_path: Path, no_workers: None) -> None:
-    extraction = prepare(world.config()).extraction
-    video, audio = (extraction.stores[name].stack(name, extraction.keys[1][name]) for name in ("i3d", "audioclip"))
+    measurement = prepare(world.config()).measurement
+    video, audio = (measurement.stores[name].stack(name, measurement.keys[1][name]) for name in ("i3d", "audioclip"))
     np.savez(tmp_path / "features.npz", video=video, audio=audio)
     config = world.config(ground_truth_features=tmp_path / "features.npz", metrics=["fvd", "fad"], output=tmp_path)
     evaluate(config)
@@ -332,7 +332,7 @@ def test_what_came_before_a_kill_is_not_computed_again(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = world.config(metrics=["verifiable"], weights=None, output=tmp_path, cache=None, clip_batch_size=2)
-    monkeypatch.setattr(extract, "FLUSH_S", 0.0)
+    monkeypatch.setattr(measure, "FLUSH_S", 0.0)
     counts: list[int] = []
 
     def killed_after(most: int) -> None:
@@ -340,18 +340,18 @@ def test_what_came_before_a_kill_is_not_computed_again(
             counts.append(len(jobs))
             for number, result in enumerate(actor(settings).run_all(jobs)):
                 if number == most:
-                    monkeypatch.setattr(extract.FeatureStore, "flush", lambda store: None)  # nor does it say farewell
+                    monkeypatch.setattr(measure.FeatureStore, "flush", lambda store: None)  # nor does it say farewell
                     raise KeyboardInterrupt
                 yield result | {"tries": 1}
 
-        monkeypatch.setattr(extract, "map_jobs", run_jobs)
+        monkeypatch.setattr(measure, "map_jobs", run_jobs)
 
     killed_after(2)
     with pytest.raises(KeyboardInterrupt):
         evaluate(config)
     monkeypatch.undo()
     assert not (tmp_path / "results.json").exists()
-    assert prepare(config).extraction.num_left == NUM_ROWS - 4
+    assert prepare(config).measurement.num_left == NUM_ROWS - 4
     killed_after(NUM_ROWS)
     assert evaluate(config).failed == 0
     assert counts == [6, 4]
@@ -363,7 +363,7 @@ def test_a_clip_that_fails_is_named_for_every_row_it_answers(
     for row in range(3):
         (tmp_path / f"sample_{row:04d}.mp4").write_bytes(b"no film")
     monkeypatch.setattr(
-        extract, "map_jobs", lambda jobs, *rest: iter([{"key": job["key"], "lost": "it died"} for job in jobs])
+        measure, "map_jobs", lambda jobs, *rest: iter([{"key": job["key"], "lost": "it died"} for job in jobs])
     )
     summary = evaluate(world.config(samples=tmp_path, metrics=["av_align"], limit=3, cache=None))
     assert summary.failed == 3

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.report import find_chromium, running_chromium
+from evaluation.judges.choose import Skipped
 from evaluation.judges.metrics import METRICS
-from evaluation.judges.registry import Skipped
 from evaluation.run.benchmark import Benchmark
 from evaluation.run.evaluate import Results
 from evaluation.run.page import results_page

@@ -1,13 +1,12 @@
-"""The extractor class. Torch is imported when it loads, so that naming it stays cheap."""
+"""The judge class. Torch is imported when it loads, so that naming it stays cheap."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from evaluation.judges.base import Extractor
-from rewards.base import Prompt, Protocol
-from rewards.weights import float_dtype
+from rewards.base import Judge, Prompt, Protocol
+from rewards.weights import find_weights, float_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from media.clip import AVClip
 
 
-class I3DExtractor(Extractor):
+class I3DJudge(Judge):
     """`i3d`: the 400 class logits of I3D over 24 frames of the whole clip, for FVD and KVD.
 
     Under "javisbench" the pictures have the release's grey levels (see `frames`), so the features of one protocol do
@@ -29,6 +28,7 @@ class I3DExtractor(Extractor):
     outputs: ClassVar[dict[str, int | None]] = {"i3d": 400}
     needs = frozenset({"video"})
     published = "i3d_pretrained_400.pt"
+    also_published = ("i3d_torchscript.pt",)
     protocols = ("correct", "javisbench")
 
     MICRO_BATCH: ClassVar[int] = 4  # clips in one forward, about 0.7 GB at full size
@@ -51,9 +51,10 @@ class I3DExtractor(Extractor):
         Raises:
             ValueError: no weights are there, they are not this network's, or `dtype` is no float type.
         """
-        from evaluation.judges.i3d.loading import find_weights, load_network
+        from evaluation.judges.i3d.loading import load_network
 
-        return cls(load_network(find_weights(path), device), device, dtype, protocol)
+        found = find_weights(path, cls.name, cls.published, *cls.also_published)
+        return cls(load_network(found, device), device, dtype, protocol)
 
     def frames(self, num_frames: int, fps: float) -> Collection[int]:
         """The 24 evenly spaced frames, or fewer where a clip has fewer."""
@@ -61,7 +62,7 @@ class I3DExtractor(Extractor):
 
         return set(frame_indices(num_frames).tolist())
 
-    def extract(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+    def measure(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """`i3d`, float32 (B, 400) on the CPU. Prompts play no part.
 
         Raises:

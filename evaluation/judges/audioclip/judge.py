@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from evaluation.judges.audioclip.config import EMBED_DIM
-from evaluation.judges.base import Extractor
-from rewards.base import JAVISBENCH_LENGTH_S, Prompt, Protocol
+from rewards.base import JAVISBENCH_LENGTH_S, Judge, Prompt, Protocol
 from rewards.weights import find_weights, float_dtype
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ JAVISBENCH_SAMPLE_RATE = 16_000
 FULL_SCALE = 32_768.0  # the network was trained on samples in 16-bit units
 
 
-class AudioClipExtractor(Extractor):
+class AudioClipJudge(Judge):
     """Embeddings of AudioCLIP's audio head, not normalised; NaN for a clip without sound.
 
     Source: docs/upstream/metrics.md, section 4.
@@ -63,7 +62,7 @@ class AudioClipExtractor(Extractor):
         found = find_weights(path, cls.name, cls.published)
         return cls(load_network(found, device, float_dtype(dtype)), protocol)
 
-    def extract(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+    def measure(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """`audioclip`, float32 (B, 1024). Prompts play no part.
 
         Raises:

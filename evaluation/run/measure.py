@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.judges.registry import Chosen, get_extractor
-from evaluation.run.actor import ExtractActor
+from evaluation.judges.choose import Chosen
+from evaluation.run.actor import MeasureActor
 from evaluation.run.file_keys import FileDigests, value_key
 from evaluation.run.store import FeatureStore
 from jobs.stage import progress_bar
@@ -18,8 +18,8 @@ from jobs.workers import Job, Pool, Result, map_jobs
 FLUSH_S = 30.0
 FLUSH_CLIPS = 2000
 
-Keys = dict[str, list[str | None]]  # extractor -> the key of each clip's values; None: a file is missing
-Errors = dict[tuple[str, str], str]  # (extractor, name of the clip) -> why it has no value
+Keys = dict[str, list[str | None]]  # judge -> the key of each clip's values; None: a file is missing
+Errors = dict[tuple[str, str], str]  # (judge, name of the clip) -> why it has no value
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """Clips, and the extractors that are to look at them."""
+    """Clips, and the judges that are to look at them."""
 
     clips: Sequence[Clip]
-    extractors: Sequence[str]
+    judges: Sequence[str]
 
 
 @dataclass(frozen=True)
-class ExtractSettings:
+class MeasureSettings:
     """How the workers work. Of it, protocol and dtype change what values are."""
 
     cache: Path
@@ -57,45 +57,44 @@ class ExtractSettings:
 
 @dataclass(frozen=True)
 class _Task:
-    """A clip that misses values, and the key that each extractor's are kept by."""
+    """A clip that misses values, and the key that each judge's are kept by."""
 
     clip: Clip
     keys: Mapping[str, str]
 
 
-class Extraction:
+class Measurement:
     """The state of the stage: stores with what is known, keys of what is wanted, and what failed.
 
     Making it reads the cache, and the files' contents where they changed; it writes nothing before `run`.
 
     Attributes:
-        stores: by extractor.
+        stores: by judge.
         keys: for each part of what is wanted, the keys of its clips.
     """
 
-    def __init__(self, chosen: Mapping[str, Chosen], wanted: Sequence[Wanted], settings: ExtractSettings) -> None:
+    def __init__(self, chosen: Mapping[str, Chosen], wanted: Sequence[Wanted], settings: MeasureSettings) -> None:
         self._chosen = chosen
         self._wanted = wanted
         self._settings = settings
         dtype = "" if settings.dtype == "float32" else f"-{settings.dtype}"
         self.stores = {
-            name: FeatureStore(settings.cache / f"{one.key}{dtype}", get_extractor(name).outputs)
-            for name, one in chosen.items()
+            name: FeatureStore(settings.cache / f"{one.key}{dtype}", one.judge.outputs) for name, one in chosen.items()
         }
         files = [path for part in wanted for clip in part.clips for path in (clip.video_path, clip.audio_path)]
         self._digests = FileDigests(settings.cache / "files.parquet")
         self._found = self._digests.of(filter(None, files))
         self.keys: list[Keys] = [
-            {name: [self._key(name, clip) for clip in part.clips] for name in part.extractors} for part in wanted
+            {name: [self._key(name, clip) for clip in part.clips] for name in part.judges} for part in wanted
         ]
-        self._failed: dict[tuple[str, str], str] = {}  # (extractor, key) -> why
+        self._failed: dict[tuple[str, str], str] = {}  # (judge, key) -> why
 
     def _key(self, name: str, clip: Clip) -> str | None:
         video = self._found.get(clip.video_path)
         audio = self._found.get(clip.audio_path) if clip.audio_path else None
         if clip.audio_path and audio is None:
             return None
-        return value_key(video, audio, (clip.prompt, clip.audio_prompt), get_extractor(name).needs)
+        return value_key(video, audio, (clip.prompt, clip.audio_prompt), self._chosen[name].judge.needs)
 
     @property
     def num_left(self) -> int:
@@ -138,13 +137,13 @@ class Extraction:
         return found
 
     def _clips(self) -> Iterator[tuple[Clip, dict[str, str | None]]]:
-        """All clips, with the keys of the extractors that are to look at them."""
+        """All clips, with the keys of the judges that are to look at them."""
         for part, keys in zip(self._wanted, self.keys, strict=True):
             for number, clip in enumerate(part.clips):
-                yield clip, {name: keys[name][number] for name in part.extractors}
+                yield clip, {name: keys[name][number] for name in part.judges}
 
     def _missing(self) -> dict[tuple[str, ...], list[_Task]]:
-        """Extractors -> the clips that miss the values of exactly these. The same file twice is computed once."""
+        """Return judges -> the clips that miss the values of exactly these; a file that occurs twice counts once."""
         groups: dict[tuple[str, ...], list[_Task]] = {}
         claimed: set[tuple[str, str]] = set()
         for clip, keys in self._clips():
@@ -175,7 +174,7 @@ class Extraction:
     ) -> list[Job]:
         """Run jobs and keep their values; the jobs that a worker died on each time."""
         lost, by_key, flushed = [], {job["key"]: job for job in jobs}, time.monotonic()
-        for result in map_jobs(jobs, ExtractActor, self._actor_settings(names), pool):
+        for result in map_jobs(jobs, MeasureActor, self._actor_settings(names), pool):
             if "lost" in result:
                 lost.append(by_key[result["key"]] | {"lost": result["lost"]})
                 continue
@@ -189,7 +188,7 @@ class Extraction:
 
     def _actor_settings(self, names: Sequence[str]) -> dict[str, Any]:
         return {
-            "extractors": {name: self._chosen[name].path for name in names},
+            "judges": {name: self._chosen[name].path for name in names},
             "protocol": self._settings.protocol,
             "device": self._settings.device,
             "dtype": self._settings.dtype,

@@ -9,8 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from evaluation.judges.base import Extractor
-from rewards.base import Prompt, Protocol
+from rewards.base import Judge, Prompt, Protocol
 from rewards.weights import CONFIG_NAME, find_weights, float_dtype
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from media.clip import AVClip
 
 
-class CavpExtractor(Extractor):
+class CavpJudge(Judge):
     """Mean cosine of frames and sound over the whole seconds of a clip; NaN for one without an audio track.
 
     One definition under both protocols. The release differs in two ways that its numbers cannot be told by: it scores
@@ -58,7 +57,7 @@ class CavpExtractor(Extractor):
 
         return set(shown_frames(num_frames, fps).tolist()) if whole_seconds(num_frames, fps) else set()
 
-    def extract(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
+    def measure(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """`cavp_score` in [-1, 1], float32 (B,); prompts play no part.
 
         Raises:
