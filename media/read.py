@@ -123,7 +123,7 @@ def _read_video(
 
 
 def _chosen(frames: FrameChoice | None, num_frames: int, available: int, fps: float) -> Container[int]:
-    """Return the indices of the frames to convert; where `num_frames` exceeds `available`, the last frame is repeated."""
+    """Return the indices of the frames to convert; a missing frame at the end is a repetition of the last one."""
     everything = range(num_frames)
     indices = None if frames is None else frames(num_frames, fps)
     if indices is None:
