@@ -1,4 +1,4 @@
-"""Clips of picture and sound, and their files."""
+"""Audio-video clips in memory, and reading, writing and converting their files."""
 
 from __future__ import annotations
 

@@ -16,15 +16,15 @@ from media.clip import MediaError
 SampleFormat = Literal["uint8", "int16", "int24", "int32", "float32"]
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE  # format tags of the "fmt " chunk
-UNKNOWN_SIZE = 0xFFFFFFFF  # written by programs that stream to a pipe: the data goes on to the end of the file
-CENTRE_GAIN = 0.7071  # -3 dB, the usual share of a centre or surround channel in a stereo mix
+UNKNOWN_SIZE = 0xFFFFFFFF  # written by programs that stream to a pipe: the data extends to the end of the file
+CENTRE_GAIN = 0.7071  # -3 dB, the usual gain of a centre or surround channel in a stereo mix
 
 
 def read_wav(path: str | Path) -> tuple[np.ndarray, int]:
-    """Read a wav file: audio float32 (channels, samples) in [-1, 1] and its rate in Hz.
+    """Read a wav file and return its audio, float32 (channels, samples) in [-1, 1], and its sampling rate in Hz.
 
-    8, 16, 24 and 32-bit integers, 32 and 64-bit floats, plain or WAVE_FORMAT_EXTENSIBLE. Integers of n bits are
-    divided by 2^(n-1); floats beyond [-1, 1] are clipped.
+    Supports 8, 16, 24 and 32-bit integers, 32 and 64-bit floats, plain or WAVE_FORMAT_EXTENSIBLE. Integers of n bits
+    are divided by 2^(n-1); floats outside [-1, 1] are clipped.
     Raises MediaError for a missing, truncated, empty or unsupported file.
     """
     try:
@@ -36,7 +36,7 @@ def read_wav(path: str | Path) -> tuple[np.ndarray, int]:
         raise MediaError(path, f"has a format chunk of {len(fmt)} bytes where a wav file has at least 16")
     tag, num_channels, sample_rate, _, block_size, bits = struct.unpack("<HHIIHH", fmt[:16])
     if tag == EXTENSIBLE and len(fmt) >= 26:
-        tag = struct.unpack("<H", fmt[24:26])[0]  # the sub-format identifier begins with the plain tag
+        tag = struct.unpack("<H", fmt[24:26])[0]  # the sub-format identifier starts with the plain format tag
     if num_channels < 1 or sample_rate < 1 or block_size != num_channels * ((bits + 7) // 8):
         raise MediaError(path, f"is damaged: {num_channels} channels, {sample_rate} Hz, blocks of {block_size} bytes")
     data = data[: len(data) // block_size * block_size]
@@ -52,9 +52,10 @@ def read_wav(path: str | Path) -> tuple[np.ndarray, int]:
 def write_wav(
     path: str | Path, audio: np.ndarray, sample_rate: int, *, sample_format: SampleFormat = "float32"
 ) -> None:
-    """Write audio float32 (channels, samples) in [-1, 1] as wav, atomically.
+    """Write audio float32 (channels, samples) in [-1, 1] to a wav file atomically.
 
-    float32 is lossless; the integer formats round to a step of 2^(1-bits), and 1.0 becomes the largest integer.
+    float32 is lossless; the integer formats round to steps of 2^(1-bits), and 1.0 becomes the largest integer.
+    Raises ValueError for audio that is empty or not two-dimensional, or a rate that is not positive.
     """
     if audio.ndim != 2 or 0 in audio.shape or sample_rate < 1:
         raise ValueError(
@@ -67,31 +68,35 @@ def write_wav(
     fmt = struct.pack("<HHIIHH", tag, audio.shape[0], sample_rate, sample_rate * block, block, width * 8)
     chunks = b"WAVE" + _chunk(b"fmt ", fmt)
     if tag == FLOAT:
-        chunks += _chunk(b"fact", struct.pack("<I", audio.shape[1]))  # required of every format that is not PCM
+        chunks += _chunk(b"fact", struct.pack("<I", audio.shape[1]))  # required for every format except PCM
     with atomic_path(path) as temporary:
         temporary.write_bytes(_chunk(b"RIFF", chunks + _chunk(b"data", data)))
 
 
 def resample_audio(audio: np.ndarray, sample_rate: int, new_sample_rate: int) -> np.ndarray:
-    """Change the rate of audio (channels, samples); sample 0 keeps its time, the length becomes round(n * new / old).
+    """Resample audio (channels, samples) to a new rate in Hz; the length becomes round(n * new / old).
 
-    A zero-phase polyphase filter: nothing is delayed, and frequencies above the new Nyquist rate are removed.
+    The polyphase filter has zero phase: sample 0 keeps its time and nothing is delayed. Frequencies above the new
+    Nyquist frequency are removed. Raises ValueError for a rate that is not positive.
     """
     if sample_rate < 1 or new_sample_rate < 1:
         raise ValueError(f"Cannot resample from {sample_rate} Hz to {new_sample_rate} Hz: give positive rates.")
     if sample_rate == new_sample_rate:
         return audio
-    from scipy.signal import resample_poly  # late: takes longer to import than the rest of this package
+    from scipy.signal import resample_poly  # imported late: this import takes longer than the rest of the package
 
     divisor = gcd(sample_rate, new_sample_rate)
     up, down = new_sample_rate // divisor, sample_rate // divisor
     length = max(1, round(audio.shape[1] * new_sample_rate / sample_rate))
     resampled = resample_poly(audio.astype(np.float64), up, down, axis=1)[:, :length]
-    return np.clip(resampled, -1.0, 1.0).astype(np.float32)  # a steep edge overshoots a little
+    return np.clip(resampled, -1.0, 1.0).astype(np.float32)  # the filter overshoots slightly at steep edges
 
 
 def mix_channels(audio: np.ndarray, num_channels: int) -> np.ndarray:
-    """Bring audio (channels, samples) to mono (the mean), stereo, or more channels by repeating a mono one."""
+    """Mix audio (channels, samples) to mono (the mean) or stereo, or repeat a mono channel `num_channels` times.
+
+    Raises ValueError for any other conversion.
+    """
     have = audio.shape[0]
     if num_channels == have:
         return audio
@@ -106,13 +111,13 @@ def mix_channels(audio: np.ndarray, num_channels: int) -> np.ndarray:
 
 
 def fit_length(audio: np.ndarray, num_samples: int) -> np.ndarray:
-    """Cut audio (channels, samples) to `num_samples`, or add zeros at its end."""
+    """Cut audio (channels, samples) to `num_samples`, or pad it with zeros at the end."""
     audio = audio[:, :num_samples]
     return np.pad(audio, ((0, 0), (0, num_samples - audio.shape[1])))
 
 
 def pcm_to_float(samples: np.ndarray) -> np.ndarray:
-    """Integers over their full range, uint8 centred on 128, or floats, as float32 in about [-1, 1]."""
+    """Convert integer samples (full range, uint8 centred on 128) or floats to float32 in about [-1, 1]."""
     if samples.dtype.kind == "f":
         return samples.astype(np.float32)
     bits = samples.dtype.itemsize * 8
@@ -121,7 +126,7 @@ def pcm_to_float(samples: np.ndarray) -> np.ndarray:
 
 
 def _riff_chunks(path: str | Path, content: bytes) -> tuple[bytes, bytes]:
-    """The "fmt " and "data" chunks of a wav file."""
+    """Return the contents of the "fmt " and "data" chunks of a wav file."""
     if not content:
         raise MediaError(path, "is empty")
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
@@ -136,7 +141,7 @@ def _riff_chunks(path: str | Path, content: bytes) -> tuple[bytes, bytes]:
         if start + size > len(content):
             raise MediaError(path, f"is truncated: {name!r} should have {size} bytes, {len(content) - start} are there")
         found[name] = content[start : start + size]
-        start += size + size % 2  # chunks begin at even positions
+        start += size + size % 2  # chunks start at even offsets
     if b"fmt " not in found or b"data" not in found:
         raise MediaError(path, "is truncated: its format or data chunk is missing")
     return found[b"fmt "], found[b"data"]
@@ -145,7 +150,7 @@ def _riff_chunks(path: str | Path, content: bytes) -> tuple[bytes, bytes]:
 def _to_float(path: str | Path, data: bytes, tag: int, bits: int) -> np.ndarray:
     if tag == PCM and bits == 24:
         padded = np.zeros((len(data) // 3, 4), dtype=np.uint8)
-        padded[:, 1:] = np.frombuffer(data, dtype=np.uint8).reshape(-1, 3)  # little-endian: the low byte stays zero
+        padded[:, 1:] = np.frombuffer(data, dtype=np.uint8).reshape(-1, 3)  # little-endian: the lowest byte stays zero
         return pcm_to_float(padded.view("<i4")[:, 0])
     dtypes = {(PCM, 8): "u1", (PCM, 16): "<i2", (PCM, 32): "<i4", (FLOAT, 32): "<f4", (FLOAT, 64): "<f8"}
     if (tag, bits) not in dtypes:
@@ -154,7 +159,7 @@ def _to_float(path: str | Path, data: bytes, tag: int, bits: int) -> np.ndarray:
 
 
 def _from_float(samples: np.ndarray, sample_format: SampleFormat) -> tuple[bytes, int]:
-    """Little-endian bytes of the samples, and the bytes of one."""
+    """Return the samples as little-endian bytes, and the number of bytes per sample."""
     if sample_format == "float32":
         return samples.astype("<f4").tobytes(), 4
     bits = int(sample_format.removeprefix("u").removeprefix("int"))

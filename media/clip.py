@@ -1,4 +1,4 @@
-"""The audio-video clip that every part of the toolkit passes around, and what `probe` tells of a file."""
+"""The audio-video clip type of the whole toolkit, and the file properties that `probe` returns."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 
 class MediaError(ValueError):
-    """A media file, or a clip decoded from one, cannot be used. `path` is None when the clip came from memory."""
+    """Error for a media file, or a clip decoded from one, that cannot be used. `path` is None for a clip in memory."""
 
     def __init__(self, path: str | Path | None, reason: str) -> None:
-        super().__init__(None if path is None else str(path), reason)  # both kept in args, so that it survives pickling
+        super().__init__(None if path is None else str(path), reason)  # both in args: the error can be pickled
         self.path = path
         self.reason = reason
 
@@ -22,10 +22,10 @@ class MediaError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class AVClip:
-    """Frames at a constant rate, and the sound that starts with the first frame.
+    """Video frames at a constant rate, and the sound, which starts at the first frame.
 
     A clip without sound has `audio` of shape (0, 0) and `sample_rate` 0.
-    Raises ValueError when shapes, types or ranges are not as below.
+    Raises ValueError when a shape, type or range differs from the comments on the fields.
     """
 
     video: np.ndarray  # uint8 (T, H, W, 3), RGB
@@ -59,7 +59,7 @@ class AVClip:
 
     @property
     def duration_s(self) -> float:
-        """Length of the picture in seconds; the sound may end a little earlier or later."""
+        """Length of the video in seconds; the sound may end slightly earlier or later."""
         return self.num_frames / self.fps
 
     @property
@@ -69,13 +69,13 @@ class AVClip:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What `probe` finds. Video fields are 0 for a file without video, audio fields 0 for one without sound."""
+    """Properties of a media file. Video fields are 0 for a file without video, audio fields 0 for one without sound."""
 
     path: str
-    duration_s: float  # of the video, or of the sound where there is no video
+    duration_s: float  # of the video, or of the sound if there is no video
     num_frames: int
     fps: float  # average over the file
-    height: int  # as displayed: rotation applied
+    height: int  # as displayed, with rotation applied
     width: int
     sample_rate: int  # Hz
     num_channels: int
@@ -91,30 +91,32 @@ class MediaInfo:
 
 
 def empty_audio() -> np.ndarray:
-    """The `audio` of a clip without sound: float32 (0, 0)."""
+    """Return the `audio` of a clip without sound: float32 (0, 0)."""
     return np.zeros((0, 0), dtype=np.float32)
 
 
 def _check_video(video: np.ndarray, fps: float) -> None:
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
         raise ValueError(
-            f"AVClip.video is {video.dtype} {video.shape}, but must be uint8 (T, H, W, 3) in RGB: convert it before."
+            f"AVClip.video is {video.dtype} {video.shape}, but must be uint8 (T, H, W, 3) in RGB: convert it first."
         )
     if 0 in video.shape:
         raise ValueError(f"AVClip.video of shape {video.shape} is empty: a clip has at least one frame of one pixel.")
     if not (np.isfinite(fps) and fps > 0):
-        raise ValueError(f"AVClip.fps is {fps}, but must be a positive number of frames per second.")
+        raise ValueError(f"AVClip.fps is {fps}, but must be positive: give the number of frames per second.")
 
 
 def _check_audio(audio: np.ndarray, sample_rate: int) -> None:
     if audio.dtype != np.float32 or audio.ndim != 2:
-        raise ValueError(f"AVClip.audio is {audio.dtype} {audio.shape}, but must be float32 (channels, samples).")
+        raise ValueError(
+            f"AVClip.audio is {audio.dtype} {audio.shape}, but must be float32 (channels, samples): convert it first."
+        )
     silent = sample_rate == 0
     if silent != (audio.shape == (0, 0)) or sample_rate < 0 or (not silent and 0 in audio.shape):
         raise ValueError(
-            f"AVClip.audio of shape {audio.shape} does not go with sample_rate {sample_rate}: "
+            f"AVClip.audio of shape {audio.shape} does not match sample_rate {sample_rate}: "
             "give (channels, samples) and a positive rate, or shape (0, 0) and rate 0 for a clip without sound."
         )
     peak = float(np.abs(audio).max(initial=0.0))  # NaN stays NaN and fails the comparison below
     if not peak <= 1.0:
-        raise ValueError(f"AVClip.audio reaches {peak}, but must lie in [-1, 1]: scale or clip it before.")
+        raise ValueError(f"AVClip.audio reaches {peak}, but must lie in [-1, 1]: scale or clip it first.")

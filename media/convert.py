@@ -1,4 +1,4 @@
-"""Bring a clip to another frame rate, size, length, sampling rate or number of channels."""
+"""Conversion of a clip to another frame rate, picture size, length, sampling rate or number of channels."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def convert_clip(
     sample_rate: int | None = None,
     num_channels: int | None = None,
 ) -> AVClip:
-    """Return the clip in the given geometry; None keeps what it has.
+    """Return the clip with the given frame rate, size, length and sound format; None keeps a property unchanged.
 
-    Frame rate: each new frame is the latest old one at its time. Size: resized to fill, then cut centrally; with one
-    of height and width given, the other follows the aspect ratio. `num_frames` cuts the picture; the sound is then
-    cut or padded with zeros to round(num_frames / fps * sample_rate) samples. The last frame is repeated where
-    exactly one is missing; a shorter clip raises MediaError. A clip without sound stays without.
+    Frame rate: each new frame is the latest old frame at its time. Size: frames are resized to fill the target and
+    cropped centrally; if only one of height and width is given, the other follows the aspect ratio. `num_frames` cuts
+    the video; the sound is then cut or padded with zeros to round(num_frames / fps * sample_rate) samples. If exactly
+    one frame is missing, the last one is repeated; a shorter clip raises MediaError. A clip without sound stays
+    without sound. Raises ValueError for a value that is not positive.
     """
     check_positive(
         fps=fps, height=height, width=width, num_frames=num_frames, sample_rate=sample_rate, num_channels=num_channels
@@ -51,16 +52,19 @@ def convert_clip(
 
 
 def check_positive(**wanted: float | None) -> None:
-    """Raise ValueError for a wanted size, rate or length that is not positive."""
+    """Raise ValueError for a requested size, rate or length that is not positive; None is allowed."""
     for name, value in wanted.items():
         if value is not None and not value > 0:
-            raise ValueError(f"{name} is {value}, but must be positive; leave it out to keep what the clip has.")
+            raise ValueError(f"{name} is {value}, but must be positive; leave it out to keep the clip's own value.")
 
 
 def at_rate(
     items: Iterable[tuple[float, Item]], fps: float, duration_s: float, tolerance_s: float = TIMESTAMP_TOLERANCE_S
 ) -> Iterator[Item]:
-    """Yield round(duration_s * fps) items, number n being the latest whose time (s, ascending from 0) is <= n / fps."""
+    """Yield round(duration_s * fps) items at a constant rate; times are in seconds, ascending from 0.
+
+    Item n of the output is the latest input item with time <= n / fps + tolerance_s.
+    """
     count = max(1, round(duration_s * fps))
     index = 0
     held: list[Item] = []
@@ -77,7 +81,10 @@ def at_rate(
 
 
 def fit_num_frames(video: np.ndarray, num_frames: int, fps: float) -> np.ndarray:
-    """Cut video (T, H, W, 3) to `num_frames`, repeating the last frame where exactly one is missing."""
+    """Cut video (T, H, W, 3) to `num_frames`; if exactly one frame is missing, repeat the last one.
+
+    Raises MediaError if more than one frame is missing.
+    """
     have = len(video)
     if have < num_frames - 1:
         raise MediaError(
@@ -91,7 +98,11 @@ def fit_num_frames(video: np.ndarray, num_frames: int, fps: float) -> np.ndarray
 
 
 def resize_frame(frame: np.ndarray, height: int | None, width: int | None) -> np.ndarray:
-    """Resize uint8 (H, W, 3) to fill height x width and cut centrally; bilinear, anti-aliased when it shrinks."""
+    """Resize a frame, uint8 (H, W, 3), to fill height x width and crop it centrally.
+
+    Interpolation is bilinear, with anti-aliasing when the frame shrinks. If only one of height and width is given,
+    the other follows the aspect ratio; if both are None, the frame is returned unchanged.
+    """
     old_height, old_width = frame.shape[:2]
     if height is None:
         height = old_height if width is None else max(1, round(old_height * width / old_width))
@@ -109,7 +120,7 @@ def resize_frame(frame: np.ndarray, height: int | None, width: int | None) -> np
 def convert_audio(
     audio: np.ndarray, sample_rate: int, new_sample_rate: int | None, num_channels: int | None
 ) -> tuple[np.ndarray, int]:
-    """Mix and resample audio (channels, samples); a clip without sound (rate 0) stays as it is."""
+    """Mix and resample audio (channels, samples), and return it with its rate in Hz; rate 0 (no sound) is unchanged."""
     if sample_rate == 0:
         return audio, 0
     if num_channels is not None:

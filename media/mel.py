@@ -1,6 +1,6 @@
-"""Waveform to log-mel spectrogram and back, with the front end of the published audio autoencoder.
+"""Log-mel spectrograms and their inversion, with the front end of the published audio autoencoder (AudioLDM2).
 
-16 kHz, 1024-point periodic Hann, hop 160, 64 Slaney bands up to 8 kHz, natural log of the magnitude (not power).
+16 kHz, 1024-point periodic Hann window, hop 160, 64 Slaney bands up to 8 kHz, natural log of the magnitude (not power).
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ PEAK = 0.5  # training normalises every waveform to this peak
 
 
 def normalize_waveform(waveform: Tensor) -> Tensor:
-    """Removes the mean and scales the peak to 0.5, as in training. Float (B, samples)."""
+    """Remove the mean of each waveform, float (B, samples), and scale its peak to 0.5, as in training."""
     centred = waveform - waveform.mean(dim=-1, keepdim=True)
     return (centred / (centred.abs().amax(dim=-1, keepdim=True) + 1e-8) * PEAK).clamp(-1, 1)
 
 
 def log_mel(waveform: Tensor, num_frames: int, pad_value: float = 0.0) -> Tensor:
-    """Log-mel of 16 kHz sound, cut or padded to `num_frames`.
+    """Return the log-mel spectrogram of 16 kHz sound, cut or padded to `num_frames`.
 
     Args:
-        waveform: float (B, samples) in [-1, 1], normalised already.
-        pad_value: for frames past the end. The release pads with 0.0, which in log space is loud, not silent.
+        waveform: float (B, samples) in [-1, 1], already normalised.
+        pad_value: value of frames past the end. The release pads with 0.0, which in log space is loud, not silent.
 
     Returns:
         float32 (B, num_frames, 64).
     """
-    # In float64: near the floor the logarithm magnifies float32 rounding to 6e-3.
+    # float64: near the floor the logarithm amplifies float32 rounding errors to 6e-3.
     spectrum = torch.stft(
         waveform.double(),
         N_FFT,
@@ -53,10 +53,14 @@ def log_mel(waveform: Tensor, num_frames: int, pad_value: float = 0.0) -> Tensor
 
 
 def invert_log_mel(log: Tensor, num_samples: int, num_iterations: int = 32) -> Tensor:
-    """A waveform with about this log-mel: least-squares spectrum, then Griffin-Lim from zero phase (deterministic).
+    """Return a waveform with approximately the given log-mel spectrogram; deterministic.
+
+    The magnitude spectrum is a non-negative least-squares solution; Griffin-Lim then finds the phase, starting at zero.
 
     Args:
         log: float (B, frames, 64).
+        num_samples: length of the waveform, which is cut or padded with zeros.
+        num_iterations: iterations of Griffin-Lim.
 
     Returns:
         float32 (B, num_samples) in [-1, 1].
@@ -81,7 +85,10 @@ def invert_log_mel(log: Tensor, num_samples: int, num_iterations: int = 32) -> T
 
 
 def _nonnegative_inverse(mel: Tensor, num_iterations: int = 30) -> Tensor:
-    """(B, 64, frames) -> (B, 513, frames) >= 0 with filterbank @ result ~ mel, by multiplicative updates."""
+    """Invert the filterbank by multiplicative updates: (B, 64, frames) -> (B, 513, frames) >= 0.
+
+    The result satisfies filterbank @ result ~ mel.
+    """
     filters = _filterbank().to(mel.device)
     projected = filters.T @ mel
     magnitude = projected / filters.sum(dim=0).clamp(min=1e-8)[:, None]
@@ -92,7 +99,7 @@ def _nonnegative_inverse(mel: Tensor, num_iterations: int = 30) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _filterbank() -> Tensor:
-    """Slaney-scale, Slaney-normalised filters, float32 (64, 513)."""
+    """Return the mel filters on the Slaney scale with Slaney normalisation, float32 (64, 513)."""
     filters = AF.melscale_fbanks(
         N_FFT // 2 + 1, 0.0, MAX_FREQUENCY_HZ, NUM_MELS, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
     )

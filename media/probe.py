@@ -1,4 +1,4 @@
-"""Open a media file and learn its streams, timing and completeness from its packets, without decoding them."""
+"""Inspection of a media file: streams, timing and completeness, read from its packets without decoding them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from media.audio import read_wav
 from media.clip import MediaError, MediaInfo
 from media.write import SIZE_COMMENT
 
-NOT_CLIPS = ("tty", "image2", "_pipe")  # what FFmpeg takes a text file or a single picture for
-MAX_RATE_ERROR = 0.05  # a declared frame rate further than this from the timestamps is not believed
-MAX_MISSING_S = 0.5  # a Matroska file ending this much before its declared length is truncated
+NOT_CLIPS = ("tty", "image2", "_pipe")  # formats that FFmpeg reports for a text file or a single picture
+MAX_RATE_ERROR = 0.05  # a declared frame rate that differs more than this from the timestamps is ignored
+MAX_MISSING_S = 0.5  # a Matroska file that ends this much before its declared length is truncated
 
 
 @dataclass(frozen=True)
 class VideoTiming:
-    """Presentation times of a video stream, in seconds on the container's timeline."""
+    """Presentation times of a video stream, in seconds on the container's timeline, and its frame rate."""
 
     start_s: float
     end_s: float
@@ -35,7 +35,7 @@ class VideoTiming:
 
 @dataclass(frozen=True)
 class Scan:
-    """The streams to use (PyAV objects of the scanned container, None where there is none) and their timing."""
+    """Indices of the streams to use (None for a missing stream) and their timing."""
 
     video_index: int | None
     audio_index: int | None
@@ -45,7 +45,10 @@ class Scan:
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """Duration, frame rate, size and sound of a media file. Raises MediaError for what is not a complete media file."""
+    """Return duration, frame rate, size and sound format of a media file.
+
+    Raises MediaError for a file that is not a complete media file.
+    """
     with local_clip(path) as (file, _):
         scan = scan_file(file)
         with open_media(file) as container:
@@ -72,9 +75,10 @@ def probe(path: str | Path) -> MediaInfo:
 
 @contextmanager
 def local_clip(path: str | Path, audio_path: str | Path | None = None) -> Iterator[tuple[Path, Path | None]]:
-    """Local files of a clip and of its sound: temporary copies where these are in an object store.
+    """Provide local files of a clip and its sound: temporary copies if they are in an object store.
 
-    A MediaError in the block is raised on as one about what was given; one about a clip in memory, as one about `path`.
+    A MediaError raised inside the block is raised again under the name that the caller gave; an error about a clip in
+    memory is raised again under the name `path`.
     """
     with ExitStack() as stack:
         files = [None if name is None else _enter_copy(stack, name) for name in (path, audio_path)]
@@ -90,15 +94,15 @@ def local_clip(path: str | Path, audio_path: str | Path | None = None) -> Iterat
 
 @contextmanager
 def open_media(path: str | Path) -> Iterator[Any]:
-    """Open `path` for reading; every failure of FFmpeg inside the block becomes a MediaError that names the file."""
+    """Open `path` for reading; every FFmpeg error inside the block becomes a MediaError that names the file."""
     try:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             raise MediaError(path, "is empty")
-        # absolute, so that FFmpeg does not take a name such as "a:b.mp4" for a protocol
-        # replace, so that a tag in another encoding than UTF-8 does not cost an intact file
+        # Absolute path: FFmpeg would read a name such as "a:b.mp4" as a protocol.
+        # "replace": a tag that is not UTF-8 would otherwise make an intact file unreadable.
         with av.open(os.path.abspath(path), metadata_errors="replace") as container:
             if container.format.name.endswith(NOT_CLIPS):
-                raise MediaError(path, f"is not a clip: it reads as {container.format.name!r}, a text or a picture")
+                raise MediaError(path, f"is not a clip: its format is {container.format.name!r}, a text or a picture")
             yield container
     except av.error.InvalidDataError as error:
         raise MediaError(path, "is not a media file, or is damaged or truncated") from error
@@ -107,7 +111,10 @@ def open_media(path: str | Path) -> Iterator[Any]:
 
 
 def scan_file(path: str | Path) -> Scan:
-    """Read all packets of a file. Raises MediaError where it has neither picture nor sound, or ends too early."""
+    """Read all packets of a file and return its streams and timing.
+
+    Raises MediaError for a file that has neither video nor sound, or is truncated.
+    """
     with open_media(path) as container:
         pictures = [stream for stream in container.streams.video if stream.disposition != Disposition.attached_pic]
         used = [*pictures[:1], *container.streams.audio[:1]]
@@ -130,7 +137,7 @@ def scan_file(path: str | Path) -> Scan:
 
 
 def original_size(container: Any, height: int, width: int) -> tuple[int, int]:
-    """The size before `write_clip` padded an odd one, for decoded frames of height x width."""
+    """Return the (height, width) that a clip had before `write_clip` padded odd sides; height and width are decoded."""
     comment = container.metadata.get("comment", "")
     for odd_height in (height, height - 1):
         for odd_width in (width, width - 1):
@@ -147,7 +154,7 @@ def _enter_copy(stack: ExitStack, name: str | Path) -> Path:
 
 
 def _packet_spans(container: Any, used: list[Any]) -> dict[int, list[tuple[float, float]]]:
-    """Start and end in seconds of each packet that is shown or heard, per stream index."""
+    """Return, per stream index, the start and end in seconds of each packet that is presented (not discarded)."""
     spans: dict[int, list[tuple[float, float]]] = {stream.index: [] for stream in used}
     for packet in container.demux(used):
         time = packet.pts if packet.pts is not None else packet.dts
@@ -166,15 +173,18 @@ def _displayed_size(path: str | Path, container: Any, stream_index: int) -> tupl
 
 
 def _video_timing(path: str | Path, stream: Any, spans: list[tuple[float, float]]) -> VideoTiming:
-    """Times from sorted (start, end) of the packets; the declared rate is exact where it fits them."""
+    """Return the timing from the sorted (start, end) of the packets.
+
+    The declared frame rate is exact, so it is preferred where it agrees with the packets.
+    """
     first, last = spans[0][0], spans[-1][0]
     declared = float(stream.average_rate or stream.guessed_rate or 0)
     measured = (len(spans) - 1) / (last - first) if last > first else declared
     if not measured:
-        raise MediaError(path, "has no frame rate: neither its header nor its timestamps tell one")
+        raise MediaError(path, "has no frame rate: neither its header nor its timestamps give one")
     fps = declared if abs(declared - measured) <= MAX_RATE_ERROR * measured else measured
     fps = float(Fraction(fps).limit_denominator(1001)) or fps
-    end = max(spans[-1][1], last + 0.5 / fps)  # a last packet without duration still shows one frame
+    end = max(spans[-1][1], last + 0.5 / fps)  # a last packet without a duration still presents one frame
     return VideoTiming(first, end, len(spans), fps)
 
 
@@ -183,11 +193,11 @@ def _check_complete(path: str | Path, container: Any, used: list[Any], spans: di
         size = os.path.getsize(path)
         needed = max((entry.pos + entry.size for stream in used for entry in stream.index_entries), default=0)
         if needed > size:
-            raise MediaError(path, f"is truncated: its index names {needed} bytes, the file has {size}")
+            raise MediaError(path, f"is truncated: its index refers to {needed} bytes, but the file has {size}")
     elif container.format.name == "wav":
-        read_wav(path)  # checks the sizes in its header, which FFmpeg does not
+        read_wav(path)  # checks the sizes in the header; FFmpeg does not
     elif "matroska" in container.format.name and container.duration:
         declared = container.duration / av.time_base
         end = max((span[1] for stream_spans in spans.values() for span in stream_spans), default=0.0)
         if end < declared - MAX_MISSING_S:
-            raise MediaError(path, f"is truncated: it says {declared:.2f} s and ends at {end:.2f} s")
+            raise MediaError(path, f"is truncated: its header declares {declared:.2f} s, but it ends at {end:.2f} s")

@@ -1,4 +1,4 @@
-"""Read a media file as an AVClip: frames by their timestamps, upright, with the sound starting at the first frame."""
+"""Reading of media files as AVClip: frames by their timestamps, upright, with sound that starts at the first frame."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from media.write import ACCURATE
 
 __all__ = ["probe", "read_clip", "read_sound", "read_sound_file", "read_video_sound", "to_rgb"]
 
-# (number of frames, frames per second) -> indices of those that are wanted; None for all
+# (number of frames, frames per second) -> indices of the frames to decode to RGB; None for all
 FrameChoice = Callable[[int, float], Collection[int] | None]
 
-MAX_JITTER_S = 0.02  # audio timestamps are rounded in some containers; only a larger step is a gap or an overlap
+MAX_JITTER_S = 0.02  # some containers round audio timestamps; only a larger step is a gap or an overlap
 
 
 def read_clip(
@@ -36,15 +36,16 @@ def read_clip(
     sound: bool = True,
     frames: FrameChoice | None = None,
 ) -> AVClip:
-    """Decode a clip, taking the sound from the file itself or from `audio_path`; None keeps what the file has.
+    """Decode a clip; the sound comes from the file itself or from `audio_path`. None keeps the file's own properties.
 
-    A variable frame rate becomes the file's average one, or `fps`; conversions are those of `convert_clip`. Time 0 is
-    the first frame: earlier sound (also an encoder's priming samples) is cut, later sound begins after zeros.
-    `audio_path` (usually a wav) starts at time 0. Sample aspect ratios are not applied. With `sound` false none is
-    decoded, and the clip has none. Of the picture `frames` may choose some: the others stay black, and cost neither
-    the conversion to RGB nor, as long as nobody writes to them, memory.
-    URIs (`core.storage`) are read too, by way of a temporary copy.
-    Raises MediaError for a missing, empty, truncated or damaged file, one without video, or one that is too short.
+    A variable frame rate becomes the file's average rate, or `fps`; conversions follow `convert_clip`. Time 0 is the
+    first frame: earlier sound (including an encoder's priming samples) is cut, and later sound is preceded by zeros.
+    `audio_path` (usually a wav file) starts at time 0. Sample aspect ratios are not applied. If `sound` is false, no
+    sound is decoded and the clip has none. `frames` may select frames: the others stay black, need no conversion to
+    RGB and, until they are written to, no memory.
+    URIs (`core.storage`) are read through a temporary copy.
+    Raises MediaError for a file that is missing, empty, truncated, damaged, too short or without video, and
+    ValueError for a value that is not positive.
     """
     check_positive(
         fps=fps, height=height, width=width, num_frames=num_frames, sample_rate=sample_rate, num_channels=num_channels
@@ -64,9 +65,10 @@ def read_clip(
 
 
 def read_sound(path: str | Path, *, audio_path: str | Path | None = None) -> AVClip:
-    """The sound of a clip as `read_clip` reads it, without decoding a picture; a file of sound alone will do as well.
+    """Read the sound of a clip as `read_clip` does, without decoding the video; audio-only files are accepted too.
 
-    In the picture's place stands one black pixel that is shown for the whole length, so `duration_s` holds.
+    The video of the returned clip is one black pixel, shown for the whole length, so that `duration_s` is correct.
+    Raises MediaError for an unusable file, or one with neither video nor sound.
     """
     with local_clip(path, audio_path) as (file, sound_file):
         scan = scan_file(file)
@@ -90,15 +92,15 @@ def _read_video(
     num_frames: int | None,
     frames: FrameChoice | None,
 ) -> np.ndarray:
-    """Frames uint8 (T, H, W, 3). Only what is chosen and shown at the wanted rate is converted; the rest is black."""
-    # At the file's own rate a jittering timestamp must not repeat one frame and drop the next.
+    """Decode frames, uint8 (T, H, W, 3). Only frames that are selected and shown are converted; the rest is black."""
+    # At the file's own frame rate, timestamp jitter must not repeat one frame and drop the next.
     tolerance = TIMESTAMP_TOLERANCE_S if fps else 0.5 / timing.fps
     duration = timing.end_s - timing.start_s if fps else timing.num_frames / timing.fps
     rate = fps or timing.fps
     available = max(1, round(duration * rate))  # what `at_rate` yields
     chosen = _chosen(frames, num_frames or available, available, rate)
     video: np.ndarray | None = None
-    size, converted, place = (0, 0), None, 0  # of the first frame; the last frame that was converted, and its index
+    size, converted, place = (0, 0), None, 0  # size of the first frame; the last converted frame and its index
     with open_media(path) as container:
         shown = at_rate(_frames(container, scan, timing), rate, duration, tolerance)
         for index, frame in enumerate(islice(shown, num_frames)):
@@ -112,7 +114,7 @@ def _read_video(
                     video = np.zeros((min(num_frames or available, available), *image.shape), np.uint8)
                     size = frame.height, frame.width
                 if image.shape != video.shape[1:]:
-                    raise MediaError(path, "changes its picture size: give a height and width to resize to")
+                    raise MediaError(path, "changes its picture size: give a height and width to resize all frames to")
                 video[index] = image
             converted, place = frame, index
     if video is None:
@@ -121,7 +123,7 @@ def _read_video(
 
 
 def _chosen(frames: FrameChoice | None, num_frames: int, available: int, fps: float) -> Container[int]:
-    """Which of the `available` frames to convert for a clip of `num_frames`; the last may be repeated at its end."""
+    """Return the indices of the frames to convert; a missing frame at the end is a repetition of the last one."""
     everything = range(num_frames)
     indices = None if frames is None else frames(num_frames, fps)
     if indices is None:
@@ -130,22 +132,22 @@ def _chosen(frames: FrameChoice | None, num_frames: int, available: int, fps: fl
 
 
 def _frames(container: Any, scan: Scan, timing: VideoTiming) -> Iterator[tuple[float, Any]]:
-    """Decoded frames and their times in seconds from the first one."""
+    """Yield the decoded frames with their times in seconds after the first frame."""
     for index, frame in enumerate(container.decode(container.streams[scan.video_index])):
         yield (index / timing.fps if frame.time is None else frame.time - timing.start_s), frame
 
 
 def to_rgb(container: Any, frame: Any) -> np.ndarray:
-    """A decoded frame of the container as it is shown: uint8 (H, W, 3), upright and without the writer's padding."""
+    """Convert a decoded frame to uint8 RGB (H, W, 3), upright and without the padding that `write_clip` adds."""
     image = frame.to_ndarray(format="rgb24", interpolation=ACCURATE)
     height, width = original_size(container, frame.height, frame.width)
     return np.ascontiguousarray(np.rot90(image[:height, :width], frame.rotation // 90))
 
 
 def read_sound_file(path: str | Path, length_s: float | None) -> tuple[np.ndarray, int]:
-    """The sound of a file of its own, which starts with the picture: float32 (channels, samples), and its rate.
+    """Read a separate sound file, which starts at time 0: float32 (channels, samples), and its rate in Hz.
 
-    `length_s` lets decoding end early, as in `read_video_sound`.
+    `length_s` allows decoding to stop early, as in `read_video_sound`.
     """
     if Path(path).suffix.lower() == ".wav":
         return read_wav(path)
@@ -156,9 +158,10 @@ def read_sound_file(path: str | Path, length_s: float | None) -> tuple[np.ndarra
 
 
 def read_video_sound(path: str | Path, scan: Scan, length_s: float | None) -> tuple[np.ndarray, int]:
-    """The sound of a scanned video file from its first frame on, float32 (channels, samples), and its rate.
+    """Read the sound of a scanned video file from its first frame on: float32 (channels, samples), and its rate in Hz.
 
-    At least `length_s` seconds of it, where it is so long; shape (0, 0) and rate 0 where there is none.
+    Decodes at least `length_s` seconds if the sound is that long (None: all of it). A file without sound gives shape
+    (0, 0) and rate 0.
     """
     if scan.audio_index is None:
         return empty_audio(), 0
@@ -173,9 +176,9 @@ def _read_sound(
 
 
 def _decode_audio(path: str | Path, scan: Scan, origin_s: float, length_s: float | None) -> tuple[np.ndarray, int]:
-    """Sound from `origin_s` of the container's timeline on, for at least `length_s` seconds where there are that many.
+    """Decode sound from `origin_s` on the container's timeline, for at least `length_s` seconds if there are that many.
 
-    Frames are joined sample by sample, unless a timestamp tells of a gap, which is left as zeros, or of an overlap.
+    Frames are joined without gaps, unless a timestamp shows a gap, which is filled with zeros, or an overlap.
     """
     placed: list[tuple[int, np.ndarray]] = []  # first sample counted from origin_s (may be negative), (channels, n)
     rate = cursor = 0
@@ -183,7 +186,7 @@ def _decode_audio(path: str | Path, scan: Scan, origin_s: float, length_s: float
         for frame in container.decode(container.streams[scan.audio_index]):
             samples = _frame_samples(frame)
             if placed and (rate != frame.sample_rate or len(samples) != len(placed[0][1])):
-                raise MediaError(path, "changes its sampling rate or channels on the way: re-encode its sound")
+                raise MediaError(path, "changes its sampling rate or channels midway: re-encode its sound")
             rate = frame.sample_rate
             start = cursor if frame.time is None else round((frame.time - origin_s) * rate)
             if placed and abs(start - cursor) <= MAX_JITTER_S * rate:
@@ -194,7 +197,7 @@ def _decode_audio(path: str | Path, scan: Scan, origin_s: float, length_s: float
                 break
     if not placed:
         raise MediaError(path, "is damaged: no sound can be decoded")
-    # The last packet of a codec with fixed frames is padded; its duration says how much of it counts.
+    # Codecs with fixed frame sizes pad the last packet; its duration gives the valid part.
     end = min(cursor, round((scan.audio_end_s - origin_s) * rate))
     return (_assemble(placed, end), rate) if end > 0 else (empty_audio(), 0)
 

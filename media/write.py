@@ -1,4 +1,4 @@
-"""Write a clip as an mp4 that every player opens, with its sound beside it as lossless wav."""
+"""Writing of a clip as an mp4 file that every player opens, with its sound in a lossless wav file beside it."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ from media.audio import resample_audio, write_wav
 from media.clip import AVClip
 
 # Measured on 81 frames of 480p: veryfast takes 0.8 s at 39.5 dB, medium 1.9 s at 40.8 dB; on 64x64x33 both take about
-# 20 ms. One thread, because the number of threads changes the bytes; no macroblock tree, because at 64x64 its lookahead
-# reads memory it never wrote: the bytes of 2 % of clips differed from run to run, of none without it.
+# 20 ms. One thread, because the number of threads changes the bytes. No macroblock tree, because at 64x64 its
+# lookahead reads uninitialised memory: with it, the bytes of 2 % of clips differed between runs; without it, none.
 X264_OPTIONS = {"crf": "16", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_BIT_RATE_PER_CHANNEL = 128_000
 AAC_FRAME = 1024  # samples
 LAYOUTS = {1: "mono", 2: "stereo"}
 MAX_FPS_DENOMINATOR = 1001  # 29.97 becomes 30000/1001
-# swscale's default darkens flat colours by 1.1 levels on a round trip, this by less than 0.2, with 1.5 dB less error.
+# swscale's default darkens flat colours by 1.1 levels on a round trip; these flags by less than 0.2, with 1.5 dB less
+# error.
 ACCURATE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-SIZE_COMMENT = "original size {height}x{width}"  # read back by media.read: 4:2:0 chroma needs even sizes
+SIZE_COMMENT = "original size {height}x{width}"  # read by media.read: 4:2:0 chroma needs even sizes
 
 
 def write_clip(clip: AVClip, path: str | Path, *, wav: bool = True) -> None:
     """Write H.264 (yuv420p, BT.709) and AAC to `path`, which must end in .mp4, and the sound to `<stem>.wav` beside it.
 
-    Each file appears complete or not at all, the wav first: the mp4's final name means finished. The wav is 32-bit
-    float, so it holds exactly the clip's samples. The same clip gives the same bytes. Odd sizes are padded by one
-    row or column of edge pixels, and the original size is kept in the file's comment, so `read_clip` returns it.
-    A clip without sound gives an mp4 without audio track, and no wav.
+    Both files are written atomically, the wav first: an mp4 with its final name means that both are complete. The wav
+    is 32-bit float, so it contains exactly the clip's samples. The same clip gives the same bytes. Odd sizes are
+    padded by one row or column of edge pixels; the original size is stored in the file's comment, from which
+    `read_clip` restores it. A clip without sound gives an mp4 without an audio track, and no wav.
+    Raises ValueError for another suffix or more than two channels.
     """
     path = storage_path(path)
     if path.suffix.lower() != ".mp4":
-        raise ValueError(f"write_clip was given {path}, but writes mp4 only: let the name end in .mp4.")
+        raise ValueError(f"write_clip was given {path}, but writes only mp4: use a name that ends in .mp4.")
     if clip.num_channels > 2:
-        raise ValueError(f"write_clip writes mono or stereo, not {clip.num_channels} channels: convert_clip first.")
+        raise ValueError(f"write_clip writes mono or stereo, not {clip.num_channels} channels: use convert_clip first.")
     if wav and clip.has_audio:
         write_wav(path.with_suffix(".wav"), clip.audio, clip.sample_rate)
     with atomic_path(path) as temporary:
@@ -49,7 +51,7 @@ def write_clip(clip: AVClip, path: str | Path, *, wav: bool = True) -> None:
 
 
 def _write_mp4(clip: AVClip, path: Path) -> None:
-    # faststart: a browser plays it without fetching the end first; bitexact: no library versions in the file
+    # faststart: a browser plays the file without fetching its end first; bitexact: no library versions in the file
     options = {"movflags": "+faststart", "fflags": "+bitexact"}
     with av.open(str(path), "w", format="mp4", options=options) as container:
         container.metadata["comment"] = SIZE_COMMENT.format(height=clip.height, width=clip.width)

@@ -1,11 +1,11 @@
-"""JavisDiT++: the joint audio-video transformer, its flow, codecs, text encoder and pipeline."""
+"""Joint audio-video generators: the JavisDiT++ network, its flow, codecs, text encoder, pipeline, data and training."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-# Resolved on first use: `import model` must not cost the seconds that torch and transformers take.
+# Resolved on first use, because importing torch and transformers takes seconds.
 _EXPORTS = {
     "AVLatents": "model.javisdit.codecs.latents",
     "ClipSize": "model.javisdit.network.sizes",

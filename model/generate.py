@@ -22,64 +22,69 @@ from model.javisdit.network.sizes import (
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
-    """Settings of `python -m model.generate`. None leaves a value to the model's own default."""
+    """Settings of `python -m model.generate`. None means the model's own default."""
 
-    prompt: str = field(metadata={"help": "What to see and hear."})
-    output: Path = field(metadata={"help": "The .mp4 to write; the lossless sound goes beside it as .wav."})
+    prompt: str = field(metadata={"help": "Description of the picture and the sound."})
+    output: Path = field(metadata={"help": "The .mp4 file to write; the lossless sound is written beside it as .wav."})
     model: str = field(default="tiny", metadata={"help": "A preset's name, a model folder or an adapter folder."})
     seed: int = field(default=0, metadata={"help": "Seed of the noise: the same seed gives the same clip."})
     num_frames: int | None = field(default=None, metadata={"help": "Frames to generate, 4n + 1."})
-    duration_s: float | None = field(default=None, metadata={"help": "In place of num_frames: seconds at 16 fps."})
+    duration_s: float | None = field(default=None, metadata={"help": "Instead of num_frames: seconds at 16 fps."})
     height: int | None = field(default=None, metadata={"help": "Pixels, a multiple of 16."})
     width: int | None = field(default=None, metadata={"help": "Pixels, a multiple of 16."})
     resolution: str | None = field(
         default=None,
-        metadata={"help": f"In place of height and width: {', '.join(NOMINAL_PIXELS)}, rounded up to 16 pixels."},
+        metadata={"help": f"Instead of height and width: {', '.join(NOMINAL_PIXELS)}, rounded up to 16 pixels."},
     )
     aspect_ratio: str = field(
-        default="9:16", metadata={"help": "With resolution, height:width as in the release: 9:16 is landscape."}
+        default="9:16", metadata={"help": "With resolution: height:width as in the release, where 9:16 is landscape."}
     )
-    num_inference_steps: int | None = field(default=None, metadata={"help": "Evaluations of the network."})
+    num_inference_steps: int | None = field(default=None, metadata={"help": "Number of solver steps."})
     solver: Literal["euler", "unipc", "dpm++"] | None = field(
-        default=None, metadata={"help": "euler is the release's; the others need about half the steps."}
+        default=None, metadata={"help": "euler is the release's solver; the others need about half the steps."}
     )
     shift_scale: float | None = field(
         default=None, metadata={"help": "Shift of the timesteps towards noise: published sampling 1.0, training 5.0."}
     )
-    guidance_scale: float | None = field(default=None, metadata={"help": "Classifier-free guidance; 1 turns it off."})
-    negative_prompt: str | None = field(default=None, metadata={"help": "What to steer away from."})
-    device: str = field(default="cpu", metadata={"help": "A torch device, such as cuda."})
+    guidance_scale: float | None = field(
+        default=None, metadata={"help": "Scale of classifier-free guidance; 1 turns it off."}
+    )
+    negative_prompt: str | None = field(default=None, metadata={"help": "Text that guidance moves away from."})
+    device: str = field(default="cpu", metadata={"help": "A torch device, for example cuda."})
     dtype: Literal["float32", "bfloat16"] = field(
-        default="float32", metadata={"help": "Of the network and the text encoder; bfloat16 on GPUs, as published."}
+        default="float32",
+        metadata={"help": "Dtype of the network and the text encoder; published: bfloat16 on GPUs."},
     )
     offload: bool = field(
-        default=False, metadata={"help": "Keep each part on the CPU while it does not work: least GPU memory."}
+        default=False, metadata={"help": "Keep each part on the CPU while it is not in use, to save GPU memory."}
     )
 
     def __post_init__(self) -> None:
         if self.output.suffix != ".mp4":
-            raise ValueError(f"output is {str(self.output)!r}: clips are written as .mp4, so give a name that ends so.")
+            raise ValueError(
+                f"output is {str(self.output)!r}, but clips are written as .mp4: give a name that ends in .mp4."
+            )
         if self.resolution is not None and (self.height is not None or self.width is not None):
-            raise ValueError("resolution and height or width both give the size: keep one of them.")
+            raise ValueError("resolution was given with height or width, and both set the size: give only one.")
         if self.duration_s is not None and self.num_frames is not None:
-            raise ValueError("duration_s and num_frames both give the length: keep one of them.")
+            raise ValueError("duration_s was given with num_frames, and both set the length: give only one.")
         if self.clip_length is not None:
             check_num_frames(self.clip_length)
         for name, side in zip(("height", "width"), self.picture_size, strict=True):
             if side is not None and (side < 1 or side % PIXEL_MULTIPLE):
                 nearest = max(round_up(side, PIXEL_MULTIPLE), PIXEL_MULTIPLE)
                 raise ValueError(
-                    f"{name} is {side}, but pictures are made of patches of {PIXEL_MULTIPLE}: use {nearest}."
+                    f"{name} is {side}, but must be a multiple of the patch size, {PIXEL_MULTIPLE}: use {nearest}."
                 )
 
     @property
     def clip_length(self) -> int | None:
-        """Frames to generate."""
+        """Number of frames to generate; None for the model's default."""
         return self.num_frames if self.duration_s is None else nearest_num_frames(self.duration_s)
 
     @property
     def picture_size(self) -> tuple[int | None, int | None]:
-        """(height, width) in pixels."""
+        """Size (height, width) in pixels; None for the model's default."""
         if self.resolution is None:
             return self.height, self.width
         padded = ClipSize(1, *image_size(self.resolution, self.aspect_ratio)).padded
@@ -87,7 +92,7 @@ class GenerateConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, or 2 on a mistake in the input."""
+    """Run the command and return its exit status: 0 on success, 2 on wrong input."""
     config = parse_config(GenerateConfig, argv)
     try:
         generate(config)
@@ -98,12 +103,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def generate(config: GenerateConfig) -> None:
-    """Generates the clip and writes its files.
+    """Generate the clip and write its files.
 
     Raises:
-        ValueError: when the model is none, or cannot make such a clip.
+        ValueError: if there is no model, or it cannot generate a clip of this size.
     """
-    import torch  # late: `--help` must not wait for it
+    import torch  # imported late, so that `--help` is fast
 
     from media import write_clip
     from model.javisdit.pipeline import JointAVPipeline

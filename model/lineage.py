@@ -1,4 +1,7 @@
-"""By what a model's preferences were chosen, found without loading it. Imports no torch."""
+"""Lineage of a model: the rewards or annotators that selected its training preferences, read without loading weights.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from model.presets import PRESETS, preset_path
 
 
 def model_lineage(name_or_path: str | Path) -> Lineage:
-    """The preference trainings of a preset or a model's folder; of a checkpoint, those of its run.
+    """Read the preference trainings of a preset or a model folder from `lineage.json`; for a checkpoint, of its run.
 
     Raises:
-        ValueError: the folder's lineage.json is damaged.
+        ValueError: if the folder's lineage.json is damaged.
     """
     folder = preset_path(str(name_or_path)) if str(name_or_path) in PRESETS else Path(name_or_path)
     is_part = folder.name == "transformer" or folder.name.startswith("checkpoint-")

@@ -1,7 +1,7 @@
-"""LoRA adapters in peft layout: attached by peft to be trained, merged into a network one layer at a time to be used.
+"""LoRA adapters in peft layout: attached with peft for training, merged into a network layer by layer for use.
 
-Merging is not left to peft: it keeps the whole adapter beside the model twice, only warns about tensors that are
-missing, and says nothing about those that fit nowhere.
+peft's own merge is not used: it keeps the whole adapter in memory twice beside the model, only warns about missing
+tensors, and silently ignores tensors that fit nowhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX, _SUFFIX = "base_model.model.", ".weight"
-# Settings under which a layer is not W + alpha / r * B A, and the values that mean "off".
+# Settings with which a layer is not W + alpha / r * B A, unless they are off.
 _UNSUPPORTED: tuple[str, ...] = (
     *("use_rslora", "use_dora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern"),
     *("modules_to_save", "layers_to_transform", "target_parameters", "exclude_modules"),
@@ -31,7 +31,10 @@ _UNSUPPORTED: tuple[str, ...] = (
 
 
 class AdapterSettings(Protocol):
-    """What a training's settings say of its adapter; published: 64, 16, 0.05 and every attention and feed-forward."""
+    """Settings of a training run's adapter.
+
+    Published: rank 64, alpha 16, dropout 0.05, all attention and feed-forward layers.
+    """
 
     lora_r: int
     lora_alpha: int
@@ -41,7 +44,7 @@ class AdapterSettings(Protocol):
 
 
 def lora_config(settings: AdapterSettings) -> LoraConfig:
-    """The adapter of the settings; it names the model it belongs to, a folder by where it is from anywhere."""
+    """Return peft's configuration of the adapter; the base model is a preset's name or an absolute path."""
     from peft import LoraConfig
 
     is_folder = settings.model not in PRESETS and Path(settings.model).is_dir()
@@ -55,10 +58,10 @@ def lora_config(settings: AdapterSettings) -> LoraConfig:
 
 
 def attach_adapter(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
-    """Freezes `model` and adds a new adapter, which starts as exactly nothing (its B matrices are zero).
+    """Freeze `model` and add a new adapter, whose update starts at exactly zero (its B matrices are zero).
 
     Raises:
-        ValueError: no layer of the model bears one of `config.target_modules`.
+        ValueError: if no layer of the model matches `config.target_modules`.
     """
     from peft import get_peft_model
     from transformers import set_seed
@@ -71,14 +74,15 @@ def attach_adapter(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel
 
 @torch.no_grad()
 def merge_lora(model: nn.Module, folder: str | Path, adapter_scale: float = 1.0) -> None:
-    """Adds an adapter's update alpha / r * B A, computed in float32, to the weights that it belongs to.
+    """Add an adapter's update alpha / r * B A, computed in float32, to the weights of a network in place.
 
     Args:
-        folder: holds `adapter_config.json` and `adapter_model.safetensors` or `.bin`.
-        adapter_scale: how many times the update is added.
+        model: network that contains the adapter's target modules.
+        folder: folder with `adapter_config.json` and `adapter_model.safetensors` or `.bin`.
+        adapter_scale: factor on the update.
 
     Raises:
-        ValueError: when the adapter is of another kind, or its tensors are not exactly those of its target modules.
+        ValueError: if the adapter is no plain LoRA, or its tensors are not exactly those of its target modules.
     """
     folder = Path(folder)
     config = check_adapter(model, folder)
@@ -99,10 +103,10 @@ def merge_lora(model: nn.Module, folder: str | Path, adapter_scale: float = 1.0)
 
 
 def check_adapter(model: nn.Module, folder: str | Path) -> dict[str, Any]:
-    """The configuration of an adapter that fits the network.
+    """Check that an adapter fits the network, and return its configuration.
 
     Raises:
-        ValueError: when the adapter is of another kind, or its tensors are not exactly those of its target modules.
+        ValueError: if the adapter is no plain LoRA, or its tensors are not exactly those of its target modules.
     """
     config = _read_config(Path(folder))
     _check_names(adapter_files(folder), _target_modules(model, config["target_modules"]), config["r"])
@@ -110,10 +114,10 @@ def check_adapter(model: nn.Module, folder: str | Path) -> dict[str, Any]:
 
 
 def adapter_files(folder: str | Path) -> StateFiles:
-    """The tensors of the adapter in a folder, which a training's checkpoint has others beside.
+    """Return the tensor files of the adapter in a folder, leaving out other weights of a training checkpoint.
 
     Raises:
-        ValueError: when there are none.
+        ValueError: if there are no tensor files.
     """
     found = [path for name in ADAPTER_WEIGHTS_NAMES if (path := Path(folder) / name).is_file()]
     return StateFiles(found[0] if found else folder)
@@ -127,14 +131,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
         used.append("bias")
     if config.get("peft_type", "LORA") != "LORA" or used:
         raise ValueError(
-            f"{path} is a {config.get('peft_type')} adapter with {', '.join(used) or 'no further settings'}, and only "
-            "plain LoRA is merged here: merge it with peft, and give the merged model."
+            f"{path} is a {config.get('peft_type')} adapter with {', '.join(used) or 'no further settings'}, but only "
+            "plain LoRA is merged here: merge the adapter with peft, and give the merged model."
         )
     return config
 
 
 def _target_modules(model: nn.Module, targets: str | list[str]) -> dict[str, nn.Linear]:
-    """The linear layers that a peft configuration names: by a regular expression, or by the ends of their names."""
+    """Return the linear layers that a peft configuration selects, by a regular expression or by name suffixes."""
 
     def matches(name: str) -> bool:
         if isinstance(targets, str):

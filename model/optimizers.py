@@ -1,8 +1,8 @@
-"""Muon: momentum, orthogonalised, for weights of two or more axes; AdamW for everything else, in one optimiser.
+"""Muon optimiser: orthogonalised momentum for weights with two or more axes, Adam for all other parameters.
 
-Orthogonalised updates move every direction at the same speed, so that the weak ones (a picture's hue beside its
-brightness) are learned in hundreds of steps, not thousands. `torch.optim.Muon` takes matrices only; convolutions need
-it most. Source: K. Jordan et al., "Muon", 2024.
+Orthogonalised updates move every direction at the same speed, so weak directions (a picture's hue compared with its
+brightness) are learned in hundreds of steps instead of thousands. `torch.optim.Muon` accepts only matrices, but
+convolutions profit most. Source: K. Jordan et al., "Muon", 2024.
 """
 
 from __future__ import annotations
@@ -16,17 +16,26 @@ from torch import Tensor, nn
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
-RMS_OF_ADAM = 0.2  # makes one learning rate serve both kinds of parameters
+RMS_OF_ADAM = 0.2  # scales orthogonal updates to the size of Adam's, so that one learning rate suits both
 MOMENTUM = 0.95
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.98), 1e-8
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised where a group says so; a weight (out, ...) is treated as (out, rest)."""
+    """Optimiser with orthogonalised Nesterov momentum for some parameters and Adam for the others.
+
+    Orthogonalisation treats a weight (out, ...) as a matrix (out, rest).
+    """
 
     def __init__(self, module: nn.Module, lr: float, hidden: nn.Module | None = None) -> None:
-        """Takes the trainable parameters of `module`; those with two or more axes inside `hidden` (all of `module` by
-        default) are orthogonalised."""
+        """Collect the trainable parameters of a module.
+
+        Args:
+            module: module whose trainable parameters are optimised.
+            lr: learning rate.
+            hidden: part of `module` whose parameters with two or more axes get orthogonalised updates; None means the
+                whole module.
+        """
         inside = {id(weight) for weight in (hidden or module).parameters() if weight.ndim >= 2}
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [
@@ -46,7 +55,7 @@ class Muon(torch.optim.Optimizer):
                     self._adam(parameter, gradient, group["lr"])
 
     def _step_orthogonal(self, trained: list[tuple[Tensor, Tensor]], lr: float) -> None:
-        """Matrices of one shape together: a network has a few shapes, and many small products cost more than one."""
+        """Update matrices of the same shape in one batch, which is faster than many small matrix products."""
         by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for parameter, gradient in trained:
             momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
@@ -71,10 +80,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """About the nearest matrices with all singular values equal to one, by Newton-Schulz iteration, (..., m, n)."""
+    """Return approximately the nearest matrices (..., m, n) whose singular values are all one (Newton-Schulz)."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).bfloat16()  # three digits are plenty, at half the time
+    x = (matrices.mT if tall else matrices).bfloat16()  # three digits suffice and take half the time
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT

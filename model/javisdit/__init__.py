@@ -1,1 +1,1 @@
-"""JavisDiT++: its network, codecs, weights, text encoder and generation pipeline."""
+"""The JavisDiT++ generator: network, codecs, checkpoint files, text encoder and generation pipeline."""

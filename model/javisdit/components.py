@@ -1,4 +1,4 @@
-"""The parts of a pipeline: loaded on first use, and on the accelerator only while needed when offloaded."""
+"""The parts of a pipeline: loaded on first use; with offloading, on the accelerator only while they are in use."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import torch
 
 
 class Part(Protocol):
-    """A network or a wrapper of some; what torch modules do already."""
+    """Interface of a part: a network, or an object that wraps networks. torch modules fulfil it."""
 
     def to(self, device: str | torch.device) -> Self:
-        """Moves the weights and returns the part."""
+        """Move the weights and return the part."""
 
 
 class Components:
-    """Parts by name.
+    """The parts of a pipeline by name, each loaded on first use.
 
     Args:
-        loaders: functions without arguments that load each part.
-        device: where parts work.
-        offload: keep parts on the CPU, and on `device` only inside `use`; slower, and memory for one part at a time.
+        loaders: part name -> function without arguments that loads the part.
+        device: device on which parts compute.
+        offload: keep parts on the CPU and move them to `device` only inside `use`; slower, but the device needs memory
+            for only one part at a time.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Components:
         self.offload = offload
 
     def __getitem__(self, name: str) -> Any:
-        """The part, loaded; on the CPU when offloaded."""
+        """Return the part, loading it if necessary; with offloading, on the CPU."""
         if name not in self._loaded:
             part = self._loaders[name]()
             self._loaded[name] = part if self.offload else part.to(self.device)
@@ -46,7 +47,7 @@ class Components:
 
     @contextmanager
     def use(self, name: str) -> Iterator[Any]:
-        """The part on its device, and back on the CPU afterwards when offloaded."""
+        """Provide the part on its device; with offloading, move it back to the CPU afterwards."""
         part = self[name]
         if not self.offload:
             yield part
@@ -57,7 +58,7 @@ class Components:
             part.to("cpu")
 
     def to(self, device: str | torch.device) -> None:
-        """Changes the device of parts loaded now and later."""
+        """Change the device of the parts loaded so far and of those loaded later."""
         self.device = torch.device(device)
         if not self.offload:
             for part in self._loaded.values():

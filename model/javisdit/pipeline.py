@@ -1,4 +1,4 @@
-"""Text to audio-video: the network, its codecs and its text encoder behind one call."""
+"""Text-to-audio-video pipeline: one call runs the text encoder, the network and the codecs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OUTPUTS = ("clip", "latents", "both")
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """What a call uses where it does not say otherwise; part of the model's folder."""
+    """Default settings of a generation call; stored in the model's folder."""
 
     num_frames: int = 81
     height: int = 240
@@ -59,7 +59,7 @@ class GenerationDefaults:
 
 @dataclass(frozen=True)
 class _Request:
-    """One call's settings, every default filled in."""
+    """Settings of one call, with all defaults filled in."""
 
     size: ClipSize
     num_samples: int
@@ -72,13 +72,13 @@ class _Request:
 
 
 class JointAVPipeline:
-    """Generates clips from prompts; also encodes text and clips as training needs them.
+    """Generates clips from prompts, and encodes text and clips for training.
 
-    Made by `from_pretrained` or `from_parts`.
+    Build it with `from_pretrained` or `from_parts`.
     """
 
     def __init__(self, parts: Components, defaults: GenerationDefaults) -> None:
-        """Takes the parts "transformer", "video_codec", "audio_codec" and "text_encoder"."""
+        """Store the parts "transformer", "video_codec", "audio_codec" and "text_encoder", and the defaults."""
         self._parts = parts
         self.defaults = defaults
 
@@ -93,7 +93,7 @@ class JointAVPipeline:
         device: str | torch.device = "cpu",
         offload: bool = False,
     ) -> JointAVPipeline:
-        """From parts that are in memory already; they are moved to `device`."""
+        """Build a pipeline from parts that are already in memory, and move them to `device`."""
         loaders: dict[str, Callable[[], Part]] = {
             "transformer": transformer.eval,
             "video_codec": lambda: video_codec,
@@ -111,18 +111,20 @@ class JointAVPipeline:
         offload: bool = False,
         transformer: JointDiT | None = None,
     ) -> JointAVPipeline:
-        """A preset by name, a pipeline folder, or a peft adapter folder (its base with the adapter merged).
+        """Load a preset, a pipeline folder, or a peft adapter folder (its base with the adapter merged).
 
-        Parts are loaded when they are first needed.
+        Each part is loaded on first use.
 
         Args:
-            dtype: of the network and the text encoder; codecs compute in float32 (as the release's do, whose video
-                codec has its weights rounded to bfloat16 before).
-            offload: keep each part on the CPU except while it works on `device`.
-            transformer: used in place of the stored one, such as the network in training.
+            name_or_path: name of a preset, or path of a folder.
+            device: device on which the parts compute.
+            dtype: dtype of the network and the text encoder. Codecs compute in float32, as in the release (which rounds
+                the video codec's weights to bfloat16 first).
+            offload: keep each part on the CPU except while it is in use on `device`.
+            transformer: network to use instead of the stored one, for example the network in training.
 
         Raises:
-            ValueError: when the folder holds neither a pipeline nor an adapter.
+            ValueError: if the folder contains neither a pipeline nor an adapter.
         """
         folder = base_folder(name_or_path)
         loaders: dict[str, Callable[[], Part]] = {
@@ -136,7 +138,7 @@ class JointAVPipeline:
         return cls(Components(loaders, device, offload), read_defaults(folder / PIPELINE_CONFIG_NAME))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Writes all parts into one folder; `dtype` casts the stored weights of the network and the codecs."""
+        """Write all parts into one folder; `dtype` casts the stored weights of the network and the codecs."""
         folder = Path(folder)
         self.transformer.save_pretrained(folder / "transformer", dtype)
         self.video_codec.save_pretrained(folder / "video_codec", dtype)
@@ -146,6 +148,7 @@ class JointAVPipeline:
         (folder / PIPELINE_CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def to(self, device: str | torch.device) -> JointAVPipeline:
+        """Move the parts to a device and return the pipeline."""
         self._parts.to(device)
         return self
 
@@ -172,7 +175,7 @@ class JointAVPipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where parts work."""
+        """Device on which the parts compute."""
         return self._parts.device
 
     @property
@@ -185,13 +188,13 @@ class JointAVPipeline:
         return digest.hexdigest()
 
     def encode_text(self, prompts: Sequence[str]) -> TextEmbeddings:
-        """Embeds prompts: float32 (B, L, D) with zeros on padding, and the mask."""
+        """Embed prompts: float32 (B, L, D) with zeros on padding, and the mask (B, L)."""
         with self._parts.use("text_encoder") as encoder:
             return encoder(list(prompts))
 
     @torch.inference_mode()
     def encode_clips(self, clips: Sequence[AVClip]) -> list[AVLatents]:
-        """Encodes clips, each brought to 4n + 1 frames (cut), the model's frame rate, mono and its sample rate."""
+        """Encode clips, each cut to 4n + 1 frames and converted to mono sound at the model's sample rate."""
         clips = [
             convert_clip(
                 clip,
@@ -212,7 +215,7 @@ class JointAVPipeline:
 
     @torch.inference_mode()
     def decode_latents(self, latents: Sequence[AVLatents]) -> list[AVClip]:
-        """Decodes latents, one clip at a time."""
+        """Decode latents to clips, one clip at a time."""
         with self._parts.use("video_codec") as codec:
             videos = [codec.decode(one.video[None].to(self.device))[0].cpu().numpy() for one in latents]
         return [
@@ -222,7 +225,7 @@ class JointAVPipeline:
 
     @torch.inference_mode()
     def decode_audio(self, latents: Sequence[AVLatents]) -> list[np.ndarray]:
-        """The sound alone, float32 (1, samples); (0, 0) where there is none."""
+        """Decode only the sound of each clip, float32 (1, samples); shape (0, 0) for latents without audio."""
         with self._parts.use("audio_codec") as codec:
             return [
                 codec.decode(one.audio[None].to(self.device), one.num_samples).cpu().numpy()
@@ -249,34 +252,42 @@ class JointAVPipeline:
         output: Literal["clip", "latents", "both"] = "clip",
         progress: bool = False,
     ) -> list[Any]:
-        """Generates one clip per (prompt, seed).
+        """Generate one clip per (prompt, seed) pair.
 
-        Noise is drawn by a CPU float32 generator from the seed alone and each clip is computed by itself, so that a
-        clip is the same bit for bit whatever else is in the call.
+        A CPU float32 generator draws the noise from the seed alone, and each clip is computed separately, so a clip is
+        bitwise the same in any call.
 
         Args:
-            num_frames, height, width: 4n + 1 frames, multiples of 16 pixels; `ClipSize` has the published ones.
-            guidance_scale: 1 turns guidance, and the negative prompt, off and halves the work.
+            prompts: captions, one per clip.
+            seeds: seeds of the noise, one per clip.
+            num_frames, height, width: 4n + 1 frames, multiples of 16 pixels; `model.javisdit.network.sizes` has the
+                published sizes.
+            num_inference_steps: number of solver steps.
+            guidance_scale: scale of classifier-free guidance; 1 turns guidance and the negative prompt off and halves
+                the work.
+            negative_prompt: text of the unconditional half of guidance.
             solver: "euler" (published), "unipc" or "dpm++".
-            shift_scale: of the timesteps towards noise; published sampling 1.0, published training 5.0.
-            modalities: ("video",) gives silent clips; ("audio",) has no clip to give, so ask for latents then, and
-                turn them into sound by `decode_audio`.
-            progress: show a bar of the steps on stderr.
+            shift_scale: shift of the timesteps towards noise; published sampling 1.0, published training 5.0.
+            modalities: modalities to generate. ("video",) gives silent clips; ("audio",) needs output "latents", which
+                `decode_audio` turns into sound.
+            output: "clip", "latents" or "both".
+            progress: show a progress bar of the steps on stderr.
 
         Returns:
-            `AVClip`s, `AVLatents`, or (clip, latents) tuples, as `output` says.
+            `AVClip`s, `AVLatents`, or (clip, latents) tuples, as selected by `output`.
 
         Raises:
-            ValueError: when prompts and seeds differ in number, or a size does not fit the codec.
+            ValueError: if prompts and seeds differ in number, a size does not fit the codec, or `modalities` give no
+                clip.
         """
         if isinstance(prompts, str):
             raise ValueError(f"prompts is the text {prompts!r}: give a list of prompts, and a list of seeds.")
         if len(prompts) != len(seeds):
-            raise ValueError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give one seed per prompt.")
+            raise ValueError(f"{len(prompts)} prompts were given with {len(seeds)} seeds: give one seed per prompt.")
         if output not in OUTPUTS:
-            raise ValueError(f"output is {output!r}; choose 'clip', 'latents' or 'both'.")
+            raise ValueError(f"output is {output!r}: choose 'clip', 'latents' or 'both'.")
         if output != "latents" and "video" not in modalities:
-            raise ValueError(f"modalities {tuple(modalities)} make no clip: ask for output='latents' and decode_audio.")
+            raise ValueError(f"modalities {tuple(modalities)} give no clip: use output='latents' and decode_audio.")
         defaults = self.defaults
         size = ClipSize(
             defaults.num_frames if num_frames is None else num_frames,
@@ -319,7 +330,7 @@ class JointAVPipeline:
     def _denoise(
         self, transformer: JointDiT, latents: dict[str, Tensor], embeds: Tensor, mask: Tensor, request: _Request
     ) -> AVLatents:
-        """Solves from noise to data with classifier-free guidance, conditional and negative halves in one call."""
+        """Solve from noise to data with classifier-free guidance, conditional and negative halves in one batch."""
         size = request.size
         shape = (size.height, size.width, size.num_frames)
         solvers = {
@@ -339,8 +350,11 @@ class JointAVPipeline:
         return AVLatents(video, audio, size.num_frames, size.height, size.width, self.defaults.fps, request.num_samples)
 
     def _noise(self, config: Any, seed: int, request: _Request) -> dict[str, Tensor]:
-        """Video (1, C, T, H, W) and audio (1, C, T, M) noise, drawn in this order; the video's is drawn in any case."""
-        generator = torch.Generator().manual_seed(int(seed))  # numpy's integers too
+        """Draw video noise (1, C, T, H, W), then audio noise (1, C, T, M).
+
+        Video noise is drawn even for audio alone, so that a seed always gives the same audio noise.
+        """
+        generator = torch.Generator().manual_seed(int(seed))  # int() for numpy's integers
         video_shape = (config.video_channels, *request.size.latent_size)
         noise = {"video": torch.randn(1, *video_shape, generator=generator)}
         if "audio" in request.modalities:
@@ -353,10 +367,10 @@ class JointAVPipeline:
 
 
 def read_defaults(path: Path) -> GenerationDefaults:
-    """The defaults of a `pipeline.json`.
+    """Read the generation defaults from a `pipeline.json`.
 
     Raises:
-        ValueError: for one that is unknown.
+        ValueError: for an unknown setting.
     """
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("defaults", {})
     unknown = set(settings) - {field.name for field in fields(GenerationDefaults)}

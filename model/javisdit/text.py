@@ -1,4 +1,4 @@
-"""Prompts to text embeddings: the published cleaning, a tokenizer, a UMT5 encoder."""
+"""Text encoding of prompts: the published cleaning, a tokenizer and a UMT5 encoder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from core.checkpoint_kinds import looks_like
 from core.state_files import StateFiles, fill_module
 from model.javisdit.weights.tensor_names import from_umt5_original
 
-ORIGINAL_WEIGHTS = "models_t5_umt5-xxl-enc-bf16.pth"  # as the Wan2.1 repositories name them,
+ORIGINAL_WEIGHTS = "models_t5_umt5-xxl-enc-bf16.pth"  # file name in the Wan2.1 repositories
 ORIGINAL_TOKENIZER = "google/umt5-xxl"  # relative to the same folder
 DEFAULT_TEXT_LEN = 512
-DECODER_PREFIXES = ("decoder.", "lm_head.")  # of a whole UMT5, of which only the encoder is read
-RELATIVE_MAX_DISTANCE = 128  # of the relative position buckets; not told by the shapes
+DECODER_PREFIXES = ("decoder.", "lm_head.")  # parts of a complete UMT5, of which only the encoder is read
+RELATIVE_MAX_DISTANCE = 128  # of the relative position buckets; cannot be inferred from tensor shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class TextEmbeddings:
     mask: Tensor  # bool (B, L)
 
     def trimmed(self) -> list[Tensor]:
-        """Each prompt's embedding at its real length, (length, D): what is worth storing."""
+        """Return each prompt's embedding without padding, (length, D), for storage."""
         return [embed[mask] for embed, mask in zip(self.embeds, self.mask, strict=True)]
 
 
@@ -46,15 +46,17 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, prompts: list[str]) -> TextEmbeddings:
-        """Embeds prompts one at a time, so that an embedding never depends on its neighbours; cut to `text_len`."""
+        """Embed prompts, cut to `text_len` tokens, one at a time: an embedding never depends on the other prompts."""
         rows = [self._embed(clean_prompt(prompt)) for prompt in prompts]
         return TextEmbeddings(torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows]))
 
     def to(self, device: str | torch.device) -> TextEncoder:
+        """Move the weights and return the encoder."""
         self.model.to(device)
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:
+        """Write the encoder and its tokenizer as a transformers folder."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -62,10 +64,15 @@ class TextEncoder:
     def from_pretrained(
         cls, path: str | Path, text_len: int = DEFAULT_TEXT_LEN, dtype: torch.dtype = torch.float32
     ) -> TextEncoder:
-        """Reads a transformers folder, or the original files of a Wan2.1 folder.
+        """Read a transformers folder, or the original files of a Wan2.1 folder.
+
+        Args:
+            path: folder with `config.json`, or with Wan2.1's encoder file.
+            text_len: length in tokens to which prompts are padded or cut.
+            dtype: dtype of the encoder.
 
         Raises:
-            ValueError: when the folder is neither, or a file of it is missing or wrong.
+            ValueError: if the folder is neither, or one of its files is missing or wrong.
         """
         path = Path(path)
         if (path / ORIGINAL_WEIGHTS).is_file():
@@ -74,10 +81,11 @@ class TextEncoder:
             model, tokenizer_path = _load_transformers(path, dtype), path
         else:
             raise ValueError(
-                f"{path} is no text encoder: it has neither config.json (transformers) nor {ORIGINAL_WEIGHTS}."
+                f"{path} is no text encoder: it has neither config.json (transformers) nor {ORIGINAL_WEIGHTS}. Give a "
+                "folder that has one of them."
             )
         if not (tokenizer_path / "tokenizer_config.json").is_file():
-            raise ValueError(f"{tokenizer_path} has no tokenizer_config.json: put the tokenizer of the encoder there.")
+            raise ValueError(f"{tokenizer_path} has no tokenizer_config.json: copy the encoder's tokenizer there.")
         return cls(model, AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True), text_len)
 
     def _embed(self, prompt: str) -> tuple[Tensor, Tensor]:
@@ -90,16 +98,16 @@ class TextEncoder:
 
 
 def load_umt5_original(path: str | Path, dtype: torch.dtype = torch.float32) -> UMT5EncoderModel:
-    """transformers' encoder with the weights of a file in Wan2.1's naming; sizes are inferred from the shapes.
+    """Load transformers' encoder from a file in Wan2.1's naming; sizes are inferred from the tensor shapes.
 
     Raises:
-        ValueError: when the file holds another network.
+        ValueError: if the file contains another network.
     """
     files = StateFiles(path)
     config = _infer_umt5_config(files)
     with torch.device("meta"):
         model = UMT5EncoderModel(config)
-    # The stack alone: `shared.weight` is its own embedding under a second name, tied again below.
+    # Only the stack is filled: `shared.weight` is the same embedding under a second name, tied again below.
     tensors = ((from_umt5_original(name), tensor) for name, tensor in files.tensors(dtype))
     fill_module(model.encoder, tensors, str(path))
     model.set_input_embeddings(model.encoder.embed_tokens)
@@ -107,7 +115,7 @@ def load_umt5_original(path: str | Path, dtype: torch.dtype = torch.float32) -> 
 
 
 def clean_prompt(prompt: str) -> str:
-    """Repairs broken Unicode, unescapes HTML twice and joins white space.
+    """Repair broken Unicode, unescape HTML twice and reduce white space to single spaces.
 
     Source: docs/upstream/autoencoders_text.md, section 4.
     """
@@ -116,7 +124,7 @@ def clean_prompt(prompt: str) -> str:
 
 
 def _load_transformers(folder: Path, dtype: torch.dtype) -> UMT5EncoderModel:
-    """transformers' own reading, but missing tensors are an error: it would leave random numbers in their place."""
+    """Load the encoder with transformers; raise ValueError for missing tensors, which it would fill at random."""
     loaded: Any = UMT5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
     model, found = loaded
     surplus = {name for name in found["unexpected_keys"] if not name.startswith(DECODER_PREFIXES)}
@@ -132,7 +140,10 @@ def _infer_umt5_config(files: StateFiles) -> UMT5Config:
     shapes = files.shapes
     bias = shapes.get("blocks.0.pos_embedding.embedding.weight")
     if bias is None:
-        raise ValueError(f"{files.path} is no UMT5 encoder in Wan2.1's naming: it looks like {looks_like(shapes)}.")
+        raise ValueError(
+            f"{files.path} is no UMT5 encoder in Wan2.1's naming: it looks like {looks_like(shapes)}. Give "
+            f"{ORIGINAL_WEIGHTS}."
+        )
     (num_buckets, num_heads), (attention_dim, dim) = bias, shapes["blocks.0.attn.q.weight"]
     return UMT5Config(
         vocab_size=shapes["token_embedding.weight"][0],

@@ -1,4 +1,4 @@
-"""Presets that ship with the project, by name."""
+"""Names and folders of the presets that ship with the project."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ PRESETS = ("tiny",)
 
 
 def preset_path(name: str) -> Path:
-    """Folder of a shipped preset.
+    """Return the folder of a shipped preset.
 
     Raises:
-        ValueError: for a name that is no preset.
+        ValueError: for an unknown name.
     """
     if name not in PRESETS:
-        raise ValueError(
-            f"No preset is called {name!r}. Use one of {', '.join(PRESETS)} or the path of a model folder."
-        )
+        raise ValueError(f"There is no preset {name!r}: use one of {', '.join(PRESETS)} or the path of a model folder.")
     return Path(__file__).parent / name

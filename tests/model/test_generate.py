@@ -40,8 +40,8 @@ def test_generate_takes_sizes_by_their_published_names(flags, size):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--resolution", "240p", "--height", "64"], "keep one of them"),
-        (["--duration_s", "4", "--num_frames", "65"], "keep one of them"),
+        (["--resolution", "240p", "--height", "64"], "give only one"),
+        (["--duration_s", "4", "--num_frames", "65"], "give only one"),
         (["--resolution", "720p"], "144p, 240p, 360p, 480p"),
     ],
 )
@@ -61,7 +61,7 @@ def test_help_names_every_resolution(capsys):
     ("flags", "message"),
     [
         (["--num_frames", "32"], "use 29 or 33"),
-        (["--height", "60"], "height is 60, but pictures are made of patches of 16: use 64"),
+        (["--height", "60"], "height is 60, but must be a multiple of the patch size, 16: use 64"),
     ],
 )
 def test_sizes_that_no_model_makes_are_refused_before_anything_is_loaded(flags, message, capsys):

@@ -1,1 +1,1 @@
-"""Video and audio codecs: clips to latents and back."""
+"""Video and audio codecs, which convert clips to latents and back."""

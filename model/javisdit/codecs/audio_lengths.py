@@ -1,8 +1,8 @@
-"""How long the mel spectrogram of a clip's sound is, by the published rules, which disagree.
+"""Length of the mel spectrogram of a clip's sound, by the release's two rules, which disagree.
 
-Training rounds up to a multiple of 8 frames, sampling to one of 32: 208 and 224 frames for 33 video frames. Audio
-positions are stretched over the video's time, so under the sampling rule a token lies where training never put it.
-docs/upstream/autoencoders_text.md, section 3.
+Training rounds up to a multiple of 8 frames, sampling to a multiple of 32: 208 and 224 frames for 33 video frames.
+Audio positions are stretched over the duration of the video, so the sampling rule gives tokens positions that never
+occur in training. Source: docs/upstream/autoencoders_text.md, section 3.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HOP_SECONDS = 0.01
 
 
 def num_mel_frames(num_samples: int, rule: LengthRule = "training") -> int:
-    """Mel frames of so many samples at 16 kHz.
+    """Return the number of mel frames for `num_samples` samples at 16 kHz.
 
     Raises:
         ValueError: for an unknown rule.
@@ -31,13 +31,15 @@ def num_mel_frames(num_samples: int, rule: LengthRule = "training") -> int:
 
 
 def training_mel_frames(seconds: float) -> int:
+    """Return the number of mel frames that the release's training computes for a duration."""
     return round_up(int(seconds * SAMPLE_RATE / HOP_LENGTH), TRAINING_MULTIPLE)
 
 
 def sampling_mel_frames(seconds: float) -> int:
+    """Return the number of mel frames that the release's sampling computes for a duration."""
     return round_up(int(seconds / HOP_SECONDS), SAMPLING_MULTIPLE)
 
 
 def sampling_num_samples(seconds: float) -> int:
-    """Where the release cuts a generated waveform: the last started sample is left out."""
+    """Return the number of samples to which the release cuts a generated waveform, rounded down."""
     return int(seconds * SAMPLE_RATE)

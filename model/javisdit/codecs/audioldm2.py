@@ -1,4 +1,4 @@
-"""AudioLDM2's sound codec: diffusers' `AutoencoderKL` over log-mel, transformers' `SpeechT5HifiGan` as the vocoder."""
+"""AudioLDM2's audio codec: diffusers' `AutoencoderKL` on log-mel, with transformers' `SpeechT5HifiGan` as vocoder."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ VAE_FOLDER, VOCODER_FOLDER = "vae", "vocoder"
 
 
 class AudioLDM2Codec(nn.Module):
-    """Waveforms to latents of 4 mel frames and 4 bands; scaled by the factor in the autoencoder's config.
+    """Codec between waveforms and latents; one latent covers 4 mel frames and 4 bands.
+
+    Latents are multiplied by the scaling factor in the autoencoder's config.
 
     Raises:
-        ValueError: when the vocoder is not for this front end (64 bands, 16 kHz, 160 samples a frame).
+        ValueError: if the vocoder was made for another front end than 64 bands, 16 kHz and 160 samples per frame.
     """
 
     def __init__(self, autoencoder: AutoencoderKL, vocoder: SpeechT5HifiGan) -> None:
@@ -33,18 +35,18 @@ class AudioLDM2Codec(nn.Module):
         found = (config.model_in_dim, config.sampling_rate, math.prod(config.upsample_rates))
         if found != (NUM_MELS, SAMPLE_RATE, HOP_LENGTH):
             raise ValueError(
-                f"The vocoder is for {found[0]} mel bands, {found[1]} Hz and {found[2]} samples a frame, but the mel "
-                f"front end has {NUM_MELS}, {SAMPLE_RATE} and {HOP_LENGTH}: use AudioLDM2's vocoder."
+                f"The vocoder expects {found[0]} mel bands, {found[1]} Hz and {found[2]} samples per frame, but the "
+                f"mel front end has {NUM_MELS}, {SAMPLE_RATE} and {HOP_LENGTH}: use AudioLDM2's vocoder."
             )
         self.autoencoder = autoencoder
         self.vocoder = vocoder
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Self:
-        """Reads `vae/` and `vocoder/` of an AudioLDM2 folder.
+        """Read `vae/` and `vocoder/` of an AudioLDM2 folder.
 
         Raises:
-            ValueError: when a config is missing, or the tensors are not those that it asks for.
+            ValueError: if a config is missing, or the tensors do not match it.
         """
         vae, vocoder = Path(folder) / VAE_FOLDER, Path(folder) / VOCODER_FOLDER
         vae_config, vocoder_config = read_config(vae), SpeechT5HifiGanConfig.from_dict(read_config(vocoder))
@@ -54,7 +56,7 @@ class AudioLDM2Codec(nn.Module):
         )
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Writes `vae/` and `vocoder/`; `dtype` casts the stored weights."""
+        """Write `vae/` and `vocoder/`; `dtype` casts the stored weights."""
         save_network(self.autoencoder, Path(folder) / VAE_FOLDER, dtype)
         save_network(self.vocoder, Path(folder) / VOCODER_FOLDER, dtype)
 
@@ -63,43 +65,46 @@ class AudioLDM2Codec(nn.Module):
         return self.autoencoder.config["latent_channels"]
 
     def latent_size(self, num_samples: int, rule: LengthRule = "training") -> tuple[int, int]:
-        """See `AudioCodec.latent_size`; the release samples by the other rule (see `audio_lengths`)."""
+        """See `AudioCodec.latent_size`; the release uses another rule for sampling (see `audio_lengths`)."""
         downsampling = 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
         return num_mel_frames(num_samples, rule) // downsampling, NUM_MELS // downsampling
 
     def encode(self, waveform: Tensor, noise: Tensor | None = None) -> Tensor:
-        """See `AudioCodec.encode`; frames past the end are 0.0 in log-mel, which is loud, as published.
+        """See `AudioCodec.encode`. As published, log-mel frames past the end are 0.0, which is loud.
 
         Args:
+            waveform: float (B, samples) at 16 kHz.
             noise: see `encode_mel`.
 
         Raises:
-            ValueError: when the waveform has another shape, or less than 33 ms.
+            ValueError: if the waveform has another number of axes, or is shorter than 33 ms.
         """
         if waveform.ndim != 2 or waveform.shape[1] <= N_FFT // 2:
             raise ValueError(
-                f"The waveform has the shape {tuple(waveform.shape)}, but (B, samples) with more than {N_FFT // 2} "
-                "samples is needed: mix the channels down, and use longer sound."
+                f"The waveform has the shape {tuple(waveform.shape)}, but must be (B, samples) with more than "
+                f"{N_FFT // 2} samples: mix the channels to mono, and use longer sound."
             )
         mel = log_mel(normalize_waveform(waveform), num_mel_frames(waveform.shape[1]))
         return self.encode_mel(mel[:, None], noise)
 
     def decode(self, latents: Tensor, num_samples: int) -> Tensor:
-        """See `AudioCodec.decode`; the vocoder makes 32 samples more than 160 a frame, which are cut."""
+        """See `AudioCodec.decode`; the vocoder returns 32 samples more than 160 per frame, which are cut."""
         waveform = self.vocoder(self.decode_mel(latents)[:, 0].to(self.vocoder.dtype)).float()
         return F.pad(waveform, (0, num_samples - waveform.shape[1]))  # a negative length cuts
 
     def encode_mel(self, mel: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Log-mel, float (B, 1, frames, 64) -> float32 (B, C, frames / 4, 16), the mean of the posterior.
+        """Encode log-mel, float (B, 1, frames, 64), to the mean of the posterior, float32 (B, C, frames / 4, 16).
 
         Args:
-            noise: standard normal of the shape of the latents, to draw from the posterior as the release trains.
+            mel: log-mel spectrogram of a normalised waveform.
+            noise: standard normal noise, shaped like the latents; given, the result is a sample of the posterior, as
+                in the release's training.
         """
         posterior = self.autoencoder.encode(mel.to(self.autoencoder.dtype)).latent_dist
         drawn = posterior.mean if noise is None else posterior.mean + posterior.std * noise
         return drawn.float() * self.autoencoder.config["scaling_factor"]
 
     def decode_mel(self, latents: Tensor) -> Tensor:
-        """float (B, C, T, M) -> log-mel, float32 (B, 1, 4 T, 64)."""
+        """Decode latents, float (B, C, T, M), to log-mel, float32 (B, 1, 4 T, 64)."""
         scaled = latents / self.autoencoder.config["scaling_factor"]
         return self.autoencoder.decode(scaled.to(self.autoencoder.dtype)).sample.float()

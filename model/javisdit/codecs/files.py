@@ -1,4 +1,4 @@
-"""What codecs share: their networks from and to disk, the range of their pixels."""
+"""Helpers that the codecs share: reading and writing of their networks, and the conversion of pixels to [-1, 1]."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from core.state_files import fill_module
 from model.javisdit.network.config import CONFIG_NAME
 
 Network = TypeVar("Network", bound=nn.Module)
-PIXEL_TOLERANCE = 1e-3  # beyond [-1, 1], for what resizing in low precision adds
+PIXEL_TOLERANCE = 1e-3  # allowed excess over [-1, 1]: rounding of a resize in low precision
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The `config.json` of diffusers or transformers in a folder.
+    """Read the `config.json` that diffusers or transformers wrote into a folder.
 
     Raises:
-        ValueError: when there is none.
+        ValueError: if the file is missing.
     """
     path = Path(folder) / CONFIG_NAME
     if not path.is_file():
@@ -34,12 +34,17 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def load_network(build: Callable[[], Network], tensors: Iterable[tuple[str, Tensor]], source: str) -> Network:
-    """A frozen network with these tensors, without ever holding initial weights.
+    """Return a frozen network that holds the given tensors; initial weights are never allocated.
 
-    diffusers and transformers only warn about tensors that are missing, and leave random numbers in their place.
+    diffusers and transformers only warn about missing tensors and leave random numbers in their place.
+
+    Args:
+        build: function that constructs the network; called on the meta device.
+        tensors: names and values of all tensors.
+        source: name of the tensors' origin in error messages.
 
     Raises:
-        ValueError: when the tensors do not fit; it calls them `source`.
+        ValueError: if the tensors do not fit the network.
     """
     with torch.device("meta"):
         network = build()
@@ -48,13 +53,13 @@ def load_network(build: Callable[[], Network], tensors: Iterable[tuple[str, Tens
 
 
 def save_network(network: ModelMixin | PreTrainedModel, folder: Path, dtype: torch.dtype | None) -> None:
-    """Writes config.json and safetensors, in `dtype` or, where None, as the network is."""
+    """Write config.json and safetensors, cast to `dtype`; None keeps the dtype of the network."""
     stored = nn.Module.to(deepcopy(network), dtype) if dtype else network
     stored.save_pretrained(folder)
 
 
 def unit_pixels(video: Tensor) -> Tensor:
-    """uint8, or floats in [-1, 1] already, to float32 in [-1, 1].
+    """Convert pixels, uint8 or floats in [-1, 1], to float32 in [-1, 1].
 
     Raises:
         ValueError: for another type or range.
@@ -65,7 +70,7 @@ def unit_pixels(video: Tensor) -> Tensor:
         raise ValueError(f"The pixels are {video.dtype}, of unknown range: give uint8, or floats from -1 to 1.")
     if video.abs().amax() > 1 + PIXEL_TOLERANCE:
         raise ValueError(
-            f"The pixels are floats from {video.amin():g} to {video.amax():g}, but black is -1 and white is 1: "
-            "give pixels / 127.5 - 1, or the bytes as uint8."
+            f"The pixels are floats from {video.amin():g} to {video.amax():g}, but must run from -1 (black) to 1 "
+            "(white): give pixels / 127.5 - 1, or uint8."
         )
     return video.float()

@@ -1,6 +1,6 @@
-"""Codecs between clips and latents: what a pipeline asks of one, and from a path to the codec that lies there.
+"""The interface of video and audio codecs, and their loading; the codec class is detected from the files at a path.
 
-Both directions are deterministic, and latents are normalised.
+Encoding and decoding are deterministic, and latents are normalised.
 """
 
 from __future__ import annotations
@@ -23,56 +23,59 @@ NUM_NAMES_SHOWN = 5
 
 
 class VideoCodec(Part, Protocol):
-    """Pixels to latents and back."""
+    """Interface of a codec between pixels and latents."""
 
     @property
     def latent_channels(self) -> int: ...
 
     def latent_size(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """(T, H, W) of the latents of such a clip.
+        """Return the size (T, H, W) of the latents of a clip.
 
         Raises:
-            ValueError: when the frames are not 4n + 1, or the pixels no whole latents.
+            ValueError: if the number of frames is not 4n + 1, or a side does not split into whole latents.
         """
 
     def encode(self, video: Tensor) -> Tensor:
-        """uint8, or float32 in [-1, 1], (B, 4n + 1, H, W, 3) -> float32 (B, C, n + 1, h, w).
+        """Encode pixels (B, 4n + 1, H, W, 3), uint8 or float32 in [-1, 1], to float32 (B, C, n + 1, h, w).
 
         Raises:
-            ValueError: for sizes that `latent_size` refuses, or floats of another range.
+            ValueError: for sizes that `latent_size` rejects, or floats outside [-1, 1].
         """
 
     def decode(self, latents: Tensor) -> Tensor:
-        """float32 (B, C, n + 1, h, w) -> uint8 (B, 4n + 1, H, W, 3)."""
+        """Decode latents, float32 (B, C, n + 1, h, w), to pixels, uint8 (B, 4n + 1, H, W, 3)."""
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Writes a folder for `load_video_codec`; `dtype` casts the stored weights."""
+        """Write a folder for `load_video_codec`; `dtype` casts the stored weights."""
 
 
 class AudioCodec(Part, Protocol):
-    """Waveforms to latents and back."""
+    """Interface of a codec between waveforms and latents."""
 
     @property
     def latent_channels(self) -> int: ...
 
     def latent_size(self, num_samples: int) -> tuple[int, int]:
-        """(T, M) of the latents of so many samples, as training encodes them."""
+        """Return the size (T, M) of the latents of `num_samples` samples, as encoded for training."""
 
     def encode(self, waveform: Tensor) -> Tensor:
-        """float (B, samples) at 16 kHz -> float32 (B, C, T, M). Loudness is normalised away, as in the release."""
+        """Encode waveforms, float (B, samples) at 16 kHz, to float32 (B, C, T, M).
+
+        Each waveform is scaled to a fixed peak first, as in the release, so its loudness is lost.
+        """
 
     def decode(self, latents: Tensor, num_samples: int) -> Tensor:
-        """float32 (B, C, T, M) -> float32 (B, num_samples), cut, or filled up with zeros."""
+        """Decode latents, float32 (B, C, T, M), to float32 (B, num_samples), cut or padded with zeros."""
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Writes a folder for `load_audio_codec`; `dtype` casts the stored weights."""
+        """Write a folder for `load_audio_codec`; `dtype` casts the stored weights."""
 
 
 def load_video_codec(path: str | Path, dtype: torch.dtype = torch.float32) -> VideoCodec:
-    """The video codec at `path`, on the CPU: the tiny preset's, or Wan2.1's as the original file or from Diffusers.
+    """Load the video codec at `path` on the CPU: the tiny preset's, or Wan2.1's (original file or Diffusers folder).
 
     Raises:
-        ValueError: when there is none, or its weights do not fit.
+        ValueError: if there is no video codec, or its weights do not fit.
     """
     path = Path(path)
     if (path / CODEC_CONFIG_NAME).is_file():
@@ -83,15 +86,15 @@ def load_video_codec(path: str | Path, dtype: torch.dtype = torch.float32) -> Vi
         return WanVideoCodec.from_pretrained(path, dtype)
     raise ValueError(
         f"{path} {_found(path)}, so it is no video codec: give a folder with {CODEC_CONFIG_NAME} (tiny), a Diffusers "
-        f"folder whose {CONFIG_NAME} is of class {WAN_CLASS}, or the file Wan2.1_VAE.pth."
+        f"folder whose {CONFIG_NAME} has the class {WAN_CLASS}, or the file Wan2.1_VAE.pth."
     )
 
 
 def load_audio_codec(path: str | Path, dtype: torch.dtype = torch.float32) -> AudioCodec:
-    """The audio codec at `path`, on the CPU: the tiny preset's or AudioLDM2's.
+    """Load the audio codec at `path` on the CPU: the tiny preset's or AudioLDM2's.
 
     Raises:
-        ValueError: when there is none, or its weights do not fit.
+        ValueError: if there is no audio codec, or its weights do not fit.
     """
     path = Path(path)
     if (path / CODEC_CONFIG_NAME).is_file():
@@ -100,7 +103,7 @@ def load_audio_codec(path: str | Path, dtype: torch.dtype = torch.float32) -> Au
         return AudioLDM2Codec.from_pretrained(path, dtype)
     raise ValueError(
         f"{path} {_found(path)}, so it is no audio codec: give a folder with {CODEC_CONFIG_NAME} (tiny), or "
-        f"AudioLDM2's with {VAE_FOLDER}/ and {VOCODER_FOLDER}/."
+        f"AudioLDM2's folder with {VAE_FOLDER}/ and {VOCODER_FOLDER}/."
     )
 
 
@@ -109,9 +112,9 @@ def _diffusers_class(path: Path) -> str | None:
 
 
 def _found(path: Path) -> str:
-    """What is at `path`, for an error message."""
+    """Describe the content of `path` for an error message."""
     if not path.exists():
-        return "is not there"
+        return "does not exist"
     if path.is_file():
         return "is a file"
     if found := _diffusers_class(path):

@@ -1,4 +1,4 @@
-"""What the network works on: one clip as video and audio latents, and its file."""
+"""The latents of one clip, video and audio, on which the network works, and their file format."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _GEOMETRY = ("num_frames", "height", "width", "fps", "num_samples")
 
 @dataclass(frozen=True, eq=False)
 class AVLatents:
-    """Latents of one clip, normalised per channel, and the geometry needed to decode them.
+    """Latents of one clip, normalised per channel, with the geometry needed to decode them.
 
-    A modality that was not generated has an empty tensor, (0,).
+    A modality that was not generated has an empty tensor of shape (0,).
     """
 
     video: Tensor  # float32 (C, T, H, W)
@@ -31,8 +31,8 @@ class AVLatents:
     num_samples: int  # audio samples of the decoded clip
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file atomically; the final name means that it is complete."""
-        # One entry: safetensors writes several in random order, and the same latents must give the same bytes.
+        """Write a safetensors file atomically: a file with its final name is complete."""
+        # One metadata entry: safetensors writes several in random order, and equal latents must give equal bytes.
         metadata = {"geometry": json.dumps({name: getattr(self, name) for name in _GEOMETRY})}
         tensors = {"video": self.video.contiguous(), "audio": self.audio.contiguous()}
         with atomic_path(path) as temporary:
@@ -40,6 +40,7 @@ class AVLatents:
 
     @classmethod
     def load(cls, path: str | Path) -> AVLatents:
+        """Read a file written by `save`."""
         with safe_open(path, framework="pt") as file:
             geometry = json.loads(file.metadata()["geometry"])
             video, audio = file.get_tensor("video"), file.get_tensor("audio")

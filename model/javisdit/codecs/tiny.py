@@ -1,7 +1,7 @@
 """The codecs of the tiny preset: diffusers' 2-D `AutoencoderKL` with latent statistics.
 
-Over groups of 4 frames stacked as channels for video (the causal 3-D Wan VAE needs 19 s a clip on two CPU cores), over
-log-mel in AudioLDM2's layout for audio, with Griffin-Lim.
+The video codec works on groups of 4 frames stacked as channels (the causal 3-D Wan VAE needs 19 s per clip on two CPU
+cores). The audio codec works on log-mel in AudioLDM2's layout and uses Griffin-Lim as vocoder.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from model.javisdit.codecs.audio_lengths import num_mel_frames
 from model.javisdit.codecs.files import load_network, read_config, save_network, unit_pixels
 from model.javisdit.network.sizes import FRAMES_PER_STEP, check_num_frames, codec_latent_size
 
-# Rows: brightness, red against blue, green against both; hue is doubled, or training learns it last.
+# Rows: brightness, red minus blue, green minus both. The hue rows are doubled; otherwise training learns hue last.
 OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-0.5, 1.0, -0.5]]) * torch.tensor([[1 / 3], [1.0], [1.0]])
 CODEC_CONFIG_NAME = "codec.json"
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """What the autoencoder's own config does not say."""
+    """Settings of a tiny codec that the autoencoder's own config does not contain."""
 
     latents_mean: tuple[float, ...]
     latents_std: tuple[float, ...]
-    pixel_fold: int = 1  # video: square blocks of pixels moved into channels before the first convolution
+    pixel_fold: int = 1  # video: side of the pixel blocks moved into channels before the first convolution
     mel_floor: float = -11.5  # audio: log-mel below this is silence
     mel_scale: float = 1.0  # audio: network input is (log-mel - mel_floor) / mel_scale - 1
 
 
 class TinyCodec(nn.Module, ABC):
-    """What the two tiny codecs share: an `AutoencoderKL`, latent statistics, files.
+    """Base class of the two tiny codecs: an `AutoencoderKL`, latent statistics, reading and writing of files.
 
     Raises:
-        ValueError: when the autoencoder is that of the other kind.
+        ValueError: if the autoencoder has another number of input channels than the codec gives it.
     """
 
     mean: Tensor  # (1, C, 1, 1)
@@ -72,21 +72,21 @@ class TinyCodec(nn.Module, ABC):
 
     @property
     def downsampling(self) -> int:
-        """Input pixels on a side of a latent."""
+        """Input pixels per latent along each axis."""
         return 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Writes a folder for `from_pretrained`; `dtype` casts the stored weights."""
+        """Write a folder for `from_pretrained`; `dtype` casts the stored weights."""
         folder = Path(folder)
         save_network(self.autoencoder, folder, dtype)
         (folder / CODEC_CONFIG_NAME).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Self:
-        """Reads a folder written by `save_pretrained`.
+        """Read a folder written by `save_pretrained`.
 
         Raises:
-            ValueError: when the tensors are not those that the folder's config asks for.
+            ValueError: if the tensors do not match the folder's config.
         """
         folder = Path(folder)
         values: dict[str, Any] = json.loads((folder / CODEC_CONFIG_NAME).read_text(encoding="utf-8"))
@@ -105,7 +105,10 @@ class TinyCodec(nn.Module, ABC):
 
 
 class FrameGroupVideoCodec(TinyCodec):
-    """Groups of 4 frames, each a 2-D image of 12 (times pixel_fold squared) channels; the first frame is one alone."""
+    """Video codec on groups of 4 frames, each group a 2-D image of 12 * pixel_fold^2 channels.
+
+    The first frame forms a group alone.
+    """
 
     def encode(self, video: Tensor) -> Tensor:
         """See `VideoCodec.encode`."""
@@ -127,14 +130,18 @@ class FrameGroupVideoCodec(TinyCodec):
         return FRAMES_PER_STEP * 3 * self.config.pixel_fold**2
 
     def to_planes(self, video: Tensor) -> Tensor:
-        """uint8 or float (B, 4n + 1, H, W, 3) -> float (B, n + 1, channels, H / fold, W / fold), opponent colours."""
+        """Convert pixels, uint8 or float (B, 4n + 1, H, W, 3), to the autoencoder's input in opponent colours.
+
+        Returns:
+            float (B, n + 1, channels, H / fold, W / fold).
+        """
         padded = torch.cat([video[:, :1].expand(-1, FRAMES_PER_STEP - 1, -1, -1, -1), video], dim=1)
         colours = unit_pixels(padded) @ OPPONENT.T.to(video.device)
         groups = colours.unflatten(1, (-1, FRAMES_PER_STEP)).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)
         return F.pixel_unshuffle(groups, self.config.pixel_fold)
 
     def from_planes(self, planes: Tensor) -> Tensor:
-        """The inverse of `to_planes`, rounded to bytes."""
+        """Invert `to_planes` and round to uint8 (B, 4n + 1, H, W, 3)."""
         groups = F.pixel_shuffle(planes, self.config.pixel_fold).unflatten(2, (FRAMES_PER_STEP, 3))
         colours = groups.permute(0, 1, 2, 4, 5, 3).flatten(1, 2)[:, FRAMES_PER_STEP - 1 :]
         frames = colours @ torch.linalg.inv(OPPONENT).T.to(planes.device)
@@ -142,7 +149,7 @@ class FrameGroupVideoCodec(TinyCodec):
 
 
 class MelAudioCodec(TinyCodec):
-    """Log-mel autoencoder, 4 mel frames and 4 bands to a latent step, with Griffin-Lim for a vocoder."""
+    """Audio codec on log-mel; one latent covers 4 mel frames and 4 bands. Griffin-Lim serves as vocoder."""
 
     def encode(self, waveform: Tensor) -> Tensor:
         """See `AudioCodec.encode`."""
@@ -163,6 +170,9 @@ class MelAudioCodec(TinyCodec):
         return 1
 
     def to_planes(self, waveform: Tensor) -> Tensor:
-        """float (B, samples) -> float (B, 1, mel frames, 64), silence at -1."""
+        """Convert waveforms, float (B, samples), to the autoencoder's input, float (B, 1, mel frames, 64).
+
+        Silence is -1.
+        """
         log = log_mel(normalize_waveform(waveform), num_mel_frames(waveform.shape[-1]), self.config.mel_floor)
         return (log.clamp(min=self.config.mel_floor)[:, None] - self.config.mel_floor) / self.config.mel_scale - 1

@@ -1,4 +1,4 @@
-"""Wan2.1's video autoencoder: diffusers' `AutoencoderKLWan`, from its own layout or from the original file."""
+"""Wan2.1's video autoencoder: diffusers' `AutoencoderKLWan`, loaded from a Diffusers folder or the original file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from model.javisdit.codecs.files import load_network, read_config, save_network,
 from model.javisdit.network.sizes import FRAMES_PER_STEP, PIXELS_PER_LATENT, codec_latent_size
 from model.javisdit.weights.tensor_names import from_wan_vae_original
 
-# Pixels times frames of the largest clip that is computed whole: 480p from 49 frames on and 360p at 81 are cut into
-# overlapping tiles of 256x256 pixels, nothing of 240p is.
+# Pixels times frames of the largest clip that is computed whole. Larger clips (480p from 49 frames on, 360p at 81
+# frames) are cut into overlapping tiles of 256x256 pixels; no published clip at 240p is.
 MAX_UNTILED_PIXELS = 2**24
-PUBLISHED = (16, 16, PIXELS_PER_LATENT)  # latent channels, channel means, pixels to the side of a latent
+PUBLISHED = (16, 16, PIXELS_PER_LATENT)  # latent channels, channel means, pixels per latent side
 
 
 class WanVideoCodec(nn.Module):
-    """Pixels to latents by 8x8 in space and by 4 in time after the first frame; one clip of a batch at a time.
+    """Video codec that reduces pixels by 8x8 in space and, after the first frame, by 4 in time.
 
-    For one thread at a time: diffusers keeps the state of a running clip in the network.
+    The clips of a batch are processed one at a time. Not thread-safe: diffusers keeps the state of a running clip in
+    the network.
 
     Raises:
         ValueError: for another autoencoder of the same class, such as Wan2.2's.
@@ -44,10 +45,10 @@ class WanVideoCodec(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Self:
-        """Reads a Diffusers folder.
+        """Read a Diffusers folder.
 
         Raises:
-            ValueError: when the tensors are not those that the folder's config asks for.
+            ValueError: if the tensors do not match the folder's config.
         """
         config = read_config(folder)
         tensors = StateFiles(folder).tensors(dtype)
@@ -55,10 +56,10 @@ class WanVideoCodec(nn.Module):
 
     @classmethod
     def from_original(cls, file: str | Path, dtype: torch.dtype = torch.float32) -> Self:
-        """Reads `Wan2.1_VAE.pth`, or the same tensors as safetensors; the width is inferred from their shapes.
+        """Read `Wan2.1_VAE.pth`, or the same tensors as safetensors; the width is inferred from their shapes.
 
         Raises:
-            ValueError: when the file holds another network.
+            ValueError: if the file contains another network.
         """
         files = StateFiles(file)
         config = infer_wan_config(files.shapes, str(file))
@@ -66,7 +67,7 @@ class WanVideoCodec(nn.Module):
         return cls(load_network(lambda: AutoencoderKLWan(**config), tensors, str(file)))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Writes a Diffusers folder; `dtype` casts the stored weights."""
+        """Write a Diffusers folder; `dtype` casts the stored weights."""
         save_network(self.autoencoder, Path(folder), dtype)
 
     @property
@@ -87,10 +88,14 @@ class WanVideoCodec(nn.Module):
         return ((pixels + 1) * 127.5).round().to(torch.uint8)
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """float (B, 3, 4n + 1, H, W) in [-1, 1] -> float32 (B, C, n + 1, H / 8, W / 8): the mode of the posterior.
+        """Encode pixels, float (B, 3, 4n + 1, H, W) in [-1, 1], to the mode of the posterior.
+
+        Returns:
+            float32 (B, C, n + 1, H / 8, W / 8), normalised.
 
         Raises:
-            ValueError: when the frames are not 4n + 1 (the release cuts them silently), or H or W no multiple of 8.
+            ValueError: if the number of frames is not 4n + 1 (the release cuts the rest silently), or a side is not a
+                multiple of 8.
         """
         self.latent_size(*pixels.shape[2:])
         self._tile(pixels.shape[2:].numel())
@@ -98,7 +103,7 @@ class WanVideoCodec(nn.Module):
         return (latents.float() - self.mean) / self.std
 
     def decode_pixels(self, latents: Tensor) -> Tensor:
-        """float (B, C, n + 1, h, w) -> float32 (B, 3, 4n + 1, 8 h, 8 w) in [-1, 1]."""
+        """Decode latents, float (B, C, n + 1, h, w), to pixels, float32 (B, 3, 4n + 1, 8 h, 8 w) in [-1, 1]."""
         steps, height, width = latents.shape[2:]
         num_frames = (steps - 1) * FRAMES_PER_STEP + 1
         self._tile(num_frames * height * width * PIXELS_PER_LATENT**2)
@@ -106,20 +111,24 @@ class WanVideoCodec(nn.Module):
         return self.autoencoder.decode(scaled.to(self.autoencoder.dtype)).sample.float()
 
     def _tile(self, num_pixels: int) -> None:
-        """Turns tiling on for a clip of so many pixels in all frames, or off."""
+        """Turn tiling on or off for a clip with this number of pixels in all frames together."""
         self.autoencoder.use_tiling = num_pixels > MAX_UNTILED_PIXELS
 
 
 def infer_wan_config(shapes: dict[str, tuple[int, ...]], source: str) -> dict[str, Any]:
-    """What differs from diffusers' defaults, which are the published network, for shapes in original naming.
+    """Infer the settings that differ from diffusers' defaults (the published network) from tensor shapes.
+
+    Args:
+        shapes: tensor name, in the original naming, -> shape.
+        source: name of the checkpoint in error messages.
 
     Raises:
-        ValueError: when it is another network; it calls the checkpoint `source`.
+        ValueError: if the tensors belong to another network.
     """
     if "encoder.conv1.weight" not in shapes or "conv2.weight" not in shapes:
         raise ValueError(
             f"{source} is not the original video autoencoder of Wan2.1: it looks like {looks_like(shapes)}. "
-            "Give Wan2.1_VAE.pth, or the folder with config.json of a Diffusers copy."
+            "Give Wan2.1_VAE.pth, or a Diffusers folder with its config.json."
         )
     return {"base_dim": shapes["encoder.conv1.weight"][0], "z_dim": shapes["conv2.weight"][0]}
 
@@ -128,6 +137,6 @@ def _check_published(config: dict[str, Any]) -> None:
     found = (config["z_dim"], len(config["latents_mean"]), config["scale_factor_spatial"])
     if found != PUBLISHED:
         raise ValueError(
-            f"The autoencoder has {found[0]} latent channels, means of {found[1]} and {found[2]} pixels to the side of "
-            f"a latent, so it is not Wan2.1's, which has {PUBLISHED}: give Wan2.1_VAE.pth or its Diffusers folder."
+            f"The autoencoder has {found[0]} latent channels, {found[1]} channel means and {found[2]} pixels per "
+            f"latent side, but Wan2.1's has {PUBLISHED}: give Wan2.1_VAE.pth or its Diffusers folder."
         )

@@ -1,1 +1,1 @@
-"""The joint diffusion transformer of JavisDiT++ (MS-MoE, TA-RoPE) and the sizes it works at."""
+"""The joint diffusion transformer of JavisDiT++ (MS-MoE, TA-RoPE), its configuration and its clip sizes."""

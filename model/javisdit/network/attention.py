@@ -1,4 +1,4 @@
-"""Self- and cross-attention over `scaled_dot_product_attention`, with a choice of its backend."""
+"""Self-attention and cross-attention with torch's `scaled_dot_product_attention` and a selectable backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ATTENTION_BACKENDS = {
-    "auto": None,  # what torch finds fastest
+    "auto": None,  # torch's own choice
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -19,7 +19,7 @@ ATTENTION_BACKENDS = {
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the whole model width (all heads together); sums are in float32."""
+    """Root-mean-square norm over the whole model width (all heads together); sums are computed in float32."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Projections, norms and backend that both kinds of attention share."""
+    """Base class of both kinds of attention: projections, norms and backend."""
 
     def __init__(self, dim: int, num_heads: int, qk_norm: bool, eps: float) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         self.norm_k = RMSNorm(dim, eps) if qk_norm else nn.Identity()
 
     def _project(self, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, D) and (B, L, D) -> query (B, N, heads, head_dim), key and value (B, L, heads, head_dim)."""
+        """Project (B, N, D) to queries and (B, L, D) to keys and values, each (B, N or L, heads, head_dim)."""
         projected = self.norm_q(self.q(hidden)), self.norm_k(self.k(context)), self.v(context)
         query, key, value = (tensor.unflatten(-1, (self.num_heads, -1)) for tensor in projected)
         return query, key, value
@@ -53,7 +53,7 @@ class Attention(nn.Module):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))  # heads first
         if query.device.type == "cpu":
-            # torch's bfloat16 attention was measured at 2 to 8 times the time of float32 on a CPU, however modern.
+            # Measured: torch's bfloat16 attention takes 2 to 8 times as long as float32, on recent CPUs too.
             with torch.autocast("cpu", enabled=False):
                 attended = F.scaled_dot_product_attention(query.float(), key.float(), value.float())
             attended = attended.to(value.dtype)
@@ -67,21 +67,26 @@ class SelfAttention(Attention):
     """Full attention over all tokens of all modalities."""
 
     def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """(B, N, D) -> (B, N, D); `rotary` is the cosines and sines of `positions.rotary_table`."""
+        """Map (B, N, D) to (B, N, D); `rotary` holds the cosines and sines of `positions.rotary_table`."""
         query, key, value = self._project(hidden, hidden)
         return self._attend(apply_rotary(query, *rotary), apply_rotary(key, *rotary), value)
 
 
 class CrossAttention(Attention):
-    """Attention from tokens to text; padded text positions take part, as published."""
+    """Attention from tokens to text; padded text positions are attended to as well, as published."""
 
     def forward(self, hidden: Tensor, context: Tensor) -> Tensor:
-        """(B, N, D) tokens and (B, L, D) text -> (B, N, D)."""
+        """Map tokens (B, N, D) and text (B, L, D) to (B, N, D)."""
         return self._attend(*self._project(hidden, context))
 
 
 def apply_rotary(hidden: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotates channel pairs (2i, 2i+1) of (B, N, heads, head_dim) by the angles of (N, head_dim // 2)."""
+    """Rotate the channel pairs (2i, 2i+1) of (B, N, heads, head_dim) by angles given as cosine and sine.
+
+    Args:
+        hidden: queries or keys.
+        cosine, sine: (N, head_dim // 2).
+    """
     even, odd = hidden.float().unflatten(-1, (-1, 2)).unbind(-1)
     cosine, sine = cosine[:, None], sine[:, None]
     turned = (torch.addcmul(even * cosine, odd, sine, value=-1), torch.addcmul(even * sine, odd, cosine))

@@ -1,6 +1,6 @@
-"""Sizes of clips: the published resolutions, and the latents and tokens that follow from a size.
+"""Sizes of clips: the published resolutions, and the latent and token sizes of a clip.
 
-An aspect ratio is height to width, as published: 9:16 is landscape. docs/upstream/data.md, section 3.
+Aspect ratios are height to width, as published: 9:16 is landscape. Source: docs/upstream/data.md, section 3.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-FRAMES_PER_STEP = 4  # video frames to one latent step, after the first frame
-PIXELS_PER_LATENT = 8  # on a side, of the published video codec
-PATCH = 2  # latents on a side of a token
+FRAMES_PER_STEP = 4  # video frames per latent step, after the first frame
+PIXELS_PER_LATENT = 8  # per side, in the published video codec
+PATCH = 2  # latents per side of a token
 PIXEL_MULTIPLE = PIXELS_PER_LATENT * PATCH
 
 NOMINAL_PIXELS = {"144p": 36_864, "240p": 102_240, "360p": 230_400, "480p": 409_920}
@@ -39,10 +39,10 @@ _NOMINAL_SIZES = """
 
 @dataclass(frozen=True)
 class ClipSize:
-    """A clip's frames and pixels, and what the network makes of them.
+    """Size of a clip in frames and pixels, and the latent and token sizes that follow from it.
 
     Raises:
-        ValueError: when the frames are not 4n + 1, or a size is not positive.
+        ValueError: if the number of frames is not 4n + 1, or a side is not positive.
     """
 
     num_frames: int
@@ -52,34 +52,34 @@ class ClipSize:
     def __post_init__(self) -> None:
         check_num_frames(self.num_frames)
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"{self.height}x{self.width} pixels are no picture: give a positive height and width.")
+            raise ValueError(f"{self.height}x{self.width} is no picture size: give a positive height and width.")
 
     @property
     def padded(self) -> ClipSize:
-        """The size that is computed and decoded: height and width rounded up to multiples of 16."""
+        """Size that is generated and decoded: height and width rounded up to multiples of 16."""
         height, width = (round_up(side, PIXEL_MULTIPLE) for side in (self.height, self.width))
         return replace(self, height=height, width=width)
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
-        """(T, H, W) of the video latents."""
+        """Size (T, H, W) of the video latents."""
         padded = self.padded
         steps = (self.num_frames - 1) // FRAMES_PER_STEP + 1
         return steps, padded.height // PIXELS_PER_LATENT, padded.width // PIXELS_PER_LATENT
 
     @property
     def token_grid(self) -> tuple[int, int, int]:
-        """(T, H, W) of the video tokens."""
+        """Size (T, H, W) of the grid of video tokens."""
         steps, height, width = self.latent_size
         return steps, height // PATCH, width // PATCH
 
     @property
     def num_tokens(self) -> int:
-        """Video tokens; those of the sound come on top (`model.javisdit.codecs.audio_lengths`)."""
+        """Number of video tokens, without the audio tokens (see `model.javisdit.codecs.audio_lengths`)."""
         return math.prod(self.token_grid)
 
     def check_unpadded(self) -> None:
-        """Raises ValueError when the decoded clip would be larger than this size."""
+        """Raise ValueError if the decoded clip would be larger than this size."""
         if self.padded != self:
             raise ValueError(
                 f"{self.height}x{self.width} pixels do not split into patches: use multiples of {PIXEL_MULTIPLE}, "
@@ -88,10 +88,10 @@ class ClipSize:
 
 
 def image_size(resolution: str, aspect_ratio: str) -> tuple[int, int]:
-    """Nominal (height, width) in pixels of a published resolution and aspect ratio, such as "480p" and "9:16".
+    """Return the nominal (height, width) in pixels of a published resolution and aspect ratio: "480p", "9:16".
 
     Raises:
-        ValueError: when there is none of this name.
+        ValueError: for an unknown resolution or aspect ratio.
     """
     if resolution not in NOMINAL_PIXELS:
         raise ValueError(f"There is no resolution {resolution!r}: choose one of {', '.join(NOMINAL_PIXELS)}.")
@@ -103,46 +103,47 @@ def image_size(resolution: str, aspect_ratio: str) -> tuple[int, int]:
 
 
 def nearest_num_frames(seconds: float, fps: float = 16.0) -> int:
-    """The number of frames, 4n + 1, nearest to a duration; of two as near, the larger.
+    """Return the number of frames, 4n + 1, nearest to a duration; of two equally near, the larger one.
 
-    33, 49, 65 and 81 frames are the published 2, 3, 4 and 5 s at 16 fps. The release's names "2s", "4s", ... stand
-    for 51, 102, ... frames, which no codec step ends on; they are a defect and left out.
+    33, 49, 65 and 81 frames are the published 2, 3, 4 and 5 s at 16 fps. The release's names "2s", "4s", ... mean
+    51, 102, ... frames, which do not fill whole codec steps; they are a defect and are not supported.
 
     Raises:
-        ValueError: when the duration or the frame rate is not positive.
+        ValueError: if the duration or the frame rate is not positive.
     """
     if not (seconds > 0 and fps > 0):
-        raise ValueError(f"{seconds} s at {fps} frames per second is no clip: both must be positive.")
+        raise ValueError(f"{seconds} s at {fps} frames per second give no clip: give positive numbers.")
     return math.floor((seconds * fps - 1) / FRAMES_PER_STEP + 0.5) * FRAMES_PER_STEP + 1
 
 
 def codec_latent_size(num_frames: int, height: int, width: int, pixels_per_latent: int) -> tuple[int, int, int]:
-    """(T, H, W) of the latents of a video codec that turns 4n + 1 frames into n + 1 steps.
+    """Return the latent size (T, H, W) for a video codec that turns 4n + 1 frames into n + 1 steps.
 
     Raises:
-        ValueError: when the frames are not 4n + 1, or the pixels no whole latents.
+        ValueError: if the number of frames is not 4n + 1, or a side does not split into whole latents.
     """
     check_num_frames(num_frames)
     if height % pixels_per_latent or width % pixels_per_latent:
         fitting = "x".join(str(side // pixels_per_latent * pixels_per_latent) for side in (height, width))
         raise ValueError(
-            f"{height}x{width} pixels do not make whole latents of {pixels_per_latent}x{pixels_per_latent}: "
+            f"{height}x{width} pixels do not split into whole latents of {pixels_per_latent}x{pixels_per_latent}: "
             f"resize or crop the clip to multiples of {pixels_per_latent}, such as {fitting}."
         )
     return (num_frames - 1) // FRAMES_PER_STEP + 1, height // pixels_per_latent, width // pixels_per_latent
 
 
 def check_num_frames(num_frames: int) -> None:
-    """Raises ValueError when the frames are not 4n + 1."""
+    """Raise ValueError if the number of frames is not 4n + 1."""
     if num_frames < 1 or num_frames % FRAMES_PER_STEP != 1:
         below = max(num_frames - 1, 0) // FRAMES_PER_STEP * FRAMES_PER_STEP + 1
         raise ValueError(
-            f"{num_frames} frames do not make whole latent steps, which takes 4n + 1: "
+            f"{num_frames} frames do not fill whole latent steps, which need 4n + 1 frames: "
             f"use {below} or {below + FRAMES_PER_STEP}."
         )
 
 
 def round_up(value: int, multiple: int) -> int:
+    """Return the smallest multiple of `multiple` that is not below `value`."""
     return -(-value // multiple) * multiple
 
 

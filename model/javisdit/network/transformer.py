@@ -1,11 +1,11 @@
 """JavisDiT++: one diffusion transformer for video and audio tokens (paper section 3; names as in the release).
 
-Video tokens, then audio tokens, form one sequence. Self-attention with 3-D rotary positions and cross-attention to
-the text are shared; norm, modulation and feed-forward belong to each modality (MS-MoE), chosen by contiguous slice.
-The video expert is modulated by rows 3-5 of the shared six-row modulation, every other one by three rows of its own.
+Video tokens followed by audio tokens form one sequence. Self-attention with 3-D rotary positions and cross-attention
+to the text are shared; norm, modulation and feed-forward are separate per modality (MS-MoE) and act on contiguous
+slices. Rows 3-5 of the shared six-row modulation modulate the video expert; every other expert has three own rows.
 
-Precision is the release's: time embedding, its projections and the heads compute in float32, the blocks in the dtype
-of the weights, and timesteps are rounded to that dtype first.
+Precision follows the release: the time embedding, its projections and the heads compute in float32, the blocks in the
+dtype of the weights, and timesteps are rounded to that dtype first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from model.javisdit.network.positions import rotary_table
 from model.javisdit.network.sizes import FRAMES_PER_STEP
 
 WEIGHTS_NAME = "model.safetensors"
-SHARED_ROWS, EXPERT_ROWS = 6, 3  # of modulation: shift, scale and gate of attention and of the feed-forward
+SHARED_ROWS, EXPERT_ROWS = 6, 3  # rows of modulation: shift, scale and gate, of attention and of the feed-forward
 
 
 class JointOutput(NamedTuple):
@@ -50,7 +50,7 @@ class JointOutput(NamedTuple):
 
 
 class JointDiT(nn.Module):
-    """The network. Every tensor has the name and shape of the published checkpoint's."""
+    """The JavisDiT++ network. Every tensor has the same name and shape as in the published checkpoint."""
 
     def __init__(self, config: JointDiTConfig) -> None:
         super().__init__()
@@ -81,18 +81,18 @@ class JointDiT(nn.Module):
         text_mask: Tensor,
         num_frames: int | None = None,
     ) -> JointOutput:
-        """Velocity of noisy latents.
+        """Predict the velocity (noise - data) of noisy latents.
 
         Args:
             video: (B, C, T, H, W) or None.
             audio: (B, C, T, M) or None.
             timestep: (B,) in [0, 1000].
-            text: (B, L, text_dim) text embeddings; positions with mask 0 are zeroed, not masked, as published.
+            text: (B, L, text_dim) text embeddings; positions with mask 0 are set to zero, not masked, as published.
             text_mask: (B, L), 1 for real tokens.
-            num_frames: frames of the clip that audio alone belongs to; taken from `video` where that is given.
+            num_frames: number of frames of the clip, needed if only audio is given; otherwise taken from `video`.
 
         Raises:
-            ValueError: when neither modality is given, or one that the model does not have.
+            ValueError: if no modality is given, or one that the model does not have.
         """
         latents = self._check_inputs(video, audio)
         specs = [spec for spec in self.config.specs if spec.name in latents]
@@ -128,28 +128,31 @@ class JointDiT(nn.Module):
         return self.get_parameter("blocks.0.modulation").device
 
     def set_attention_backend(self, name: str) -> None:
-        """Chooses the kernel of every attention: "auto", "flash", "cudnn", "efficient" or "math".
+        """Select the kernel of every attention: "auto", "flash", "cudnn", "efficient" or "math".
 
         Raises:
-            ValueError: for another name. A backend that the device lacks fails in the first forward.
+            ValueError: for another name. A backend that the device lacks fails in the first forward pass.
         """
         if name not in ATTENTION_BACKENDS:
-            raise ValueError(f"attention backend {name!r} is unknown: use one of {', '.join(ATTENTION_BACKENDS)}.")
+            raise ValueError(f"The attention backend {name!r} is unknown: use one of {', '.join(ATTENTION_BACKENDS)}.")
         for module in self.modules():
             if isinstance(module, Attention):
                 module.backend = ATTENTION_BACKENDS[name]
 
     def compile_blocks(self, **options: Any) -> None:
-        """Compiles each block by `torch.compile(**options)`: names stay, and equal blocks share one compilation."""
+        """Compile each block with `torch.compile(**options)`; tensor names stay, equal blocks share one compilation."""
         for block in self.blocks:
             block.compile(**options)
 
     def save_pretrained(
         self, folder: str | Path, dtype: torch.dtype | None = None, state: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Writes `config.json` and `model.safetensors`; `dtype` casts the stored copy.
+        """Write `config.json` and `model.safetensors`.
 
-        `state` is what to store where the module's own tensors are not whole, as in sharded training.
+        Args:
+            folder: folder to write to.
+            dtype: dtype of the stored copy; None keeps that of the weights.
+            state: tensors to store in place of the module's own, which are incomplete in sharded training.
         """
         folder = Path(folder)
         tensors = self.state_dict() if state is None else state
@@ -162,16 +165,16 @@ class JointDiT(nn.Module):
     def from_pretrained(
         cls, folder: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
     ) -> JointDiT:
-        """Reads a folder written by `save_pretrained`, tensor by tensor; weights stay as stored if `dtype` is None.
+        """Read a folder written by `save_pretrained`, tensor by tensor; `dtype` None keeps the stored dtype.
 
         Raises:
-            ValueError: when the folder is no such one, or its tensors do not fit its configuration.
+            ValueError: if `save_pretrained` did not write the folder, or its tensors do not match its configuration.
         """
         folder = Path(folder)
         if not (folder / CONFIG_NAME).is_file():
             raise ValueError(
-                f"{folder} has no {CONFIG_NAME}: give a folder that save_pretrained wrote; "
-                "model.javisdit.weights.checkpoints reads those of the release and of Wan2.1."
+                f"{folder} has no {CONFIG_NAME}: give a folder that save_pretrained wrote, or use load_javisdit or "
+                "load_wan for checkpoints of the release or of Wan2.1."
             )
         model = cls.on_meta(JointDiTConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))))
         fill_module(model, StateFiles(folder / WEIGHTS_NAME).tensors(dtype, device), str(folder))
@@ -179,7 +182,7 @@ class JointDiT(nn.Module):
 
     @classmethod
     def on_meta(cls, config: JointDiTConfig) -> JointDiT:
-        """The network without memory for its weights, to be filled by `fill_module`."""
+        """Build the network on the meta device, without memory for its weights; `fill_module` fills it."""
         with torch.device("meta"):
             return cls(config)
 
@@ -188,14 +191,14 @@ class JointDiT(nn.Module):
         foreign = set(given) - set(self.config.modalities)
         if foreign or not given:
             raise ValueError(
-                f"Latents were given for {sorted(given) or 'no modality'}, the model has {self.config.modalities}: "
-                "pass at least one modality and None for each one the model lacks."
+                f"Latents were given for {sorted(given) or 'no modality'}, but the model has {self.config.modalities}: "
+                "pass at least one modality, and None for each one that the model lacks."
             )
         for spec in self.config.specs:
             if spec.name in given and given[spec.name].shape[1] != spec.channels:
                 raise ValueError(
-                    f"{spec.name} latents have {given[spec.name].shape[1]} channels, the model expects "
-                    f"{spec.channels}: they were made by another codec; encode them with this model's."
+                    f"The {spec.name} latents have {given[spec.name].shape[1]} channels, but the model expects "
+                    f"{spec.channels}: another codec made them; encode the clips with this model's codec."
                 )
         return given
 
@@ -206,21 +209,24 @@ class JointDiT(nn.Module):
         return self._child(spec, "patch_embedding")(latent.to(self.dtype)).flatten(2).transpose(1, 2)  # (B, N, D)
 
     def _modulation(self, prefix: str, time: Tensor) -> Tensor:
-        """float32 time embedding -> (B, rows, D) in the dtype of the blocks."""
+        """Map the time embedding, float32 (B, D), to the modulation (B, rows, D) in the dtype of the blocks."""
         rows = self.get_submodule(f"{prefix}time_projection")(time)
         return rows.unflatten(1, (-1, self.config.dim)).to(self.dtype)
 
     def _rotary(self, grids: dict[str, Any], num_frames: int | None, device: torch.device) -> tuple[Tensor, Tensor]:
         video_grid, audio_grid = grids.get("video"), grids.get("audio")
         if video_grid is None and num_frames is None:
-            raise ValueError("Audio alone needs num_frames, the length of the clip it belongs to, for its positions.")
+            raise ValueError(
+                "Audio was given without video, so its positions need the number of frames of the clip: give "
+                "num_frames."
+            )
         timeline = video_grid or (((num_frames or 1) - 1) // FRAMES_PER_STEP + 1, 0, 0)
         rule, head_dim = self.config.audio_positions, self.config.head_dim
         return rotary_table(rule, video_grid, audio_grid, timeline, head_dim, device)
 
 
 class JointBlock(nn.Module):
-    """Shared attention, shared text attention, one feed-forward expert per modality."""
+    """One transformer block: shared self-attention, shared text attention, one feed-forward expert per modality."""
 
     def __init__(self, config: JointDiTConfig) -> None:
         super().__init__()
@@ -243,7 +249,15 @@ class JointBlock(nn.Module):
         rotary: tuple[Tensor, Tensor],
         context: Tensor,
     ) -> Tensor:
-        """(B, N, D) tokens -> the same; `rows` is the time modulation (B, rows, D) of the block and of each expert."""
+        """Map tokens (B, N, D) to (B, N, D).
+
+        Args:
+            hidden: video tokens followed by audio tokens.
+            rows: expert prefix ("" is the block itself) -> time modulation (B, rows, D).
+            slices: modality -> slice of its tokens along N.
+            rotary: cosines and sines of the positions.
+            context: text (B, L, D).
+        """
         shift, scale, gate, *video_rows = (self.modulation + rows[""]).unsqueeze(2).unbind(1)  # 6 x (B, 1, D)
         hidden = torch.addcmul(hidden, self.self_attn(modulate(self._norm(hidden), shift, scale), rotary), gate)
         hidden = hidden + self.cross_attn(self.norm3(hidden), context)
@@ -270,7 +284,10 @@ class JointBlock(nn.Module):
 
 
 def init_weights(name: str, module: nn.Module) -> None:
-    """The release's initialisation: Xavier, small text and time embeddings, heads that predict zero at first."""
+    """Initialise one module as the release does: Xavier, small text and time embeddings, heads that predict zero.
+
+    `name` is the module's full name in the network.
+    """
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)
         if name.endswith("head.head"):
@@ -291,7 +308,10 @@ def init_weights(name: str, module: nn.Module) -> None:
 def _grid(latent: Tensor, spec: ModalitySpec) -> tuple[int, ...]:
     sizes = latent.shape[2:]
     if len(sizes) != len(spec.patch) or any(size % patch for size, patch in zip(sizes, spec.patch, strict=True)):
-        raise ValueError(f"{spec.name} latents of size {tuple(sizes)} do not split into patches of {spec.patch}.")
+        raise ValueError(
+            f"The {spec.name} latents of size {tuple(sizes)} do not split into patches of {spec.patch}: use another "
+            "clip size."
+        )
     return tuple(size // patch for size, patch in zip(sizes, spec.patch, strict=True))
 
 
@@ -304,7 +324,7 @@ def _contiguous_slices(tokens: dict[str, Tensor]) -> dict[str, slice]:
 
 
 def _unpatchify(patches: Tensor, grid: tuple[int, ...], spec: ModalitySpec) -> Tensor:
-    """(B, N, patch * C), channel last in each patch, -> (B, C, *latent sizes)."""
+    """Join patches (B, N, patch * C), channel last in each patch, to latents (B, C, *latent sizes)."""
     axes = len(grid)
     split = patches.unflatten(2, (*spec.patch, spec.channels)).unflatten(1, grid)
     order = [0, 2 * axes + 1]

@@ -1,1 +1,1 @@
-"""Checkpoint files: where they lie, what their tensors are called, how they are read and written."""
+"""Checkpoint files: their locations, tensor names, reading and writing."""

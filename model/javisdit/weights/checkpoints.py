@@ -1,7 +1,8 @@
-"""Published checkpoints in and out: JavisDiT-v1.0 folders and Wan2.1 transformers.
+"""Reading and writing of published checkpoints: JavisDiT-v1.0 folders and Wan2.1 transformers.
 
-A JavisDiT folder holds `model/` (shards, in the names that `JointDiT` uses) and, when it was trained by LoRA, `lora/`
-in peft layout. The release merges nothing on saving: `model/` then also holds copies of the adapter's tensors.
+A JavisDiT folder contains `model/` (shards with the tensor names of `JointDiT`) and, if it was trained with LoRA,
+`lora/` in peft layout. The release does not merge on saving, so `model/` then also contains copies of the adapter's
+tensors.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from model.lora import ADAPTER_CONFIG_NAME, merge_lora
 
 MODEL_FOLDER, LORA_FOLDER = "model", "lora"
 DIFFUSERS_FOLDER = "transformer"
-PUBLISHED_HEAD_DIM = 128  # of every published size; the shapes of the tensors do not tell
+PUBLISHED_HEAD_DIM = 128  # in every published size; cannot be inferred from tensor shapes
 
 
 def from_published(state_dict: dict[str, Tensor], config: dict[str, Any]) -> JointDiT:
-    """The network for a state dict in the release's names; the tensors are copied and keep their dtype.
+    """Build the network from a state dict with the release's names; tensors are copied and keep their dtype.
 
     Args:
+        state_dict: all tensors of the network.
         config: the `model` section of the release's config (`model_type`, `dim`, `dual_ffn`, `audio_pe_type`, ...).
 
     Raises:
-        ValueError: for settings of another network, and for tensors that do not fit.
+        ValueError: for settings of another network, or tensors that do not fit.
     """
     model = JointDiT.on_meta(JointDiTConfig.from_published(config))
     fill_module(model, ((name, tensor.detach().clone()) for name, tensor in state_dict.items()), "The state dict")
@@ -48,17 +50,20 @@ def load_javisdit(
     device: str | torch.device = "cpu",
     with_lora: bool = True,
 ) -> JointDiT:
-    """Loads a JavisDiT-v1.0 folder, its LoRA merged as the release's inference does.
+    """Load a JavisDiT-v1.0 folder and merge its LoRA adapter, as the release's inference does.
 
     Args:
-        folder: holds `model/`, and `lora/` where there is an adapter; or is the `model/` folder itself.
-        config: read from `model/config.json` where there is one, else inferred from the tensors, if None. Shapes do
-            not tell audio positions, eps and text length: the published ones are taken.
-        dtype: of the weights; as stored if None.
-        with_lora: False leaves the adapter away, to train on from the base or to attach it by peft.
+        folder: folder with `model/` and, for an adapter, `lora/`; or the `model/` folder itself.
+        config: configuration of the network. If None, it is read from `model/config.json`, or, without that file,
+            inferred from the tensors; audio positions, eps and text length cannot be inferred and get the published
+            values.
+        dtype: dtype of the weights; None keeps the stored dtype.
+        device: device of the weights.
+        with_lora: False ignores the adapter, to continue training from the base or to attach the adapter with peft.
 
     Raises:
-        ValueError: when the tensors do not fit, or LoRA tensors are there without the adapter that says their scale.
+        ValueError: if the tensors do not fit, or there are LoRA tensors without the adapter config that gives their
+            scale.
     """
     folder = Path(folder)
     weights = _weights_folder(folder)
@@ -67,8 +72,9 @@ def load_javisdit(
     has_adapter = (adapter / ADAPTER_CONFIG_NAME).is_file()
     if with_lora and not has_adapter and any(map(is_lora, files.shapes)):
         raise ValueError(
-            f"{weights} holds LoRA tensors, but there is no {adapter / ADAPTER_CONFIG_NAME} to say their scale: copy "
-            f"the {LORA_FOLDER}/ folder beside {MODEL_FOLDER}/, or pass with_lora=False to use the base weights."
+            f"{weights} contains LoRA tensors, but {adapter / ADAPTER_CONFIG_NAME}, which gives their scale, is "
+            f"missing: copy the {LORA_FOLDER}/ folder beside {MODEL_FOLDER}/, or pass with_lora=False to use the base "
+            "weights."
         )
     model = JointDiT.on_meta(config or _read_config(weights, files))
     tensors = files.tensors(dtype, device)
@@ -85,23 +91,29 @@ def load_wan(
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> JointDiT:
-    """A joint network whose video part is a Wan2.1 text-to-video transformer and whose audio part starts from it.
+    """Load a Wan2.1 text-to-video transformer as the video part of a joint network, and initialise the audio part.
 
-    As in stage 1 of the release: each audio expert is a copy of the video's, with the rows of modulation that act on
-    it; the audio patch embedding is new (drawn from `seed`), and the audio head starts at zero.
+    Follows stage 1 of the release: each audio expert is a copy of the video expert, with the rows of modulation that
+    act on it; the audio patch embedding is new (drawn from `seed`), and the audio head starts at zero.
 
     Args:
-        path: a file or folder in the original or the Diffusers naming, or the root of a Diffusers pipeline.
-        dtype: of the weights, whatever mixture is stored.
+        path: file or folder in the original or the Diffusers naming, or the root of a Diffusers pipeline.
+        config: sizes of the joint network.
+        dtype: dtype of all weights; stored files may mix several.
+        device: device of the weights.
+        seed: seed of the new weights.
 
     Raises:
-        ValueError: when the tensors are no Wan2.1 transformer of the sizes in `config`.
+        ValueError: if the tensors are not a Wan2.1 transformer of the sizes in `config`.
     """
     path = Path(path)
     files = StateFiles(path / DIFFUSERS_FOLDER if (path / DIFFUSERS_FOLDER).is_dir() else path)
     rename = from_wan_diffusers if is_wan_diffusers(files.shapes) else str
     if not any(rename(name) == "patch_embedding.weight" for name in files.shapes):
-        raise ValueError(f"{path} is no Wan2.1 text-to-video transformer: it looks like {looks_like(files.shapes)}.")
+        raise ValueError(
+            f"{path} is no Wan2.1 text-to-video transformer: it looks like {looks_like(files.shapes)}. Give "
+            "the weights of Wan2.1 T2V."
+        )
     model = JointDiT.on_meta(config)
     for name in _audio_modules(model):
         _materialise(model, name, dtype, device, seed)
@@ -114,13 +126,16 @@ def load_wan(
 def save_published(
     model: JointDiT, folder: str | Path, dtype: torch.dtype | None = None, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes `model/` as the release does: shards of at most `shard_bytes`, an index; and our `config.json` beside it.
+    """Write `model/` in the release's layout: shards, their index, and a `config.json` with the release's settings.
 
     Args:
-        dtype: of the stored copy, as the model's where None; the release stores bfloat16.
+        model: network to write.
+        folder: folder in which `model/` is created.
+        dtype: dtype of the stored copy; None keeps the model's. The release stores bfloat16.
+        shard_bytes: largest size of a shard in bytes.
 
     Raises:
-        ValueError: when the release has no such network.
+        ValueError: if the release cannot express this network.
     """
     weights = Path(folder) / MODEL_FOLDER
     settings = model.config.to_published()
@@ -129,7 +144,7 @@ def save_published(
 
 
 def published_config(path: str | Path) -> JointDiTConfig:
-    """The configuration of a checkpoint: from its `config.json`, else from the shapes of its tensors."""
+    """Read the configuration of a checkpoint from its `config.json`, or infer it from the shapes of its tensors."""
     path = _weights_folder(Path(path))
     return _read_config(path, StateFiles(path))
 
@@ -148,7 +163,7 @@ def _read_config(path: Path, files: StateFiles) -> JointDiTConfig:
     sizes = infer_sizes({rename(name): shape for name, shape in files.shapes.items()})
     if int(sizes["dim"]) % PUBLISHED_HEAD_DIM:
         raise ValueError(
-            f"{path} has width {sizes['dim']}, which is no published size, so its number of heads is unknown: put a "
+            f"{path} has width {sizes['dim']}, which is no published size, so its number of heads is unknown: add a "
             f"{CONFIG_NAME} with the release's model settings beside the weights, or pass config."
         )
     return JointDiTConfig.from_published(sizes | {"num_heads": int(sizes["dim"]) // PUBLISHED_HEAD_DIM})
@@ -159,7 +174,7 @@ def _audio_modules(model: JointDiT) -> tuple[str, ...]:
 
 
 def _materialise(model: JointDiT, name: str, dtype: torch.dtype, device: str | torch.device, seed: int) -> None:
-    """Gives one module of a model on the meta device its initial weights."""
+    """Allocate and initialise the weights of one module of a model on the meta device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = model.get_submodule(name).to_empty(device="cpu")
@@ -171,7 +186,7 @@ def _materialise(model: JointDiT, name: str, dtype: torch.dtype, device: str | t
 def _with_audio(
     tensors: Iterator[tuple[str, Tensor]], config: JointDiTConfig, fresh: dict[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Wan2.1's tensors, and after each one those of the audio part that start as a copy of it or of half of it."""
+    """Yield Wan2.1's tensors, each followed by the audio tensors that start as a copy of it or of half of it."""
     yield from fresh.items()
     copied = "audio_" in config.experts
     for name, tensor in tensors:

@@ -1,4 +1,4 @@
-"""From a model's name or path to its files: presets, pipeline folders, adapter folders and what they refer to."""
+"""Resolution of a model's name or path to its files: presets, pipeline folders, adapter folders and their bases."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth")
 def load_transformer(
     name_or_path: str | Path, dtype: torch.dtype = torch.float32, *, adapter_scale: float = 1.0
 ) -> JointDiT:
-    """The network alone, of a preset, a pipeline folder or an adapter folder (merged), on the CPU.
+    """Load only the network of a preset, a pipeline folder or an adapter folder (merged), on the CPU.
 
     Args:
-        adapter_scale: how many times the folder's own adapter is added, not those of its base.
+        name_or_path: name of a preset, or path of a folder.
+        dtype: dtype of the weights.
+        adapter_scale: factor on the update of the folder's own adapter; adapters of its base are not scaled.
 
     Raises:
-        ValueError: when the folder holds neither a pipeline nor an adapter, or no adapter to scale.
+        ValueError: if the folder contains neither a pipeline nor an adapter, or no adapter to scale.
     """
     folder = _resolve(name_or_path)
     base = _adapter_base(folder)
@@ -36,7 +38,7 @@ def load_transformer(
         path = component_path(base_folder(name_or_path), "transformer")
         if adapter_scale != 1:
             raise ValueError(
-                f"adapter_scale is {adapter_scale}, and {name_or_path} has no adapter to scale: leave it 1."
+                f"adapter_scale is {adapter_scale}, but {name_or_path} has no adapter to scale: leave it at 1."
             )
         return JointDiT.from_pretrained(path, dtype) if _is_own(path) else load_javisdit(path, dtype=dtype)
     model = load_transformer(base, dtype)
@@ -45,7 +47,7 @@ def load_transformer(
 
 
 def transformer_config(name_or_path: str | Path) -> JointDiTConfig:
-    """The network's configuration, without its weights."""
+    """Return the configuration of a model's network without loading weights."""
     path = component_path(base_folder(name_or_path), "transformer")
     if _is_own(path):
         return JointDiTConfig.from_dict(json.loads((path / CONFIG_NAME).read_text(encoding="utf-8")))
@@ -53,10 +55,10 @@ def transformer_config(name_or_path: str | Path) -> JointDiTConfig:
 
 
 def base_folder(name_or_path: str | Path) -> Path:
-    """The pipeline folder of a model; an adapter's is that of its base.
+    """Return the pipeline folder of a model; for an adapter, that of its base.
 
     Raises:
-        ValueError: when there is none.
+        ValueError: if there is no model at the path.
     """
     folder = _resolve(name_or_path)
     base = _adapter_base(folder)
@@ -76,14 +78,14 @@ def base_folder(name_or_path: str | Path) -> Path:
 
 
 def adapter_base(name_or_path: str | Path) -> str | None:
-    """The model that an adapter folder belongs to; None for any other."""
+    """Return the name or path of an adapter folder's base model; None for a model that is no adapter."""
     return _adapter_base(_resolve(name_or_path))
 
 
 def encoders_identity(name_or_path: str | Path) -> str:
-    """Twelve hex digits that change with the weights of a model's codecs and text encoder.
+    """Return twelve hex digits that change with the weights of a model's codecs and text encoder.
 
-    What training writes refers to those of its base, and has the same.
+    A trained folder refers to the codecs and text encoder of its base, so both give the same digits.
     """
     base, identity = base_folder(name_or_path), ""
     for name in ENCODERS:
@@ -94,9 +96,10 @@ def encoders_identity(name_or_path: str | Path) -> str:
 
 
 def component_path(folder: Path, name: str) -> Path:
-    """Where the part `name` of the pipeline in `folder` lies: under its own name unless `pipeline.json` says else.
+    """Return the path of the part `name` of the pipeline in `folder`.
 
-    What training wrote holds the network alone; the other parts are those of its `base`.
+    The path is `folder/name`, unless `pipeline.json` gives another one. A trained folder contains only the network;
+    its other parts are found in its `base`.
     """
     settings = json.loads((folder / PIPELINE_CONFIG_NAME).read_text(encoding="utf-8"))
     own = folder / settings.get("components", {}).get(name, name)
@@ -107,12 +110,12 @@ def component_path(folder: Path, name: str) -> Path:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether `JointDiT.save_pretrained` wrote the folder; otherwise it is the release's."""
+    """Return true if `JointDiT.save_pretrained` wrote the folder, false if it has the release's layout."""
     return (path / CONFIG_NAME).is_file() and (path / WEIGHTS_NAME).is_file()
 
 
 def _adapter_base(folder: Path) -> str | None:
-    """The model that the adapter in `folder` belongs to; None where there is no adapter."""
+    """Return the base model of the adapter in `folder`; None without an adapter."""
     path = folder / ADAPTER_CONFIG_NAME
     return json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"] if path.exists() else None
 

@@ -1,6 +1,6 @@
-"""The names that published checkpoints give to the same tensors, and what a set of names tells about its origin.
+"""Tensor names of the published checkpoints: translation between layouts, and inference of sizes from tensor shapes.
 
-Ours are the release's names, which for the video part are Wan2.1's; only foreign layouts need a table.
+This project uses the release's names, which for the video part are Wan2.1's; only other layouts need a table.
 """
 
 from __future__ import annotations
@@ -60,35 +60,44 @@ _VAE_LAYERS_PER_UP_BLOCK = 4  # three residual blocks, then the upsampler
 
 
 def from_wan_diffusers(name: str) -> str:
+    """Translate a tensor name of diffusers' WanTransformer3DModel to Wan2.1's."""
     return _rename(name, _WAN_DIFFUSERS)
 
 
 def from_umt5_original(name: str) -> str:
+    """Translate a tensor name of Wan2.1's text encoder to transformers' UMT5Stack."""
     return _rename(name, _UMT5_ORIGINAL)
 
 
 def from_wan_vae_original(name: str) -> str:
+    """Translate a tensor name of Wan2.1's video autoencoder to diffusers' AutoencoderKLWan."""
     name = _rename(name, _WAN_VAE_ORIGINAL)
     return re.sub(r"^decoder\.upsamples\.(\d+)\.", _up_block, name)
 
 
 def is_wan_diffusers(names: Collection[str]) -> bool:
+    """Return true if the tensor names are those of diffusers' WanTransformer3DModel."""
     return any(name.startswith("condition_embedder.") for name in names)
 
 
 def is_lora(name: str) -> bool:
-    """Whether a tensor is half of a low-rank update, kept beside the weights it belongs to."""
+    """Return true if a tensor is one of the two factors of a LoRA update, stored among the base weights."""
     return ".lora_A." in name or ".lora_B." in name
 
 
 def infer_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int | bool | str]:
-    """The settings of the release that the shapes of a model's tensors give away; the number of heads is not one."""
+    """Infer the release's model settings from tensor shapes; the number of heads cannot be inferred.
+
+    Raises:
+        ValueError: if the tensors are not a complete transformer of this family.
+    """
     video, audio = (shapes.get(f"{prefix}patch_embedding.weight") for prefix in ("", "audio_"))
     ffn = shapes.get("blocks.0.ffn.0.weight") or shapes.get("blocks.0.audio_ffn.0.weight")
     time, text = shapes.get("time_embedding.0.weight"), shapes.get("text_embedding.0.weight")
     if not (video or audio) or ffn is None or time is None or text is None:
         raise ValueError(
-            f"These tensors are no whole diffusion transformer of this family: they look like {looks_like(shapes)}."
+            f"These tensors are no complete Wan2.1 or JavisDiT transformer: they look like {looks_like(shapes)}. Give "
+            "all shards of one checkpoint."
         )
     sizes: dict[str, int | bool | str] = {
         "model_type": {(True, True): "t2av", (True, False): "t2v", (False, True): "t2a"}[bool(video), bool(audio)],

@@ -68,7 +68,7 @@ def test_pixels_may_be_bytes_or_floats(tmp_path):
 
 
 def test_paths_without_a_codec_say_what_is_there_and_what_is_accepted(tmp_path):
-    with pytest.raises(ValueError, match=r"none is not there.*codec\.json.*AutoencoderKLWan.*Wan2\.1_VAE\.pth"):
+    with pytest.raises(ValueError, match=r"none does not exist.*codec\.json.*AutoencoderKLWan.*Wan2\.1_VAE\.pth"):
         load_video_codec(tmp_path / "none")
     with pytest.raises(ValueError, match="nothing in it"):
         load_video_codec(tmp_path)

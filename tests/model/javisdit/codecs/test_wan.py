@@ -149,7 +149,7 @@ def test_sizes_that_do_not_fit_say_what_to_do(shape, message):
 
 
 def test_other_autoencoders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"8 latent channels.*not Wan2\.1's.*give Wan2\.1_VAE\.pth"):
+    with pytest.raises(ValueError, match=r"8 latent channels.*but Wan2\.1's.*give Wan2\.1_VAE\.pth"):
         small_wan(z_dim=8)
     torch.save({"resblocks.0.weight": torch.zeros(1)}, tmp_path / "vocoder.pth")
     with pytest.raises(ValueError, match=r"looks like a HiFi-GAN vocoder.*Give"):

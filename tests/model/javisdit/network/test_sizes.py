@@ -67,7 +67,7 @@ def test_frames_of_a_duration(seconds, fps, num_frames):
     [
         (lambda: image_size("720p", "9:16"), "'720p'.*144p, 240p, 360p, 480p"),
         (lambda: image_size("480p", "16:10"), "'16:10'.*3:8.*50:27"),
-        (lambda: nearest_num_frames(0.0), "must be positive"),
+        (lambda: nearest_num_frames(0.0), "give positive numbers"),
         (lambda: ClipSize(102, 240, 432), "use 101 or 105"),
         (lambda: ClipSize(0, 240, 432), "use 1 or 5"),
         (lambda: ClipSize(33, 0, 432), "positive height"),
