@@ -168,7 +168,7 @@ def test_the_root_of_a_diffusers_pipeline_will_do(tmp_path):
 
 def test_half_a_checkpoint_and_a_foreign_folder_are_refused(tmp_path):
     torch.save({"patch_embedding.weight": torch.zeros(4, 16, 1, 2, 2)}, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match="no complete Wan2.1 or JavisDiT transformer"):
+    with pytest.raises(ValueError, match=r"no complete Wan2.1 or JavisDiT transformer"):
         published_config(tmp_path)
     with pytest.raises(ValueError, match="give a folder that save_pretrained wrote"):
         JointDiT.from_pretrained(tmp_path)
