@@ -1,4 +1,4 @@
-"""Settings of the adapter that a training command trains; defaults are the published ones."""
+"""Settings of the adapter that a training command trains, with the published defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 @dataclass
 class AdapterArguments:
-    """What `model.lora.lora_config` reads, and the precision of what stays frozen."""
+    """Settings that `model.lora.lora_config` reads, and the precision of frozen weights."""
 
     model: str = field(
         default="", metadata={"help": "model to go on from: a folder or 'tiny'; a size's name is enough for a dry run"}
@@ -26,7 +26,7 @@ class AdapterArguments:
     )
 
     def check_adapter(self, trainable: str) -> None:
-        """ValueError where there is no model, no adapter, or a precision that training would lose itself in."""
+        """Raise ValueError for no model, settings without an adapter, or a precision that loses small updates."""
         if not self.model:
             raise ValueError("model is empty, so there is nothing to train: set --model to a model folder or 'tiny'.")
         if self.dtype != "float32" and trainable != "lora":
@@ -48,12 +48,12 @@ class AdapterArguments:
             )
 
     def changed_adapter_settings(self) -> dict[str, Any]:
-        """Those `lora_*` that are not at their defaults."""
+        """Return the `lora_*` settings that differ from their defaults."""
         return changed_settings(self, "lora_")
 
 
 def changed_settings(settings: Any, prefix: str) -> dict[str, Any]:
-    """Fields of a dataclass whose names begin with `prefix` and that are not at their defaults."""
+    """Return the fields of a dataclass whose names begin with `prefix` and whose values differ from the defaults."""
     own = [one for one in fields(settings) if one.name.startswith(prefix)]
     defaults = {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in own}
     return {name: getattr(settings, name) for name, default in defaults.items() if getattr(settings, name) != default}

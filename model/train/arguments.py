@@ -1,4 +1,4 @@
-"""Settings of flow-matching training (stages 1 and 2); defaults are the published ones.
+"""Settings of flow-matching training (stages 1 and 2), with the published defaults.
 
 Source: docs/upstream/training.md, section 2.
 """
@@ -18,7 +18,7 @@ OptimizerName = Literal["adamw", "muon"]
 
 @dataclass
 class JointTrainingArguments(TrainingArguments):
-    """What training a joint model by flow matching and by preferences have in common."""
+    """Settings shared by flow-matching and preference training of a joint model."""
 
     text_dropout: float = field(
         default=0.1, metadata={"help": "chance that the negative prompt replaces a caption (published 0.1)"}
@@ -61,7 +61,7 @@ class JointTrainingArguments(TrainingArguments):
             raise ValueError("output_dir is empty, so there is nowhere to put the model: set --output_dir FOLDER.")
         bf16 = self.bf16
         if self.dry_run:
-            self.bf16 = False  # transformers refuses it without a GPU, and a plan needs none
+            self.bf16 = False  # transformers refuses bf16 without a GPU, and a plan needs none
         super().__post_init__()
         self.bf16 = bf16
         # A loss of NaN must stop the run; transformers would log the running mean in its place.
@@ -87,7 +87,7 @@ class JointTrainingArguments(TrainingArguments):
 
 @dataclass
 class FlowMatchingConfig(JointTrainingArguments):
-    """`transformers.TrainingArguments` plus what `FlowMatchingTrainer` draws and optimises."""
+    """Settings of `FlowMatchingTrainer`: `transformers.TrainingArguments`, draws and optimiser."""
 
     optimizer: OptimizerName = field(
         default="adamw", metadata={"help": "adamw (published); muon learns small models from nothing in fewer steps"}
@@ -95,9 +95,9 @@ class FlowMatchingConfig(JointTrainingArguments):
 
 
 def resolved_settings(args: TrainingArguments) -> dict[str, Any]:
-    """This project's settings and what else differs from `TrainingArguments`' defaults, as plain JSON values."""
+    """Return this project's settings and all that differ from `TrainingArguments`' defaults, as plain JSON values."""
     values = args.to_dict() | {"report_to": next(iter(args.report_to or ()), "none")}
-    # Making arguments starts accelerate's process state anew, so on the same devices, or processes forget each other.
+    # Making arguments resets accelerate's process state: other devices here would separate the processes.
     same = TrainingArguments(report_to="none", use_cpu=args.use_cpu, ddp_backend=args.ddp_backend)
     own = {
         "output_dir": None,

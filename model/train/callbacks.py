@@ -1,4 +1,4 @@
-"""What watches a training run: the log on disk, the progress bar, the epoch of the sampler, the running average."""
+"""Callbacks of a training run: the log on disk, the progress bar, the epoch of the sampler, the running average."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG_NAME = "train_log.jsonl"
 
 
 class JsonlLog(TrainerCallback):
-    """Appends every log line to `<output_dir>/train_log.jsonl`; a resumed run cuts what the dead one wrote too far."""
+    """Callback that appends log lines to `train_log.jsonl`; a resumed run first cuts lines after its checkpoint."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -44,7 +44,7 @@ class JsonlLog(TrainerCallback):
 
 
 def read_log(output_dir: str | Path | None) -> list[dict[str, Any]]:
-    """The lines of a run's log; empty without one. A torn last line, left by a killed run, is ignored."""
+    """Return the lines of a run's log; empty without one. An incomplete last line of a killed run is ignored."""
     path = Path(str(output_dir)) / LOG_NAME
     if not path.is_file():
         return []
@@ -56,7 +56,7 @@ class ShortProgress(ProgressCallback):
     """The progress bar with a few numbers beside it, in place of transformers' forty-key lines."""
 
     def __init__(self, postfix: Callable[[dict[str, Any]], dict[str, str]]) -> None:
-        """Takes what to show of a log line with a loss."""
+        """Create the bar; `postfix` selects the values to show from a log line with a loss."""
         super().__init__()
         self.postfix = postfix
 
@@ -73,7 +73,7 @@ class ShortProgress(ProgressCallback):
 
 
 class EpochSetter(TrainerCallback):
-    """Tells the sampler its epoch, also in a resumed run, where transformers reaches only unwrapped samplers."""
+    """Callback that sets the sampler's epoch, also in a resumed run: transformers reaches only unwrapped samplers."""
 
     def __init__(self, sampler: BucketBatchSampler) -> None:
         self.sampler = sampler
@@ -85,7 +85,7 @@ class EpochSetter(TrainerCallback):
 
 
 class AveragingTrainer(Protocol):
-    """What the running average needs of a trainer."""
+    """Interface of a trainer with a running average."""
 
     model: nn.Module
     average: WeightAverage | None
@@ -94,10 +94,10 @@ class AveragingTrainer(Protocol):
 
 
 class AverageUpdater(TrainerCallback):
-    """Moves the running average after every optimiser step."""
+    """Callback that updates the running average after every optimiser step."""
 
     def __init__(self, trainer: AveragingTrainer) -> None:
-        """Takes the trainer, which makes its average when training begins."""
+        """Create the callback of a trainer, which creates its average when training begins."""
         self.trainer = trainer
 
     def on_train_begin(

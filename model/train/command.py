@@ -1,8 +1,8 @@
-"""Training stages 1 and 2: `python -m model.train --config recipes/javisdit_pp/stage2_sft.yaml`.
+"""The command of training stages 1 and 2: `python -m model.train --config recipes/javisdit_pp/stage2_sft.yaml`.
 
 Writes the trained model (a folder that generation, the next stage and preference training take as `--model`), the same
 with averaged weights in `ema/`, `train_log.jsonl`, samples, checkpoints, `config.yaml` and, last, `summary.json` into
-`output_dir`. A finished run is left alone; `--resume_from_checkpoint latest` goes on where a killed one stopped.
+`output_dir`. A finished run is not repeated; `--resume_from_checkpoint latest` continues a killed one.
 One process, `accelerate launch -m model.train ...` with a file of recipes/accelerate, or `--num_workers N` on Ray.
 """
 
@@ -27,7 +27,7 @@ ABOUT = "Trains a joint audio-video model by flow matching: audio pre-training, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; 0 on success, 2 on a mistake in the input."""
+    """Run the command; return 0 on success, 2 on a mistake in the input."""
     argv = list(sys.argv[1:] if argv is None else argv)
     from model.train.config import TrainConfig
 
@@ -47,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str]) -> None:
-    """One of the processes that Ray Train starts."""
+    """Train in one of the processes that Ray Train starts, for which the driver holds the folder."""
     from model.train.config import TrainConfig
 
     COMMAND.train(parse_config(TrainConfig, [*argv, "--num_workers", "0"]), is_held=True)
 
 
 def train(config: TrainConfig) -> StageSummary | None:
-    """Trains and writes the model with its records; None after a dry run.
+    """Train, write the model with its records, and return the summary; None after a dry run.
 
     Raises:
         ValueError: data that does not fit the model, an output folder of another run, a diverged loss.
@@ -63,7 +63,7 @@ def train(config: TrainConfig) -> StageSummary | None:
 
 
 def make_trainer(config: TrainConfig) -> FlowMatchingTrainer:
-    """The trainer of the settings, with its data and its watchers."""
+    """Return the trainer of the settings, with its data and callbacks."""
     from model.train.samples import SampleWriter
     from model.train.start import choose_trainable, open_clips, open_eval_clips, starting_network, trained_modalities
     from model.train.trainer import FlowMatchingTrainer
@@ -95,7 +95,7 @@ def _plan(config: TrainConfig) -> str:
 
 
 def _lineage(config: TrainConfig) -> Lineage:
-    """That of the weights it begins with: flow matching on clips adds no preferences."""
+    """Return the lineage of the starting weights: flow matching on clips adds no preferences."""
     return model_lineage(config.model if config.video_backbone is None else config.video_backbone)
 
 

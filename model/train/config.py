@@ -1,4 +1,4 @@
-"""Settings of `python -m model.train`: which model, which part of it, on which clips."""
+"""Settings of `python -m model.train`: the model, the part of it that trains, and the clips."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Trainable = Literal["audio", "lora", "full"]
 
 @dataclass
 class TrainConfig(AdapterArguments, FlowMatchingConfig):
-    """Stages 1 (`trainable: audio`) and 2 (`lora` or `full`)."""
+    """Settings of stages 1 (`trainable: audio`) and 2 (`lora` or `full`)."""
 
     video_backbone: str | None = field(
         default=None,
@@ -52,11 +52,13 @@ class TrainConfig(AdapterArguments, FlowMatchingConfig):
                 "`python -m model.prepare`, or a table of clips to encode as they come."
             )
         if self.clips is not None and not self.buckets:
-            raise ValueError("clips need buckets, which say what sizes and lengths to cut them to: see the recipes.")
+            raise ValueError(
+                "buckets is empty, but clips are cut to the sizes and lengths that it lists: see the recipes."
+            )
         if self.video_backbone is not None and self.trainable == "lora":
             raise ValueError(
-                "An adapter belongs to a model on disk, and video_backbone makes a new one: run stage 1 on the "
-                "backbone first, and give its folder as model."
+                "trainable is 'lora', whose adapter needs a model on disk, but video_backbone makes a new model: run "
+                "stage 1 on the backbone first, and give its folder as model."
             )
         if self.video_backbone is None and (self.ffn or self.audio_positions):
             raise ValueError(
@@ -64,6 +66,6 @@ class TrainConfig(AdapterArguments, FlowMatchingConfig):
             )
         if self.eval_strategy != "no" and not (self.eval_dataset or self.sample_prompts):
             raise ValueError(
-                f"eval_strategy is {self.eval_strategy!r}, but there is nothing to look at: give eval_dataset or "
+                f"eval_strategy is {self.eval_strategy!r}, but there is nothing to evaluate: give eval_dataset or "
                 "sample_prompts."
             )

@@ -1,6 +1,6 @@
 """The running average of the trained weights, in float32 (the release's: decay 0.99 at every step).
 
-Only what trains is averaged: of a LoRA run a copy of the adapter, not of the network.
+Only trained parameters are averaged: in a LoRA run the adapter, not the network.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ EMA_NAME = "ema.safetensors"
 
 
 class WeightAverage:
-    """Average of a module's trainable parameters. Sharded parameters are averaged shard by shard."""
+    """Running average of a module's trainable parameters. Sharded parameters are averaged shard by shard."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Starts at the weights as they are."""
+        """Start the average at the current weights."""
         self.decay = decay
         self.weights = {name: parameter.detach().float().clone() for name, parameter in _trained(model)}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Moves the average towards the weights, after each optimiser step."""
+        """Move the average towards the current weights, after each optimiser step."""
         current = dict(_trained(model))
         names = list(self.weights)
         latest = [current[name].detach().float() for name in names]
@@ -37,7 +37,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """While open, the model has the averaged weights."""
+        """Give the model the averaged weights within the block."""
         own = {name: parameter.detach().clone() for name, parameter in _trained(model)}
         _assign(model, self.weights)
         try:
@@ -46,25 +46,25 @@ class WeightAverage:
             _assign(model, own)
 
     def save(self, folder: str | Path, is_writer: bool = True) -> None:
-        """Writes the average; every process must call it where parameters are sharded, one of them writes."""
+        """Write the average. With sharded parameters every process must call this, and one of them writes."""
         save_weights(self.weights, Path(folder) / EMA_NAME, is_writer)
 
     def load(self, folder: str | Path) -> None:
-        """Reads what `save` wrote.
+        """Read the average that `save` wrote.
 
         Raises:
-            ValueError: when the folder has no average, or that of other parameters.
+            ValueError: the folder has no average, or one of other parameters.
         """
         path = Path(folder) / EMA_NAME
         if not path.is_file():
             raise ValueError(
-                f"{folder} has no {EMA_NAME}: that run kept no average; go on with ema_decay 0, or start anew."
+                f"{folder} has no {EMA_NAME}: that run kept no average. Continue with ema_decay 0, or start a new run."
             )
         load_weights(self.weights, path)
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, is_writer: bool = True) -> None:
-    """Writes weights, sharded ones whole: then every process must call it, and one of them writes."""
+    """Write weights, sharded ones gathered: then every process must call this, and one of them writes."""
     whole = {name: _whole(weight.detach()).cpu().contiguous() for name, weight in weights.items()}
     if is_writer:
         with atomic_path(path) as temporary:
@@ -73,7 +73,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path, is_writer: bool = Tr
 
 @torch.no_grad()
 def load_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Reads what `save_weights` wrote into weights that are there.
+    """Read a file of `save_weights` into existing weights.
 
     Raises:
         ValueError: the file holds other weights.

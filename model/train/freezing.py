@@ -1,7 +1,9 @@
-"""Which parameters each training stage of the release trains (paper section 4; docs/upstream/training.md, section 2).
+"""Selection of the parameters that each training stage of the release trains.
+
+Source: paper section 4; docs/upstream/training.md, section 2.
 
 Stage 1 (audio pre-training) trains the audio part alone; stage 2 (audio-video SFT) and stage 3 (DPO) train one LoRA
-adapter on attention and feed-forward layers, stage 3 going on with stage 2's.
+adapter on attention and feed-forward layers; stage 3 continues that of stage 2.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ _BRANCH = re.compile(r"(?:^|\.)(audio_|ffn\.|patch_embedding\.|head\.)")
 
 
 def freeze_for_audio_stage(model: nn.Module) -> list[str]:
-    """Leaves only the audio part trainable: patch embedding, head, time projection, experts and their modulation.
+    """Freeze all but the audio part: patch embedding, head, time projection, experts and their modulation.
 
     Returns:
         The names of the trainable parameters.
 
     Raises:
-        ValueError: when the model has no audio part.
+        ValueError: the model has no audio part.
     """
     names = [name for name, _ in model.named_parameters() if _AUDIO_PARAMETER.match(name)]
     if not names:
@@ -41,9 +43,9 @@ def freeze_for_audio_stage(model: nn.Module) -> list[str]:
 
 
 def branch_of(name: str) -> str:
-    """Whom a parameter serves, also under a wrapper's prefix: "audio" or "video" alone, or "shared".
+    """Return "audio" or "video" for a parameter of one modality, else "shared"; a wrapper's prefix is allowed.
 
-    A feed-forward that serves both modalities (`ffn: shared`) cannot be told by its name and counts as the video's.
+    A feed-forward that serves both modalities (`ffn: shared`) has the same name as the video's and counts as "video".
     """
     match = _BRANCH.search(name)
     if match is None:

@@ -1,4 +1,4 @@
-"""`transformers.Trainer` for joint audio-video networks: what flow matching and preference training share.
+"""The base trainer for joint audio-video networks, shared by flow matching and preference training.
 
 Checkpoints, resume, accelerate (DDP, FSDP2, DeepSpeed) and schedules are transformers' own.
 """
@@ -28,10 +28,10 @@ from model.train.metrics import SpeedMeter, gradient_norms
 
 
 class JointTrainer(Trainer):
-    """Batches of one shape each, the published warm-up, a running average, a log on disk, adapters in peft layout.
+    """Trainer with batches of one shape, the published warm-up, a running average, a log, and adapters in peft layout.
 
-    A log line with a loss has, since the last one, what `measured` gives, `grad_norm/<branch>` before clipping, tokens
-    per second and memory.
+    A log line with a loss also holds, for the steps since the last one, the values of `measured`,
+    `grad_norm/<branch>` before clipping, tokens per second and memory.
     """
 
     args: JointTrainingArguments
@@ -52,7 +52,7 @@ class JointTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         **options: Any,
     ) -> None:
-        """Takes the batches that `sampler` names and `collator` makes; `postfix` is what the progress bar shows."""
+        """Create the trainer; `postfix` selects from a log line the values that the progress bar shows."""
         self.network = network_of(model)
         self.sampler = sampler
         self._switch_network_features(args)
@@ -63,7 +63,7 @@ class JointTrainer(Trainer):
         watchers = [JsonlLog(), EpochSetter(sampler), *(callbacks or [])]
         super().__init__(trained, args, collator, train_dataset=train_dataset, callbacks=watchers, **options)
         if self.is_fsdp_enabled:
-            # FSDP would cast every input of a block, rotary tables and modulation too; autocast knows what to cast.
+            # FSDP would cast every input of a block, rotary tables and modulation too; autocast casts products alone.
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         if not args.disable_tqdm:
@@ -74,11 +74,11 @@ class JointTrainer(Trainer):
         self.add_callback(AverageUpdater(self))
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of the sampler, dealt to the processes."""
+        """Return the loader of the sampler's batches, distributed over the processes."""
         return self.accelerator.prepare(self.loader(self.train_dataset, self.sampler, self.data_collator))
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """The published warm-up, lr * (step + 1) / (warmup + 1), for `constant_with_warmup`; else transformers'."""
+        """Create the published warm-up, lr * (step + 1) / (warmup + 1), if chosen, else transformers'."""
         if self.args.lr_scheduler_type != SchedulerType.CONSTANT_WITH_WARMUP:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
@@ -91,7 +91,7 @@ class JointTrainer(Trainer):
         return self.lr_scheduler
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """As transformers', and notes the gradient norms that the next log line shows, before they are clipped."""
+        """Run transformers' step and keep the gradient norms before clipping for the next log line."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         step = self.state.global_step + 1
         will_log = step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
@@ -100,18 +100,18 @@ class JointTrainer(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds what was measured since the last line."""
+        """Log a line with the values measured since the last one."""
         if "loss" in logs:
             logs = logs | self._gradient_norms | self.measured() | self.speed.drain(self.sum_over_processes)
         super().log(logs, start_time)
 
     def measured(self) -> dict[str, float]:
-        """What the losses since the last line consist of; every process calls it."""
+        """Return the parts of the losses since the last line; every process calls this."""
         return {}
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The losses of `evaluation_losses`, logged; then the watchers', such as samples."""
+        """Log the losses of `evaluation_losses`, then run the callbacks of an evaluation, such as samples."""
         logs = self.evaluation_losses()
         if logs:
             self.log(logs)
@@ -120,39 +120,39 @@ class JointTrainer(Trainer):
         return logs
 
     def evaluation_losses(self) -> dict[str, float]:
-        """Losses on unseen data, where there is any."""
+        """Return losses on unseen data; empty without such data."""
         return {}
 
     def averaged(self) -> AbstractContextManager[None]:
-        """While open, the model has the averaged weights, where an average is kept."""
+        """Give the model the averaged weights within the block, where there is an average."""
         return nullcontext() if self.average is None else self.average.applied(self.model)
 
     def start_average(self) -> None:
-        """Begins the running average at the weights as they are, unless a checkpoint gave one."""
+        """Start the running average at the current weights, unless a checkpoint gave one."""
         if self.args.ema_decay and self.average is None:
             self.average = WeightAverage(self.model, self.args.ema_decay)
 
     def compute_loss_context_manager(self) -> ExitStack:
-        """With autocast of the settings' precision, also where accelerate does not wrap the forward pass in it."""
+        """Return a context with autocast to the settings' precision, which accelerate does not always apply."""
         stack = super().compute_loss_context_manager()
         stack.enter_context(self.accelerator.autocast())
         return stack
 
     def check_finite(self, loss: Tensor, names: list[str], remedy: str) -> None:
-        """ValueError as soon as a loss is not finite."""
+        """Raise ValueError for a loss that is not finite."""
         if not torch.isfinite(loss):
             raise ValueError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}, with {', '.join(names[:4])}: the run "
-                f"has diverged; {remedy}, and go on from the last checkpoint."
+                f"has diverged; {remedy}, and continue from the last checkpoint."
             )
 
     def sum_over_processes(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, on the CPU."""
+        """Return the sum of a tensor over all processes, on the CPU."""
         device = torch.device("cpu") if self.args.device.type == "mps" else self.args.device
         return cast(Tensor, self.accelerator.reduce(values.to(device), reduction="sum")).cpu()
 
     def loader(self, dataset: Any, sampler: BucketBatchSampler, collator: Callable[[list[Any]], Any]) -> DataLoader:
-        """Loads the sampler's batches by the settings of `args`."""
+        """Return a loader of the sampler's batches by the settings of `args`."""
         args = self.args
         return DataLoader(
             dataset,
@@ -164,7 +164,7 @@ class JointTrainer(Trainer):
         )
 
     def _switch_network_features(self, args: JointTrainingArguments) -> None:
-        """The network checkpoints and compiles block by block; transformers would wrap it whole."""
+        """Turn on checkpointing and compilation per block in the network; transformers would wrap the whole network."""
         if args.activation_checkpointing or args.gradient_checkpointing:
             self.network.gradient_checkpointing = True
             args.activation_checkpointing = args.gradient_checkpointing = False
@@ -185,7 +185,7 @@ class JointTrainer(Trainer):
             self.average.load(checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes an adapter alone, where there is one."""
+        """Write the adapter alone, where there is one, else the whole model."""
         folder = output_dir or str(self.args.output_dir)
         if not isinstance(self.model, PeftModel):
             super()._save(folder, state_dict)
@@ -197,25 +197,25 @@ class JointTrainer(Trainer):
 def save_adapter(
     model: PeftModel, folder: str | Path, state_dict: dict[str, Tensor] | None, is_writer: bool = True
 ) -> None:
-    """Writes the adapter that trains, and no other that the model holds, in peft layout."""
+    """Write the trained adapter in peft layout, without other adapters of the model."""
     model.save_pretrained(
         str(folder),
         state_dict=state_dict,
         selected_adapters=model.active_adapters,
-        save_embedding_layers=False,  # peft would look the base model up on the Hub to see whether its words grew
+        save_embedding_layers=False,  # else peft looks up the vocabulary of the base model on the Hub
         is_main_process=is_writer,
     )
 
 
 def reshard(model: nn.Module) -> None:
-    """Gives up the whole weights that FSDP2's outermost module keeps after a forward pass without a backward one."""
+    """Free the gathered weights that FSDP2's outermost module keeps after a forward pass without a backward pass."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 class TrainedNetwork(nn.Module):
-    """A network without its `config`, which transformers and its trackers would take for one of theirs."""
+    """Wrapper that hides a network's `config`, which transformers and its trackers would treat as one of theirs."""
 
     accepts_loss_kwargs = False
 
@@ -228,7 +228,7 @@ class TrainedNetwork(nn.Module):
 
 
 def network_of(model: nn.Module) -> JointDiT:
-    """The network inside a trained model."""
+    """Return the network inside a trained model."""
     if isinstance(model, PeftModel):
         model = model.get_base_model()
     return cast(JointDiT, model.network if isinstance(model, TrainedNetwork) else model)

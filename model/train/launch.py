@@ -1,4 +1,4 @@
-"""Training commands on Ray: N processes of the same command, one process group."""
+"""Launcher of training commands on Ray Train: N processes of the same command in one process group."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jobs.workers import ensure_ray
 
 
 def run_on_ray(module: str, argv: Sequence[str], num_workers: int, output_dir: str, use_cpu: bool = False) -> None:
-    """Calls `module.run(argv)` in `num_workers` processes through Ray Train, on one GPU each unless `use_cpu`.
+    """Call `module.run(argv)` in `num_workers` processes through Ray Train, on one GPU each unless `use_cpu`.
 
-    Joins the cluster of RAY_ADDRESS, or starts Ray on this machine. Paths are those of the command line, so on several
-    machines they must lie on storage that all of them share.
+    Ray is the cluster of RAY_ADDRESS, or is started on this machine. All machines read the paths of the command line,
+    which must lie on shared storage.
 
     Raises:
-        ValueError: too few GPUs, or what a worker found wrong in the input.
+        ValueError: too few GPUs, or a mistake in the input that a worker found.
         ray.train.WorkerGroupError: a worker failed in another way; it holds the worker's traceback.
     """
     import ray
@@ -48,7 +48,7 @@ def run_on_ray(module: str, argv: Sequence[str], num_workers: int, output_dir: s
 
 
 def _work(settings: dict[str, Any]) -> None:
-    """One process: the command itself, which finds its rank in the environment."""
+    """Run the command in one process; its rank is in the environment."""
     import os
 
     os.chdir(settings["folder"])

@@ -1,4 +1,4 @@
-"""What a training step tells: loss per modality and noise level, gradient norms, speed, memory."""
+"""Meters of a training run: loss per modality and noise level, gradient norms, speed, memory."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ Reduce = Callable[[Tensor], Tensor]  # sum over processes
 
 
 def sigma_label(index: int) -> str:
-    """Such as "sigma_0.2-0.4"."""
+    """Return the label of a bin, such as "sigma_0.2-0.4"."""
     return f"sigma_{index / NUM_SIGMA_BINS:.1f}-{(index + 1) / NUM_SIGMA_BINS:.1f}"
 
 
 def sigma_bins(sigma: Tensor) -> Tensor:
-    """Bin of each noise level (B,) in [0, 1]."""
+    """Return the bin of each noise level (B,) in [0, 1]."""
     return (sigma * NUM_SIGMA_BINS).long().clamp(max=NUM_SIGMA_BINS - 1)
 
 
 class LossMeter:
-    """Mean error per modality, in all and by noise level, since the last look."""
+    """Mean error per modality, in total and by noise level, since the last `drain`."""
 
     def __init__(self) -> None:
         self.sums = torch.zeros(len(MODALITIES), NUM_SIGMA_BINS, 2, dtype=torch.float64)  # (sum, count)
 
     def add(self, errors: Mapping[str, Tensor], sigma: Tensor) -> None:
-        """Takes the errors (B,) of the modalities present, and the noise levels (B,)."""
+        """Add the errors (B,) of the modalities present at noise levels (B,)."""
         bins = sigma_bins(sigma).cpu()
         for name, error in errors.items():
             values = torch.stack([error.detach().double().cpu(), torch.ones(len(error), dtype=torch.float64)], dim=1)
             self.sums[MODALITIES.index(name)].index_add_(0, bins, values)
 
     def drain(self, reduce: Reduce) -> dict[str, float]:
-        """`loss/<modality>` and `loss/<modality>/sigma_a-b` over all processes; starts anew."""
+        """Return `loss/<modality>` and `loss/<modality>/sigma_a-b` over all processes, and reset the meter."""
         sums = reduce(self.sums)
         self.sums = torch.zeros_like(self.sums)
         means = {}
@@ -56,14 +56,14 @@ class LossMeter:
 
 
 class SpeedMeter:
-    """Tokens and time since the last look, and the peak of memory."""
+    """Tokens and time since the last `drain`, and the peak of memory."""
 
     def __init__(self) -> None:
         self.tokens = 0
         self.since = time.perf_counter()
 
     def drain(self, reduce: Reduce) -> dict[str, float]:
-        """`tokens_per_second` of all processes together, `memory_gib` of this one; starts anew."""
+        """Return `tokens_per_second` of all processes and `memory_gib` of this one, and reset the meter."""
         now = time.perf_counter()
         tokens = reduce(torch.tensor([self.tokens], dtype=torch.float64)).item()
         speed = {"tokens_per_second": round(tokens / (now - self.since), 1), "memory_gib": round(peak_memory_gib(), 3)}
@@ -72,7 +72,7 @@ class SpeedMeter:
 
 
 def peak_memory_gib() -> float:
-    """Largest memory so far, of the accelerator where there is one, else of the process."""
+    """Return the peak memory so far in GiB, of the accelerator where there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 2**10
@@ -81,9 +81,9 @@ def peak_memory_gib() -> float:
 
 @torch.no_grad()
 def gradient_norms(model: nn.Module) -> dict[str, float]:
-    """`grad_norm/video|audio|shared`: of the parameters that serve one modality alone, and of those that serve all.
+    """Return `grad_norm/video|audio|shared`: norms over the parameters of one modality alone, and over shared ones.
 
-    Empty where gradients are kept elsewhere than on the parameters (DeepSpeed).
+    The result is empty where gradients are not stored on the parameters (DeepSpeed).
     """
     gradients: dict[str, list[Tensor]] = {}
     for name, parameter in model.named_parameters():

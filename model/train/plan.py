@@ -1,4 +1,4 @@
-"""What a training run would do and need, told before it starts."""
+"""The plan of a training run: parameters, batches, memory, disk and steps, printed by a dry run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from model.train.start import choose_trainable, open_clips, planned_network, tra
 
 MEL_PER_LATENT = 4  # on both axes, of the published audio codec
 GIB = 2**30
-# Bytes that a block keeps of each token for the backward pass, per number of its width and of its feed-forward's, by
-# (adapter, bf16), counted by autograd's hooks for saved tensors. Norms, modulation and residual stay in float32.
+# Bytes that a block keeps per token for the backward pass, per unit of its width and of its feed-forward width, by
+# (adapter, bf16), measured with autograd's hooks for saved tensors. Norms, modulation and residual stay in float32.
 KEPT_BYTES = {(False, False): (88, 8), (True, False): (112, 12), (False, True): (86, 4), (True, True): (94, 8)}
 PUBLISHED_ENCODERS = 5_680_910_336 + 126_892_531 + 55_376_873 + 55_264_897  # text encoder, codecs, vocoder
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """GiB on each device, before any sharding."""
+    """Memory in GiB on each device, without sharding."""
 
     weights: float
     gradients: float
@@ -53,7 +53,7 @@ class MemoryEstimate:
 
 
 def plan(config: TrainConfig) -> str:
-    """Parameters trained, batches and their tokens, memory, disk and steps, one line each."""
+    """Return the plan: parameters trained, batches and their tokens, memory, disk and steps, one line each."""
     network = planned_network(config)
     model = choose_trainable(network, config)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -81,10 +81,10 @@ def plan(config: TrainConfig) -> str:
 def estimate_memory(
     model: nn.Module, network: JointDiTConfig, config: Any, tokens: int, moments: int = 2, reference_copies: int = 0
 ) -> MemoryEstimate:
-    """Memory of a step on so many tokens; float32 weights and AdamW's two moments for what trains.
+    """Return the memory of a step on so many tokens, with AdamW's two float32 moments per trained parameter.
 
-    Of `config`, a training command's settings, it reads precision, checkpointing, what trains and the average.
-    Under bf16 a float32 weight has a copy until its backward: all of them, or with checkpointing those that train.
+    Precision, checkpointing, the trained part and the average are read from `config`, a training command's settings.
+    Under bf16 a float32 weight has a copy until its backward pass: every weight, or with checkpointing trained ones.
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     reference = weights * reference_copies
@@ -127,7 +127,7 @@ def _dataset_batches(
 def _bucket_batches(
     config: TrainConfig, network: JointDiTConfig, modalities: tuple[str, ...]
 ) -> dict[str, tuple[int, int]]:
-    """Tokens and clips of each resolution and length, at the aspect ratio with the most tokens (published codecs)."""
+    """Return tokens and clips per resolution and length, at the aspect ratio with most tokens (published codecs)."""
     assert config.buckets is not None
     table = BucketTable.from_dict(config.buckets)
     batches: dict[str, tuple[int, int]] = {}
@@ -153,7 +153,7 @@ def _bucket_sizes(
 
 
 def batch_lines(batches: Mapping[str, tuple[int, int]], what: str = "clips") -> list[str]:
-    """Per shape of clip the tokens of one, how many make a batch, and their tokens together."""
+    """Return a line per shape of clip: its tokens, the clips of a batch, and the tokens of a batch."""
     return [
         f"{name}: {clips} {what} of {tokens:,} tokens = {clips * tokens:,} tokens per batch and device"
         for name, (tokens, clips) in batches.items()
@@ -161,13 +161,13 @@ def batch_lines(batches: Mapping[str, tuple[int, int]], what: str = "clips") -> 
 
 
 def label_name(label: Any) -> str:
-    """Such as "240x432 81 frames", of a label that ends with frames, height and width."""
+    """Return a name such as "240x432 81 frames" for a label that ends with frames, height and width."""
     num_frames, height, width = label[-3:]
     return f"{height}x{width} {num_frames} frames"
 
 
 def disk_line(model: nn.Module, trained: int, config: Any) -> str:
-    """A checkpoint holds the weights (the adapter alone in a LoRA run), two moments and the average."""
+    """Return the line on disk space: a checkpoint holds weights (of LoRA the adapter), two moments, the average."""
     stored = trained if config.trainable == "lora" else sum(parameter.numel() for parameter in model.parameters())
     average = trained if config.ema_decay else 0
     checkpoint = 4 * (stored + 2 * trained + average) / GIB

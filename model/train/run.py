@@ -1,4 +1,4 @@
-"""What the training commands have in common: whose folder it is, the processes, the records, the model it leaves."""
+"""The run shared by the training commands: the claimed folder, the processes, the records, the written model."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class TrainingCommand:
-    """One of the commands.
+    """A training command.
 
     Attributes:
-        module: its name, as Ray's workers import it; has `run(argv)`.
-        settings: all settings of a configuration, and those that decide the trained weights.
-        make_trainer: the trainer, with its data and its watchers; finds every mistake that can be found before a step.
-        plan: what a dry run tells.
-        lineage: by what the preferences of the trained model are chosen, those of what it begins with included.
+        module: name of the command's package, which Ray's workers import; its `command.run(argv)` trains.
+        settings: returns all settings of a configuration, and those that decide the trained weights.
+        make_trainer: returns the trainer with its data and callbacks; raises ValueError for mistakes in the input.
+        plan: returns the text of a dry run.
+        lineage: returns the lineage of the trained model, including that of the model it starts from.
     """
 
     module: str
@@ -81,7 +81,7 @@ class TrainingCommand:
         """Train and write all but the summary; return the number of steps, and how many of them a checkpoint gave."""
         from model.train.run_state import begin, checkpoint_to_resume
 
-        # A mistake that these find must not claim the folder.
+        # These find mistakes, which must not claim the folder.
         checkpoint, trainer = checkpoint_to_resume(folder, config.resume_from_checkpoint), self.make_trainer(config)
         lineage = self.lineage(config)
         if config.process_index == 0:
@@ -115,20 +115,20 @@ class TrainingCommand:
 
 
 def skipped(found: Settings, started: float) -> StageSummary:
-    """The summary of a run that was finished before."""
+    """Return the summary of a run that an earlier call finished."""
     seconds = time.perf_counter() - started
     return StageSummary(STAGE, found["wanted"], found["done"], found["done"], 0, seconds, found["settings"], {})
 
 
 def all_settings(config: Any) -> Settings:
-    """The settings as plain values; how its processes are started is none."""
+    """Return the settings as plain values, without `num_workers`: the way processes are started is no setting."""
     from model.train.arguments import resolved_settings
 
     return resolved_settings(config) | {"num_workers": 0}
 
 
 def _fit(trainer: JointTrainer, config: Any, checkpoint: Path | None) -> tuple[int, int]:
-    """Trains and saves; returns the number of steps, and how many of them a checkpoint gave."""
+    """Train and save; return the number of steps, and how many of them a checkpoint gave."""
     from model.train.run_state import checkpoint_step
     from model.train.trained_folder import export_model
 
@@ -146,7 +146,7 @@ def _write_lineage_of_average(folder: Path, lineage: Lineage) -> None:
 
 
 def _check_processes(config: Any) -> None:
-    """Processes that found no way to speak to each other would each train alone, into the same folder."""
+    """Refuse processes that do not form one group: each would train alone, into the same folder."""
     started = int(os.environ.get("WORLD_SIZE", 1))
     if config.world_size != started:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A training run's folder: whose it is, whether it is finished, where it can be gone on with."""
+"""The state of a training run's folder: its settings, its summary when finished, its latest checkpoint."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from core.atomic import atomic_write_text
 from core.stage_state import finished_summary, refuse_changes
 
-RUN_NAME = "run.json"  # settings of the run that owns the folder, from its first second on
-# What may change between two runs into one folder: none of it changes the trained weights.
+RUN_NAME = "run.json"  # settings of the run that owns the folder, written before the first step
+# Settings that may change between two runs into one folder: none of them changes the trained weights.
 NEUTRAL_SETTINGS = frozenset(
     {"dry_run", "resume_from_checkpoint", "logging_steps", "logging_first_step", "save_steps", "save_total_limit"}
     | {"report_to", "run_name", "disable_tqdm", "dataloader_num_workers", "output_dir"}
@@ -19,12 +19,12 @@ NEUTRAL_SETTINGS = frozenset(
 
 
 def comparable(settings: Mapping[str, Any], neutral: frozenset[str] = NEUTRAL_SETTINGS) -> dict[str, Any]:
-    """The settings that decide the trained weights, as plain JSON values."""
+    """Return the settings that decide the trained weights, as plain JSON values."""
     return json.loads(json.dumps({name: value for name, value in settings.items() if name not in neutral}))
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The summary of the finished run of these settings, or None: then `begin` may start it.
+    """Return the summary of the finished run with these settings, or None: then `begin` may start it.
 
     Raises:
         ValueError: the folder belongs to a run of other settings.
@@ -39,12 +39,12 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Writes whose folder it is."""
+    """Write the settings of the run that owns the folder."""
     atomic_write_text(folder / RUN_NAME, json.dumps(dict(settings), indent=2) + "\n")
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The last complete checkpoint, or None: its state is written last, so a torn one has none."""
+    """Return the last complete checkpoint, or None. An incomplete one lacks its state, which is written last."""
     complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return max(complete, key=checkpoint_step, default=None)
 
@@ -54,7 +54,7 @@ def checkpoint_step(checkpoint: Path) -> int:
 
 
 def checkpoint_to_resume(folder: Path, wanted: str | None) -> Path | None:
-    """The checkpoint that `resume_from_checkpoint` names: "latest" (None where there is none yet), or a folder.
+    """Return the checkpoint that `resume_from_checkpoint` names: "latest" (None where there is none yet), or a folder.
 
     Raises:
         ValueError: the folder is no complete checkpoint.

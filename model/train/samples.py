@@ -1,4 +1,4 @@
-"""Samples with sound in the course of training: the same prompts and seeds at every evaluation."""
+"""Samples with sound during training, from the same prompts and seeds at every evaluation."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NUM_TRACKED_FRAMES = 6  # of a clip, side by side in TensorBoard, whose videos n
 
 
 def samples_folder(args: TrainingArguments, step: int) -> Path:
-    """Where the samples of a step lie."""
+    """Return the folder for the samples of a step."""
     return Path(str(args.output_dir)) / "samples" / f"step-{step:07d}"
 
 
 class NetworkInTraining:
-    """The network that a trainer trains, as a part of a pipeline.
+    """Adapter that lets a pipeline call the network in training.
 
-    It stays where it is, and is called from the outermost module, which is what makes sharded weights whole.
+    The network stays on its device and is called through the outermost module, which gathers sharded weights.
     """
 
     def __init__(self, trainer: JointTrainer) -> None:
@@ -62,7 +62,7 @@ class NetworkInTraining:
 
 
 class SampleWriter(TrainerCallback):
-    """Writes `<i>.mp4` and `.wav` into `samples_folder`, and shows them in the trackers of `report_to`."""
+    """Callback that writes `<i>.mp4` and `.wav` into `samples_folder` and sends them to the trackers of `report_to`."""
 
     def __init__(
         self,
@@ -72,13 +72,16 @@ class SampleWriter(TrainerCallback):
         modalities: Sequence[str],
         seed: int,
     ) -> None:
-        """Takes the model whose codecs and text encoder serve the trainer's network; clip i is made from seed + i.
+        """Load the codecs and text encoder of `model` for the trainer's network; clip i is sampled with seed + i.
 
         Raises:
-            ValueError: TensorBoard is to show them and is not installed; its stand-in tensorboardX cannot take sound.
+            ValueError: report_to names TensorBoard, which is not installed; its replacement tensorboardX lacks sound.
         """
         if "tensorboard" in trainer.args.report_to and importlib.util.find_spec("tensorboard") is None:
-            raise ValueError("report_to is 'tensorboard', which shows samples with sound: pip install tensorboard.")
+            raise ValueError(
+                "report_to is 'tensorboard', but the package, which shows samples with sound, is not installed: pip "
+                "install tensorboard."
+            )
         self.trainer = trainer
         network = cast(JointDiT, NetworkInTraining(trainer))
         self.pipeline = JointAVPipeline.from_pretrained(model, trainer.args.device, transformer=network)
@@ -126,6 +129,6 @@ class SampleWriter(TrainerCallback):
             wandb.log({f"samples/{index}": media, "train/global_step": step})
 
     def _tensorboard(self) -> Any:
-        """The writer of transformers' TensorBoard callback, None where it is not reported to."""
+        """Return the writer of transformers' TensorBoard callback, or None without one."""
         writers = (getattr(callback, "tb_writer", None) for callback in self.trainer.callback_handler.callbacks)
         return next((writer for writer in writers if writer is not None), None)

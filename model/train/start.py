@@ -1,4 +1,4 @@
-"""From the settings of a training run to the network that trains, its data and its watchers."""
+"""The network to train and its data, made from the settings of a training run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def starting_network(config: TrainConfig) -> JointDiT:
-    """The network that the run begins with, on the CPU.
+    """Load the network that the run starts from, on the CPU.
 
     Raises:
-        ValueError: no weights at the given place.
+        ValueError: the given path has no weights.
     """
     dtype = getattr(torch, config.dtype)
     if config.video_backbone is not None:
@@ -34,14 +34,14 @@ def starting_network(config: TrainConfig) -> JointDiT:
 
 
 def planned_network(config: TrainConfig) -> JointDiT:
-    """The same for a dry run: a size's name gives a network without memory for its weights."""
+    """Return the starting network for a dry run; for the name of a size, one on the meta device."""
     if config.model in SIZES and config.video_backbone is None:
         return JointDiT.on_meta(with_switches(SIZES[config.model], config))
     return starting_network(config)
 
 
 def joint_config(config: TrainConfig) -> JointDiTConfig:
-    """The joint network on a video backbone."""
+    """Return the configuration of the joint network on a video backbone."""
     assert config.video_backbone is not None
     return with_switches(published_config(config.video_backbone), config)
 
@@ -53,7 +53,7 @@ def with_switches(network: JointDiTConfig, config: TrainConfig) -> JointDiTConfi
 
 
 def choose_trainable(network: JointDiT, config: TrainConfig) -> JointDiT | PeftModel:
-    """Freezes what does not train; a LoRA run gets its adapter."""
+    """Freeze the parameters that do not train; in a LoRA run, attach the adapter."""
     if config.trainable == "lora":
         return attach_adapter(network, lora_config(config), config.seed)
     if config.trainable == "audio":
@@ -64,12 +64,12 @@ def choose_trainable(network: JointDiT, config: TrainConfig) -> JointDiT | PeftM
 
 
 def trained_modalities(network: JointDiT, config: TrainConfig) -> tuple[str, ...]:
-    """What the network is shown: the sound alone in stage 1, else all it knows."""
+    """Return the modalities of the training data: audio alone in stage 1, else all of the network's."""
     return ("audio",) if config.trainable == "audio" else network.config.modalities
 
 
 def open_clips(config: TrainConfig, modalities: tuple[str, ...]) -> TrainingClips:
-    """The training data."""
+    """Open the training data."""
     if config.dataset is not None:
         return LatentDataset.load(config.dataset, modalities)
     from model.data.on_the_fly import OnTheFlyClips

@@ -1,4 +1,4 @@
-"""What a training run leaves: model folders that load like any other."""
+"""Export of a trained model: folders that load as any other model folder."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _WRAPPER = "network."
 
 
 def export_model(trainer: JointTrainer, base: str) -> None:
-    """Writes the trained weights into the run's folder and their average, where one is kept, into `ema/`.
+    """Write the trained weights into the run's folder and their average, where there is one, into `ema/`.
 
-    A LoRA run gives adapter folders; any other gives pipeline folders that hold the network and take codecs and text
-    encoder from `base`. Every process must call it: sharded weights are gathered.
+    A LoRA run gives adapter folders; any other run gives pipeline folders that hold the network and refer to `base` for
+    codecs and text encoder. Every process must call this, since sharded weights are gathered.
     """
     folder = Path(str(trainer.args.output_dir))
     targets: list[tuple[Path, Any]] = [(folder, nullcontext())]

@@ -1,4 +1,4 @@
-"""The trainer of stages 1 and 2: flow matching on the sound alone, or on sound and picture together."""
+"""The trainer of stages 1 and 2: flow matching on sound alone, or on sound and picture together."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from model.train.metrics import LossMeter
 
 
 class FlowMatchingTrainer(JointTrainer):
-    """Mean squared velocity error per modality, both at the same noise level, summed by weight.
+    """Trainer that minimises the weighted sum of the modalities' mean squared velocity errors at one noise level.
 
-    Trains the parameters that require a gradient (`model.train.freezing` chooses them). Log lines hold
-    `loss/<modality>`, in all and by noise level.
+    The parameters that require a gradient (`model.train.freezing` chooses them) are trained. Log lines hold
+    `loss/<modality>`, in total and by noise level.
     """
 
     args: FlowMatchingConfig
@@ -39,21 +39,21 @@ class FlowMatchingTrainer(JointTrainer):
         eval_dataset: TrainingClips | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        """Checks the data against the model before any step.
+        """Create the trainer and check the data against the model.
 
         Args:
             model: a network with some trainable parameters, or one with an adapter.
             args: the settings.
             train_dataset: prepared clips, or clips that are encoded as they come.
             eval_dataset: clips whose error is measured at every evaluation, always at the same draws.
-            callbacks: watchers beside the log, such as `model.train.samples.SampleWriter`.
+            callbacks: callbacks beside the log, such as `model.train.samples.SampleWriter`.
 
         Raises:
-            ValueError: nothing to train, or data that this model cannot take.
+            ValueError: nothing to train, or data that do not fit the model.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ValueError(
-                "No parameter of the model requires a gradient: choose what trains by model.train.freezing."
+                "No parameter of the model requires a gradient: choose trainable ones by model.train.freezing."
             )
         self.collate = FlowCollator(args.seed, train_dataset.negative_text, args.text_dropout, args.shift_scale)
         super().__init__(
@@ -77,7 +77,7 @@ class FlowMatchingTrainer(JointTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum of the modalities' mean errors; ValueError as soon as it is not finite."""
+        """Return the weighted sum of the modalities' mean errors; ValueError for one that is not finite."""
         errors = velocity_errors(model, inputs)
         weights = self.args.modality_weights
         loss = torch.stack([weights[name] * error.mean() for name, error in errors.items()]).sum()
@@ -88,7 +88,7 @@ class FlowMatchingTrainer(JointTrainer):
         return (loss, errors) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW as transformers makes it (published), or Muon."""
+        """Create transformers' AdamW (published), or Muon."""
         if self.optimizer is None and self.args.optimizer == "muon":
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError("optimizer is 'muon', which needs whole matrices: use 'adamw' with FSDP or DeepSpeed.")
@@ -99,7 +99,7 @@ class FlowMatchingTrainer(JointTrainer):
         return self.losses.drain(self.sum_over_processes)
 
     def evaluation_losses(self) -> dict[str, float]:
-        """`eval_loss` and its parts on `eval_dataset`, each clip at the same draws every time."""
+        """Return `eval_loss` and its parts on `eval_dataset`, each clip with the same draws every time."""
         if not len(self.eval_dataset):
             return {}
         meter, model = LossMeter(), self.model_wrapped
@@ -121,14 +121,14 @@ class FlowMatchingTrainer(JointTrainer):
         return self.accelerator.prepare(self.loader(dataset, sampler, dataset.collator(self.collate)))
 
     def _prepare_inputs(self, inputs: Any) -> dict[str, Any]:
-        """Encodes clips that were read as they are, then moves the batch to the device."""
+        """Encode clips that are not encoded yet, then move the batch to the device."""
         if isinstance(inputs, list):
             inputs = self.collate(self.train_dataset.encode(inputs))
         return super()._prepare_inputs(inputs)
 
 
 def velocity_errors(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Modality -> mean squared velocity error per sample (B,), of a batch of `FlowCollator`."""
+    """Return the mean squared velocity error per sample (B,) by modality, for a batch of `FlowCollator`."""
     names = [name for name in MODALITIES if name in batch]
     noisy = {name: add_noise(batch[name], batch[f"{name}_noise"], batch["timestep"]) for name in names}
     output = model(

@@ -207,7 +207,7 @@ def tiny_rows():
     [
         ({"dataset": None}, "give one of them"),
         ({"clips": "clips.csv"}, "give one of them"),
-        ({"dataset": None, "clips": "clips.csv"}, "clips need buckets"),
+        ({"dataset": None, "clips": "clips.csv"}, "buckets is empty"),
         ({"video_backbone": "wan", "trainable": "lora"}, "run stage 1 on the backbone first"),
         ({"trainable": "audio", "lora_r": 16}, "lora_r is 16, but trainable 'audio' has no adapter"),
         ({"ffn": "shared"}, "can be chosen with video_backbone only"),
