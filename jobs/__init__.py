@@ -1,1 +1,1 @@
-"""Work that survives on Ray: the worker pool, the journal of finished rows, the lock of a stage's folder."""
+"""Fault-tolerant work on Ray: the worker pool, the journal of finished rows, the lock on a stage's folder."""

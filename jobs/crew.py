@@ -1,7 +1,7 @@
 """The worker processes of a stage: Ray actors that are set up, watched, and replaced when they die.
 
-Why not Ray Data's pool of actors: in Ray 2.60 it never replaces one that died, so that a run of days ends on the
-workers that its lost nodes left it, and new nodes stand idle.
+Ray Data's pool of actors is not used: in Ray 2.60 it never replaces a dead actor, so that a run of days ends on the few
+workers that lost nodes leave, while new nodes are idle.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Job = dict[str, Any]
 Result = dict[str, Any]
 
 MAX_FAILED_STARTS = 3  # in a row, with no worker left
-MAX_FAILED_STARTS_OF_MANY = 9  # in a row, with others that wait for room or load, but none set up
+MAX_FAILED_STARTS_OF_MANY = 9  # in a row, with other workers that wait for room or load, but none set up
 MAX_PAUSE_S = 60.0  # between starts that fail
 POLL_S = 5.0
-PATIENCE_S = 120.0  # without a worker, before a person is told
-SILENCE_S = 1800.0  # of a worker at a job, before a person is told
+PATIENCE_S = 120.0  # without a worker, before a warning
+SILENCE_S = 1800.0  # without a result of a worker, before a warning
 MAX_REASON_CHARS = 1000
 
 logger = logging.getLogger(__name__)
@@ -34,10 +34,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pool:
-    """How many actors, what each one reserves, and how much it is given at a time."""
+    """Size of a worker pool: the number of actors, and the resources and batch size of each."""
 
-    num_actors: int  # at the start, and at least
-    max_actors: int  # while there is work for more, and room
+    num_actors: int  # at the start, and the minimum
+    max_actors: int  # while the work and the cluster's room suffice
     num_cpus: float  # per actor
     num_gpus: float  # per actor, fractions allowed
     batch_size: int  # jobs per task
@@ -46,24 +46,24 @@ class Pool:
 
 @dataclass(frozen=True)
 class Loss:
-    """A worker is gone. `jobs` are those of its batch without a result; the first of them was at work."""
+    """A lost worker, with the jobs of its batch that have no result."""
 
-    jobs: list[Job]
+    jobs: list[Job]  # the first one was running
     batch_size: int
-    node: str | None  # the worker's; None where Ray cannot tell yet whether the node, too, is gone
-    error: str | None  # what the actor raised, where it did not die of it
+    node: str | None  # the worker's; None while Ray does not know whether the node is lost as well
+    error: str | None  # message of the exception that the actor raised, if its process did not die
 
 
 @dataclass(eq=False)
 class _Worker:
     handle: Any
-    awaited: Any  # what the driver waits for: that it is set up, then the stream of its results
+    awaited: Any  # reference that the driver waits for: the end of the setup, then the stream of results
     node: str | None = None  # None until it is set up
     batch: list[Job] = field(default_factory=list)
     num_results: int = 0
-    place: str = ""  # for people
-    heard: float = 0.0  # monotonic: of its batch, or its last result
-    patience_s: float = 0.0  # with its silence
+    place: str = ""  # process and host, for messages
+    heard: float = 0.0  # monotonic time of the start of its batch, or of its last result
+    patience_s: float = 0.0  # time without a result before the next warning
 
     def note_heard(self) -> None:
         self.heard, self.patience_s = time.monotonic(), SILENCE_S
@@ -74,13 +74,13 @@ class _Worker:
 
 
 class Crew:
-    """Workers of `actor(settings)`, as many as a pool asks for and the jobs can use; stopped when the block ends."""
+    """Pool of workers that run `actor(settings)`, as many as the jobs can use; stopped when the block ends."""
 
     def __init__(self, actor: type, settings: dict[str, Any], pool: Pool) -> None:
         import ray
 
         self._actor, self._settings, self._pool = actor, settings, pool
-        # Rows and files are this package's own to account for, so Ray repeats nothing by itself.
+        # The driver accounts for rows and files, so Ray must not repeat anything by itself.
         self._runner: Any = ray.remote(
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
@@ -88,7 +88,7 @@ class Crew:
             max_task_retries=0,
             scheduling_strategy="SPREAD",
         )(_Runner)
-        self._workers: list[_Worker] = []  # the one heard from last stands last
+        self._workers: list[_Worker] = []  # in the order of their last messages
         self._has_started = False
         self._failed_starts = 0
         self._num_lost_nodes = _num_lost_nodes()
@@ -106,7 +106,7 @@ class Crew:
             self._kill(worker)
 
     def staff(self, num_waiting: int) -> None:
-        """Start workers: up to `num_actors`, and while all are busy and batches wait, as many again up to the most."""
+        """Start workers up to `num_actors`; while all are busy and batches wait, double them up to `max_actors`."""
         if time.monotonic() < self._start_after:
             return
         num_busy = sum(bool(worker.batch) for worker in self._workers)
@@ -119,7 +119,7 @@ class Crew:
             self._workers.append(_Worker(handle, handle.place.remote()))
 
     def give(self, batch: Sequence[Job]) -> bool:
-        """Hand a batch to an idle worker. False when there is none."""
+        """Give a batch to an idle worker; return False when there is none."""
         worker = next((worker for worker in self._workers if worker.is_idle), None)
         if worker is None:
             return False
@@ -129,10 +129,10 @@ class Crew:
         return True
 
     def wait(self) -> Result | Loss | None:
-        """The next result or loss; None when neither has come, or a worker has become idle.
+        """Return the next result or loss; None when there is neither yet, or a worker has become idle.
 
         Raises:
-            WorkerStartError: no worker can be set up.
+            WorkerStartError: no worker could be set up.
         """
         import ray
 
@@ -143,13 +143,13 @@ class Crew:
             time.sleep(timeout_s)
             return None
         ready, _ = ray.wait(list(awaited), num_returns=1, timeout=timeout_s, fetch_local=False)
-        self._tell_if_none_works()
-        self._tell_who_is_silent()
+        self._warn_if_none_works()
+        self._warn_of_silence()
         if not ready:
             return None
         worker = awaited[ready[0]]
         self._workers.remove(worker)
-        self._workers.append(worker)  # so that a quick one cannot keep the others from being heard
+        self._workers.append(worker)  # so that a quick worker cannot delay the results of others
         if worker.batch:
             return self._next_result(worker)
         self._take_start(worker)
@@ -168,17 +168,22 @@ class Crew:
             self._has_started, self._failed_starts = True, 0
 
     def _note_failed_start(self, error: Any) -> None:
-        """Try again after a pause, on another node perhaps, as long as others work or nodes are lost; else give up."""
+        """Schedule another start after a pause, perhaps on another node; after too many failures in a row, give up.
+
+        Failures do not count while other workers run, or when a node was lost.
+        """
         is_mistaken = getattr(error, "actor_init_failed", False) and not self._has_started
         num_at_work = sum(worker.node is not None for worker in self._workers)
         now, lost_before, self._num_lost_nodes = time.monotonic(), self._num_lost_nodes, _num_lost_nodes()
-        if now >= self._start_after:  # those that fail together have one cause
+        if now >= self._start_after:  # starts that fail together have one cause
             self._failed_starts += self._num_lost_nodes == lost_before
             pause_s = min(MAX_PAUSE_S, 2.0 ** min(self._failed_starts - 1, 10))
             self._start_after = now + pause_s
-            if not is_mistaken and self._failed_starts.bit_count() == 1:  # at 1, 2, 4, 8, ...: it may go on for days
+            if (
+                not is_mistaken and self._failed_starts.bit_count() == 1
+            ):  # at 1, 2, 4, 8, ...: failures may continue for days
                 logger.warning(
-                    "A worker could not be set up (%s). Trying again in %g s, with %d at work.",
+                    "A worker could not be set up (%s). Trying again in %g s; %d workers are running.",
                     *(_reason(error), pause_s, num_at_work),
                 )
         most = MAX_FAILED_STARTS_OF_MANY if self._workers else MAX_FAILED_STARTS
@@ -219,8 +224,8 @@ class Crew:
         if ray.is_initialized():
             ray.kill(worker.handle)
 
-    def _tell_if_none_works(self) -> None:
-        """A cluster that is too small, or no longer there, is waited for; a person should know."""
+    def _warn_if_none_works(self) -> None:
+        """Warn when no worker runs: the cluster is too small or gone, and the run waits for it."""
         import ray
 
         now = time.monotonic()
@@ -230,37 +235,37 @@ class Crew:
             self._patience_s *= 2
             whole, free = ray.cluster_resources(), ray.available_resources()
             needs = {"CPU": self._pool.num_cpus, "GPU": self._pool.num_gpus}
-            told = [f"{free.get(name, 0):g} of {whole.get(name, 0):g} {name} free" for name in needs]
+            states = [f"{free.get(name, 0):g} of {whole.get(name, 0):g} {name} free" for name in needs]
             logger.warning(
                 "No worker of %d is set up after %d s: each needs %g CPU and %g GPU, and the cluster has %s. Waiting "
                 "for room, for nodes that join, or for models to load.",
                 len(self._workers),
                 now - self._last_at_work,
                 *needs.values(),
-                " and ".join(told),
+                " and ".join(states),
             )
 
-    def _tell_who_is_silent(self) -> None:
-        """A worker that hangs would hold up the end for ever; only a person can tell it from a slow one."""
+    def _warn_of_silence(self) -> None:
+        """Warn of workers without a result for long: only a person can distinguish a hanging worker from a slow one."""
         now = time.monotonic()
         for worker in self._workers:
             if worker.num_results < len(worker.batch) and now - worker.heard > worker.patience_s:
                 worker.patience_s *= 2
                 logger.warning(
-                    "A worker (%s) has been at %r for %d min. Should it hang, kill it: the prompt is then tried again.",
+                    "A worker (%s) has been at %r for %d min. If it hangs, kill it: its job is then tried again.",
                     *(worker.place, worker.batch[worker.num_results]["key"], (now - worker.heard) / 60),
                 )
 
 
 class _Runner:
-    """What runs in the worker process."""
+    """Ray actor that runs the actor of a stage in the worker process."""
 
     def __init__(self, actor: type, settings: dict[str, Any], num_threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(num_threads)  # torch reads it when it is first imported, by the actor
         self._actor = actor(settings)
 
     def place(self) -> tuple[str, str]:
-        """The id of the node, and where to find the process."""
+        """Return the id of the node, and the process and host as text."""
         import ray
 
         return ray.get_runtime_context().get_node_id(), f"process {os.getpid()} on {socket.gethostname()}"
@@ -269,19 +274,19 @@ class _Runner:
         results = self._actor.run_all(jobs) if hasattr(self._actor, "run_all") else map(self._actor.run, jobs)
         for result in results:
             yield result
-            if "no_space" in result:  # nor would there be for the rest
+            if "no_space" in result:  # the other jobs would fail as well
                 return
 
 
 def _is_certain(error: Exception) -> bool:
-    """Whether Ray knows what became of the worker: not while its node just does not answer, or took a result along."""
+    """Return whether Ray knows that the worker died. It does not while the node is silent, or lost with a result."""
     import ray
 
     return not isinstance(error, ray.exceptions.ActorUnavailableError | ray.exceptions.ObjectLostError)
 
 
 def live_nodes() -> set[str]:
-    """The ids of the nodes that Ray holds for alive."""
+    """Return the ids of the nodes that Ray considers alive."""
     import ray
 
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
@@ -294,7 +299,7 @@ def _num_lost_nodes() -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What the worker raised, where Ray shows its traceback, else the last line of what Ray says."""
+    """Return the worker's exception from the traceback in Ray's message, else the last line of the message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     raised = dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 :] if frames else lines[-1:])

@@ -1,4 +1,4 @@
-"""`--estimate`: what a stage will take, from a few of its own jobs, whose rows are kept."""
+"""Estimates of time and disk space for `--estimate`, from a few of a stage's jobs, whose rows are kept."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any
 from core.storage import is_local
 from jobs.workers import Job, Pool, Result
 
-JOBS_PER_ACTOR = 3  # the first loads what is loaded late, and is left out
+JOBS_PER_ACTOR = 3  # the first one includes late loading and is not timed
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How quickly a pool works."""
+    """Start-up time and speed of a pool."""
 
     start_s: float  # until the first jobs could begin, models loaded
     job_s: float  # between two jobs of the whole pool
 
 
 def warm_up_pool(pool: Pool) -> Pool:
-    """The pool that is measured: of one size, and with results as soon as they are there."""
+    """Return the pool to measure: of fixed size, with one job per batch."""
     return dataclasses.replace(pool, max_actors=pool.num_actors, batch_size=1)
 
 
 def warm_up_jobs(jobs: Sequence[Job], pool: Pool) -> list[Job]:
-    """Enough jobs to measure the pool with, or all there are."""
+    """Return enough jobs to measure the pool with, or all."""
     return list(jobs[: JOBS_PER_ACTOR * pool.num_actors])
 
 
 def measure(results: Iterable[Result], take: Callable[[Result], Any], pool: Pool) -> Pace | None:
-    """Hand the results of jobs to `take` and time them; None where an actor has had no second job."""
+    """Pass the results of jobs to `take` and time them; return None where an actor had no second job."""
     started = time.perf_counter()
     ends = []
     for result in results:
@@ -51,9 +51,9 @@ def measure(results: Iterable[Result], take: Callable[[Result], Any], pool: Pool
 
 
 def describe_pace(pace: Pace | None, num_jobs: int, pool: Pool) -> str:
-    """The time of so many jobs, with the least size of the pool and, where it may grow, with the most."""
+    """Return the time for so many jobs with the smallest and the largest size of the pool, as text."""
     if pace is None:
-        return "too few prompts were left to tell the time of more"
+        return "too few prompts were left to estimate the time of more"
     sizes = dict.fromkeys((pool.num_actors, pool.max_actors))
     times = {size: pace.start_s + pace.job_s * num_jobs * pool.num_actors / size for size in sizes}
     total = " or ".join(f"{describe_seconds(seconds)} on {size} worker(s)" for size, seconds in times.items())
@@ -61,13 +61,13 @@ def describe_pace(pace: Pace | None, num_jobs: int, pool: Pool) -> str:
 
 
 def describe_failures(failures: Mapping[str, Mapping[str, Any]]) -> str:
-    """How many of the few failed, and the first reason: the time of what fails tells nothing of the rest."""
+    """Return the number of failed jobs and the first reason; the time of failed jobs gives no estimate."""
     key, first = next(iter(failures.items()))
     return f"FAILED: {len(failures)} of those that were tried, the first being {key!r} ({first['error']})"
 
 
 def describe_space(bytes_each: float, num_candidates: int, folder: Path) -> str:
-    """The space that so many candidates will take, and whether it is there; of an object store that is not known."""
+    """Return the space that so many candidates need and, on a disk, the free space, as text."""
     wanted, each = bytes_each * num_candidates, describe_bytes(bytes_each)
     if not is_local(folder):
         return f"about {describe_bytes(wanted)} in {folder} ({each} per candidate)"
@@ -79,7 +79,7 @@ def describe_space(bytes_each: float, num_candidates: int, folder: Path) -> str:
 
 
 def describe_seconds(seconds: float) -> str:
-    """Such as `45 s`, `12 min`, `5 h 20 min`, `3 d 4 h`."""
+    """Return a duration as text, such as `45 s`, `12 min`, `5 h 20 min`, `3 d 4 h`."""
     if seconds < 60:
         return f"{math.ceil(seconds)} s"
     minutes = math.ceil(seconds / 60)
@@ -90,7 +90,7 @@ def describe_seconds(seconds: float) -> str:
 
 
 def describe_bytes(number: float) -> str:
-    """Such as `512 B`, `1.2 MB`: decimal, as disks are sold."""
+    """Return a size in decimal units, such as `512 B`, `1.2 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"

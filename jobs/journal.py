@@ -1,10 +1,10 @@
-"""The record of what a stage has finished: append-only JSON lines, written by the driver alone.
+"""The journal of a stage's finished rows: append-only JSON lines, written by the driver alone.
 
-The first line holds the settings that decide what the rows look like: a folder never mixes rows of two settings.
-A killed driver may leave a torn last line: it is ignored, and cut off before the next line is written.
+The first line holds the settings that decide the content of rows: a folder never mixes rows of two settings.
+A killed driver may leave an incomplete last line: it is ignored, and cut before the next line is written.
 In an object store the journal is a folder of such files: see `jobs.journal_segments`.
 
-Rows are not kept in memory, where days of work would fill it: whoever wants them reads them again.
+Rows are not kept in memory, which days of work would fill, but read again from the file.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """Rows of earlier runs and of this one, numbered from 0; on disk, those given to `append` are safe from a kill.
+    """Rows of earlier runs and of this one, numbered from 0; on disk, appended rows survive a kill.
 
-    Opening only reads. The file is made, and a torn last line cut, on entering the `with` block.
+    The constructor only reads. Entering the `with` block creates the file and cuts an incomplete last line.
 
     Raises:
         ValueError: the file was written with other settings (the message names them), or copied from a store of the
@@ -35,7 +35,7 @@ class Journal:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         check_form(path)
         self.path = path if is_local(path) else path.with_suffix("")
-        self._settings = json.loads(json.dumps(settings))  # as it reads back
+        self._settings = json.loads(json.dumps(settings))  # in the form that is read back
         recorded, self.num_rows, self._valid_bytes = _scan(self.path)
         self._file: BinaryIO | SegmentedFile | None = None
         if recorded is not None:
@@ -59,14 +59,14 @@ class Journal:
         self._file.close()
 
     def append(self, rows: Sequence[Row]) -> range:
-        """Record finished rows. Returns their numbers."""
+        """Append finished rows, and return their numbers."""
         self._write(rows)
         numbers = range(self.num_rows, self.num_rows + len(rows))
         self.num_rows = numbers.stop
         return numbers
 
     def rows(self) -> Iterator[Row]:
-        """Every row, in order, read from the file as they are asked for.
+        """Yield every row in order, reading the file lazily.
 
         Raises:
             ValueError: the file is damaged before its end.
@@ -92,7 +92,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _scan(path: Path) -> tuple[dict[str, Any] | None, int, int]:
-    """Settings (None for a new journal), the number of rows, and how many bytes of the file are whole lines."""
+    """Return the settings (None for a new journal), the number of rows, and the bytes of all complete lines."""
     settings, num_lines, valid_bytes = None, 0, 0
     for line in _lines(path):
         if not line.endswith(b"\n"):
@@ -109,7 +109,7 @@ def _parse(path: Path, number: int, line: bytes) -> Row:
         return json.loads(line)
     except ValueError as error:
         raise ValueError(
-            f"{path}, line {number}: damaged, not JSON ({error}). Delete the line: what it recorded will be made again."
+            f"{path}, line {number}: damaged, not JSON ({error}). Delete the line: its rows will be made again."
         ) from error
 
 
@@ -123,5 +123,5 @@ def _check_settings(folder: Path, recorded: dict[str, Any], wanted: dict[str, An
     if changed:
         raise ValueError(
             f"{folder} holds results made with other settings ({'; '.join(changed)}), and a folder must not mix them. "
-            "Go back to the former settings, choose another output_dir, or delete this folder to start afresh."
+            "Restore the former settings, choose another output_dir, or delete this folder to start again."
         )

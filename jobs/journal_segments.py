@@ -1,7 +1,7 @@
-"""A file of lines in an object store, which cannot append: numbered objects, of which the last is replaced.
+"""An append-only file in an object store, which cannot append: numbered objects, of which the last is replaced.
 
-Every object ends with a whole line. Rows are written in groups, since a request for each would hold up the driver: a
-killed run loses what it was told in its last `FLUSH_S`, and that is made again.
+Every object ends with a complete line. Rows are written in groups, since one request per row would delay the driver: a
+killed run loses the rows of its last `FLUSH_S`, which are made again.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ FLUSH_S = 10.0
 
 
 def read_lines(folder: Path) -> Iterator[bytes]:
-    """All lines, an object at a time. Raises ValueError where one is missing from their middle."""
+    """Yield all lines, object by object. Raises ValueError where an object is missing from the sequence."""
     for path in _segments(folder):
         yield from read_object(path).splitlines(keepends=True)
 
 
 def check_form(path: Path) -> None:
-    """Refuse the journal of a run that was copied between disk and object store, which would be taken for none.
+    """Refuse the journal of a run that was copied between disk and object store, which would not be found.
 
     Raises:
-        ValueError: with the command that turns it into the other form.
+        ValueError: the journal has the other form; the message names the command that converts it.
     """
     folder = path.with_suffix("")
     if is_local(path) and not path.exists() and folder.is_dir():
@@ -43,10 +43,10 @@ def check_form(path: Path) -> None:
 
 
 class SegmentedFile:
-    """Adds lines at the end. For one writer at a time.
+    """File of lines that one writer at a time appends to.
 
-    What is not written at once is written by a thread when it is due: workers of one pace give their rows together, and
-    the next ones an hour later.
+    A thread writes buffered lines when they are due: workers of equal speed give their rows together, and the next ones
+    perhaps an hour later.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,12 +54,12 @@ class SegmentedFile:
         paths = _segments(folder)
         self._number = max(0, len(paths) - 1)
         self._content = bytearray(read_object(paths[-1]) if paths else b"")
-        del self._content[self._content.rfind(b"\n") + 1 :]  # a torn line, where the file comes from a disk
+        del self._content[self._content.rfind(b"\n") + 1 :]  # an incomplete line, where the file was copied from a disk
         self._begin_next_if_full()
         self._is_written = True
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
-        self._due = 0.0  # on the monotonic clock: lines that come after long silence are written at once
+        self._due = 0.0  # on the monotonic clock: lines after a long pause are written at once
 
     def write(self, lines: bytes) -> None:
         with self._lock:
@@ -67,7 +67,7 @@ class SegmentedFile:
             self._is_written = False
 
     def flush(self) -> None:
-        """Write when it is time to."""
+        """Write the buffered lines if they are due, else schedule the write."""
         with self._lock:
             wait_s = self._due - time.monotonic()
             if wait_s <= 0 or len(self._content) >= SEGMENT_BYTES:
@@ -78,7 +78,7 @@ class SegmentedFile:
                 self._timer.start()
 
     def sync(self) -> None:
-        """Write now."""
+        """Write the buffered lines now."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -111,5 +111,7 @@ def _segments(folder: Path) -> list[Path]:
     found = sorted(path.name for path in folder.glob("*.jsonl"))
     paths = [_segment(folder, number) for number in range(len(found))]
     if missing := [path for path in paths if path.name not in found]:
-        raise ValueError(f"{missing[0]} is missing. Bring it back, or delete {folder}: all of it will be made again.")
+        raise ValueError(
+            f"{missing[0]} is missing. Restore it, or delete {folder}: all of its rows will be made again."
+        )
     return paths

@@ -1,11 +1,11 @@
-"""One run at a time in a stage's folder: a second one is told who holds it, and does not mix its rows with the first's.
+"""The lock on a stage's folder: one run at a time; a second run is refused with a message that names the first.
 
-The lock is a file beside the folder, `.candidates.lock` for `candidates/`: what holds it, for people, and a lock of the
-kernel on it. The kernel drops that lock with the process, however it ends, so what a killed run leaves on this machine
-is taken over. Another machine cannot see whether the process lives, and must be told by deleting the file.
+The lock is a file beside the folder, `.candidates.lock` for `candidates/`, with the holder as text, and a kernel lock
+on this file. The kernel releases its lock when the process ends in any way, so the lock of a killed run on this machine is
+taken over. Another machine cannot see whether the process lives: there a person must delete the file.
 
-In an object store the file is an object, made by a conditional write. The kernel's lock is then on a file of this
-machine that stands for it, so that what a killed run has left is told from a living one in the same way.
+In an object store the file is an object, made by a conditional write. The kernel lock is then on a file of this machine
+that represents the object, so that a killed run is distinguished from a living one in the same way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Owner = dict[str, Any]  # host, pid, started, command
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold a stage's folder, which need not exist yet, for the length of the block.
+    """Hold a stage's folder, which need not exist yet, until the block ends.
 
     Raises:
         ValueError: another run holds it (the message names host, process, start and command), or held it on another
@@ -55,7 +55,7 @@ def check_unlocked(folder: Path) -> None:
 
 
 def lock_path(folder: Path) -> Path:
-    """Beside the folder, not in it: a stage may put its folder in place as a whole."""
+    """Return the path of the lock file: beside the folder, since a stage may replace its whole folder."""
     return folder.parent / f".{folder.name}.lock"
 
 
@@ -68,13 +68,13 @@ def _lock_file(path: Path, folder: Path) -> Iterator[None]:
             file.flush()
             yield
         finally:
-            if _is_at(file, path):  # a person may have deleted it, and another run begun
+            if _is_at(file, path):  # a person may have deleted the file, and another run may have begun
                 path.unlink()
 
 
 @contextmanager
 def _lock_object(path: Path, folder: Path) -> Iterator[None]:
-    """Holding the stand-in, an object of this host is nobody's: whoever made it is dead."""
+    """Hold a local file in place of the object. An object of this host without that lock belongs to a dead process."""
     with _lock_file(_stand_in(path), folder):
         content = json.dumps(_ourselves()).encode()
         _create(path, folder, content)
@@ -105,7 +105,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _stand_in(path: Path) -> Path:
-    """A file of this machine, the same for all processes of a user that lock the same object."""
+    """Return the local file that represents the object, the same for all processes of a user."""
     folder = Path(tempfile.gettempdir(), f"avdpo-locks-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():
@@ -114,7 +114,7 @@ def _stand_in(path: Path) -> Path:
 
 
 def _held(path: Path, folder: Path) -> TextIO:
-    """The lock's file, opened and locked."""
+    """Open and lock the lock file."""
     while True:
         with ExitStack() as stack:
             file = stack.enter_context(_open(path))
@@ -166,7 +166,7 @@ def _ourselves() -> Owner:
 
 
 def _parse(text: str) -> Owner | None:
-    """None for a run that is only starting, or died of it."""
+    """Return the holder; None for a run that is just starting, or died while it started."""
     try:
         return json.loads(text)
     except ValueError:
@@ -175,7 +175,7 @@ def _parse(text: str) -> Owner | None:
 
 def _describe(owner: Owner | None) -> str:
     if owner is None:
-        return "one that is just starting"
+        return "a run that is just starting"
     return f"process {owner['pid']} on {owner['host']}, started {owner['started']}, `{owner['command']}`"
 
 
@@ -188,7 +188,7 @@ def _try_lock(file: TextIO, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def _is_at(file: TextIO, path: Path) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Return whether the open file is still the one at the path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

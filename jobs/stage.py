@@ -1,4 +1,4 @@
-"""What the stages share: the settings of a worker pool, the way a command runs, and how a stage ends."""
+"""Shared parts of the stages: the settings of a worker pool, the command, the lock, the end of a stage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def setting(default: Any, help_text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """How a stage uses the machine. None of it changes what the rows hold."""
+    """Settings of a stage's worker pool, none of which changes the content of rows."""
 
     num_actors: int = setting(1, "Worker processes; each loads the models once.")
     max_actors: int | None = setting(
@@ -34,12 +34,14 @@ class WorkerConfig:
     )
     num_cpus: float = setting(1.0, "CPU cores, and threads, per worker.")
     num_gpus: float = setting(0.0, "GPUs per worker; 0.5 lets two workers share one.")
-    batch_size: int = setting(1, "Most prompts that a worker is given at a time; each row comes as soon as it is made.")
+    batch_size: int = setting(
+        1, "Maximum number of prompts per task of a worker; each row is recorded as soon as it is made."
+    )
     device: str | None = setting(None, "Torch device; by default cuda when num_gpus > 0, else cpu.")
-    max_tries: int = setting(3, "How often a prompt that kills its worker is tried.")
+    max_tries: int = setting(3, "Number of tries of a prompt that kills its worker.")
     max_failures: int = setting(0, "Failed rows with which the command still exits with 0.")
     estimate: bool = setting(
-        False, "Do a few prompts, keep their rows, and print how long the rest will take and how much disk it needs."
+        False, "Process a few prompts, keep their rows, and print the time and disk space that the rest needs."
     )
     dry_run: bool = setting(False, "Print the configuration and what is left to do; write and start nothing.")
 
@@ -67,7 +69,7 @@ class WorkerConfig:
 
     @property
     def worker_settings(self) -> dict[str, Any]:
-        """What every actor is told."""
+        """The settings that every actor gets."""
         return {
             "device": self.device or ("cuda" if self.num_gpus else "cpu"),
             "num_threads": max(1, int(self.num_cpus)),
@@ -86,8 +88,8 @@ def run_command(
 ) -> int:
     """Run a stage as a command and return its exit status.
 
-    0, 1 with too many failed rows, 2 where it could not be done: a mistaken input, or a stop that its message explains;
-    130 after Ctrl-C.
+    The status is 0 on success, 1 with too many failed rows, 2 for a mistake in the input or a stop that the message
+    explains, and 130 after Ctrl-C.
     """
     config = parse_config(config_class, argv)
     echo(config_to_yaml(config))
@@ -101,9 +103,9 @@ def run_command(
 
 
 def stopped_status(error: ValueError | StageStoppedError | KeyboardInterrupt) -> int:
-    """Tell why a command ended before its time. Returns its exit status."""
+    """Print the reason why a command stopped early, and return its exit status."""
     if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write("\nstopped: what was finished is kept, and the same command goes on\n")
+        sys.stderr.write("\nstopped: finished work is kept, and the same command continues\n")
         return 130
     sys.stderr.write(f"error: {error}\n")
     return 2
@@ -111,12 +113,12 @@ def stopped_status(error: ValueError | StageStoppedError | KeyboardInterrupt) ->
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a stage's folder, and stop with one clear message when the disk is full or the store gone.
+    """Lock a stage's folder, and turn a full disk or a failed store into an error with one clear message.
 
     Raises:
-        ValueError: another run is at work in the folder, or it would be deleted with the job.
-        NoSpaceError: for any write that failed for want of space in the block.
-        StageStoppedError: the object store that the folder is in failed.
+        ValueError: another run holds the folder, or Ray would delete it with the job.
+        NoSpaceError: a write in the block failed because the disk is full.
+        StageStoppedError: the object store of the folder failed.
     """
     check_lasts(folder)
     try:
@@ -149,7 +151,7 @@ def finish(
     failures: list[dict[str, Any]],
     versions: dict[str, str],
 ) -> StageSummary:
-    """Reconcile, write failures.parquet, config.yaml and summary.json, and print the summary line."""
+    """Check the counts, write failures.parquet, config.yaml and summary.json, and print the summary line."""
     assert wanted == done + len(failures), f"{wanted} rows wanted, but {done} are done and {len(failures)} failed"
     write_table(table_from_rows(failures, FAILURES), FAILURES, folder / "failures.parquet")
     save_config(config, folder / "config.yaml")
@@ -174,11 +176,11 @@ def finish(
 
 
 def progress_bar(stage: str, total: int, skipped: int) -> tqdm:
-    """A bar over candidates on stderr; into a log file it writes a line every 10 s, and none when nothing is left."""
+    """Return a bar over candidates on stderr: a line every 10 s in a log file, nothing when no work is left."""
     seconds = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(total=total, initial=skipped, desc=stage, unit="clip", mininterval=seconds, disable=skipped == total)
 
 
 def plan_line(stage: str, wanted: int, done: int, folder: Path) -> str:
-    """What `--dry_run` prints."""
+    """Return the line that `--dry_run` prints."""
     return f"{stage}: wanted {wanted}, done {done}, left {wanted - done} (dry run: nothing written); output {folder}"

@@ -1,4 +1,4 @@
-"""Why a stage cannot go on. What it has finished stays, and the same command continues once the reason is gone."""
+"""Errors that stop a stage. Finished work is kept, and the same command continues when the cause is removed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FULL_IN_RUST = re.compile(rf"\(os error ({'|'.join(map(str, _FULL))})\)")  # sa
 
 
 class StageStoppedError(RuntimeError):
-    """The stage ended before its time."""
+    """A stage stopped before all of its work was done."""
 
 
 class WorkerStartError(StageStoppedError):
@@ -19,22 +19,22 @@ class WorkerStartError(StageStoppedError):
 
 
 class NoSpaceError(StageStoppedError):
-    """The disk, or the quota on it, is full: whatever else is made could not be kept."""
+    """The disk, or the quota on it, is full, so that further results could not be kept."""
 
     def __init__(self, folder: Path, error: str) -> None:
         super().__init__(
-            f"no space is left for {folder} ({error}). What was finished is kept, and nothing was counted as failed. "
+            f"no space is left for {folder} ({error}). Finished work is kept, and nothing was counted as failed. "
             "Free some space, then give the same command again."
         )
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a write failed for want of space, as Python, PyAV, Arrow and safetensors tell it."""
+    """Return whether a write failed on a full disk, from an error of Python, PyAV, Arrow or safetensors."""
     return getattr(error, "errno", None) in _FULL or _FULL_IN_RUST.search(str(error)) is not None
 
 
 def check_lasts(folder: Path) -> None:
-    """Refuse a folder whose files would not outlive the Ray job that writes them.
+    """Refuse a folder that Ray deletes after the job.
 
     Raises:
         ValueError: it lies in the copy of the working directory (`ray job submit --working-dir`) that Ray deletes.

@@ -1,4 +1,4 @@
-"""Run jobs on a pool of Ray actors and hand their results to the driver as they finish.
+"""Jobs on a pool of Ray actors, whose results come to the driver as they finish.
 
 A job and its result are dicts that JSON can hold; both carry a "key" that is unique in the call.
 """
@@ -19,7 +19,7 @@ __all__ = ["Job", "Pool", "Result", "ensure_ray", "map_jobs", "start_local_ray"]
 
 START_TRIES = 3
 LOCAL_OBJECT_STORE_BYTES = 256 * 2**20  # rows are small: media travel by path
-MAX_DEATHS = 10  # of workers on one job: a lost node is hardly its doing, but so many are
+MAX_DEATHS = 10  # of workers on one job, with their nodes: a job hardly causes one such loss, but may cause many
 
 _DIED_ON_IT = "the worker process died on it each time (crash, or out of memory)"
 
@@ -28,20 +28,20 @@ def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: P
     """Yield the result of every job, in the order of finishing.
 
     Args:
-        actor: class set up once per process as `actor(settings)`, whose `run(job) -> Result` raises only when the
-            process can do nothing more: it is then replaced, and the job tried again. Where it has `run_all(jobs)`
-            instead, an iterator of their results in order, it may prepare a job ahead of its turn.
+        actor: class set up once per process as `actor(settings)`. Its `run(job) -> Result` raises only when the
+            process is unusable: the worker is then replaced, and the job tried again. An actor may have
+            `run_all(jobs)` instead, which yields their results in order and may prepare jobs in advance.
         settings: plain values.
 
-    A result with "retry" true, and a job that was running when its worker died, is tried `max_tries` times. The first
-    then comes as it is, the second as {"key": ..., "lost": reason}; both, as every result, with "tries". Jobs that were
-    only waiting for a worker that died, or whose node was lost, are run again at no charge.
+    A job whose result has "retry" true, or whose worker died while it ran, is tried `max_tries` times. The last result
+    is then yielded unchanged, or as {"key": ..., "lost": reason} after a death. Every result gets "tries". Jobs that
+    only waited for a dead worker, or whose node was lost, run again without counting a try.
 
-    A result with "no_space" (the message of the write that failed) is the last: the rows that it may have come first.
+    A result with "no_space" (the message of the failed write) is yielded with its rows and ends the run.
 
     Raises:
         WorkerStartError: an actor could not be set up.
-        NoSpaceError: a worker found the disk full, on which it is writing into `settings["folder"]`.
+        NoSpaceError: the disk of `settings["folder"]` is full.
     """
     docket = _Docket(jobs, pool)
     if docket.num_left == 0:
@@ -63,10 +63,10 @@ def map_jobs(jobs: Sequence[Job], actor: type, settings: dict[str, Any], pool: P
 
 
 class _Docket:
-    """The jobs that wait, in batches, and what each has been through. Every job ends in one result."""
+    """The waiting jobs, in batches, and the tries of each job. Every job ends with one result."""
 
     def __init__(self, jobs: Sequence[Job], pool: Pool) -> None:
-        size = max(1, min(pool.batch_size, -(-len(jobs) // pool.num_actors)))  # so that each worker has some
+        size = max(1, min(pool.batch_size, -(-len(jobs) // pool.num_actors)))  # so that every worker gets jobs
         self.waiting = deque(list(jobs[start : start + size]) for start in range(0, len(jobs), size))
         self._left = {job["key"]: job for job in jobs}
         assert len(self._left) == len(jobs), "job keys are unique"
@@ -79,7 +79,7 @@ class _Docket:
         return len(self._left)
 
     def settle(self, result: Result) -> Result | None:
-        """The result as it is final; None when its job is to be tried again."""
+        """Return a final result; None when its job is tried again."""
         key = result["key"]
         self._num_results[key] += 1
         if result.pop("retry", False) and self._num_tries(key) < self._max_tries:
@@ -88,13 +88,13 @@ class _Docket:
         return self._end(result)
 
     def settle_loss(self, loss: Loss) -> Result | None:
-        """Run a lost worker's jobs again; the result of the one that it died on, when that one is given up."""
+        """Queue a lost worker's jobs again; return the result of the running one if it is given up."""
         if not loss.jobs:
             return None
         job, *others = loss.jobs
         if others:
             self.waiting.appendleft(others)
-        # In a batch, it may have died on a job that was being prepared ahead of its turn; alone, it is this one.
+        # In a batch, a job that was prepared in advance may have killed the worker; alone, it is this one.
         if loss.batch_size == 1:
             key = job["key"]
             self._deaths.setdefault(key, []).append(loss.node)
@@ -106,7 +106,7 @@ class _Docket:
         return None
 
     def _num_tries(self, key: str) -> int:
-        """Those that may be laid to the job: not the deaths of a worker whose whole node was lost."""
+        """Return the tries of a job; deaths of workers whose node was lost do not count."""
         deaths = self._deaths.get(key)
         live = live_nodes() if deaths else ()
         return self._num_results[key] + sum(node in live for node in deaths or ())

@@ -1,4 +1,4 @@
-"""Prepared clips back to media files, to see and hear what a model will be trained on."""
+"""Decoding of prepared clips to media files, to check the training data by eye and ear."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_NAME_LENGTH = 100
 
 
 def decode_clips(folder: Path, model: str, device: str, count: int, seed: int) -> list[Path]:
-    """Writes `count` clips of a prepared folder, drawn by `seed`, into its check/, with their captions.
+    """Write `count` clips of a prepared folder, drawn with `seed`, into its check/, with their captions.
 
     A larger count adds to the clips of a smaller one.
 
@@ -47,7 +47,7 @@ def decode_clips(folder: Path, model: str, device: str, count: int, seed: int) -
 
 
 def to_latents(tensors: Mapping[str, Tensor], size: tuple[int, int, int], fps: float, sample_rate: int) -> AVLatents:
-    """Latents by modality, of a clip of (height, width, frames), as codecs decode them."""
+    """Return latents by modality of a clip of `size` (height, width, frames) in the form that codecs decode."""
     height, width, num_frames = size
     video = tensors.get("video", torch.empty(0))
     return AVLatents(
@@ -56,7 +56,7 @@ def to_latents(tensors: Mapping[str, Tensor], size: tuple[int, int, int], fps: f
 
 
 def write_latents(pipeline: JointAVPipeline, latents: AVLatents, path: Path) -> Path:
-    """Decodes into `path` with the suffix .mp4 and the sound beside it, or .wav where there is sound alone."""
+    """Decode latents to `path` with the suffix .mp4 and the sound beside it, or .wav for sound alone."""
     if latents.video.numel():
         [clip] = pipeline.decode_latents([latents])
         target = path.with_name(f"{path.name}.mp4")
@@ -70,5 +70,5 @@ def write_latents(pipeline: JointAVPipeline, latents: AVLatents, path: Path) -> 
 
 
 def file_name(clip_id: str) -> str:
-    """An id as part of a file's name."""
+    """Return an id as part of a file's name."""
     return re.sub(r"[^\w.-]+", "_", clip_id)[-MAX_NAME_LENGTH:]

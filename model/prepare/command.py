@@ -1,7 +1,7 @@
-"""Clips to training data: `python -m model.prepare --clips TABLE_OR_FOLDER --model NAME --output DIR`.
+"""The command that encodes clips: `python -m model.prepare --clips TABLE_OR_FOLDER --model NAME --output DIR`.
 
-Each clip is cut to its bucket, and encoded once by the model's codecs; its caption by the model's text encoder.
-Training then needs none of them. A killed run goes on where it stopped; a finished one is left alone.
+Each clip is cut to its bucket and encoded once by the model's codecs, and its caption by the model's text encoder.
+Training then needs none of these. A killed run continues where it stopped; a finished one is not repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model.prepare.run import plan_line, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; 0 on success, 1 with too many failed clips, 2 on a mistake in the input."""
+    """Run the command; return 0 on success, 1 with too many failed clips, 2 on a mistake in the input."""
     config = parse_config(PrepareConfig, argv)
     echo(config_to_yaml(config))
     try:
@@ -33,23 +33,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(config: PrepareConfig) -> StageSummary:
-    """Writes the dataset, its negative prompt, failures and summary into `config.output`, and echoes how it went.
+    """Write the dataset, its negative prompt, failures and summary into `config.output`, and print the summary.
 
     Raises:
-        ValueError: no table or model, buckets that are none, no usable clip, or a folder made with other settings.
+        ValueError: no table or model, invalid buckets, no usable clip, a folder made with other settings, or one that
+            another run holds.
     """
     return run(ClipWork(config), config)
 
 
 def plan(config: PrepareConfig) -> list[str]:
-    """What a run would do, one line each: clips by bucket, clips that cannot be used, and how many are left."""
+    """Return the plan of a run, line by line: clips by bucket, unusable clips, and the number of clips left."""
     from model.prepare.rows import describe, open_dataset
 
     return [*describe(open_dataset(config.row_settings())), plan_line(ClipWork(config), config)]
 
 
 class ClipWork:
-    """The clips of a table: one row each."""
+    """Work on the clips of a table, one row each."""
 
     layout = CLIPS
 
@@ -66,7 +67,7 @@ class ClipWork:
         return self._config.row_settings()
 
     def check(self) -> None:
-        """Clips are looked at one by one, as they are read."""
+        """Do nothing: each clip is checked when it is read."""
 
     def decode(self) -> list[Path]:
         from model.prepare.check import decode_clips

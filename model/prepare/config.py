@@ -1,4 +1,4 @@
-"""Settings of `python -m model.prepare`, and those that it shares with `python -m dpo.prepare`. Imports no torch."""
+"""Settings of `python -m model.prepare`, partly shared with `python -m dpo.prepare`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 from core.cli import config_to_dict
 from model.presets import PRESETS
 
-ROW_SETTINGS = ("model", "buckets", "audio_only", "audio_fps", "seed", "dtype")  # what the rows depend on
+ROW_SETTINGS = ("model", "buckets", "audio_only", "audio_fps", "seed", "dtype")  # that decide the rows
 
 
 @dataclass(frozen=True)
 class RowSettings:
-    """What rows are made from; plain values, from which any process makes the same rows."""
+    """Plain values that decide the content of rows: any process makes the same rows from them."""
 
     clips: str  # table or folder
     model: str
@@ -27,7 +27,7 @@ class RowSettings:
     device: str
     dtype: str  # of the text encoder
 
-    encoder: ClassVar[str] = "model.prepare.rows:RowEncoder"  # what makes the rows; imports torch
+    encoder: ClassVar[str] = "model.prepare.rows:RowEncoder"  # class that encodes the rows; imports torch
 
 
 def setting(default: Any, help_text: str) -> Any:
@@ -36,7 +36,7 @@ def setting(default: Any, help_text: str) -> Any:
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How a command prepares, whatever it prepares."""
+    """Settings shared by the commands that prepare clips or pairs."""
 
     model: str = setting("tiny", "model that will be trained: 'tiny' or a model folder")
     output: str = setting("", "needed: new folder for the dataset, which training takes as --dataset")
@@ -54,8 +54,8 @@ class PrepareOptions:
     )
     max_failed: int = setting(0, "rows that may fail with the command still ending in 0; failures.parquet lists them")
     retry_failed: bool = setting(False, "try what is in failures.parquet again, after its files were repaired")
-    check: int = setting(0, "random rows to decode from the finished dataset into check/, to look at and listen to")
-    dry_run: bool = setting(False, "look at the input, say what would be made of it, and stop")
+    check: int = setting(0, "random rows to decode from the finished dataset into check/, for inspection")
+    dry_run: bool = setting(False, "check the input, print the plan, and stop")
 
     def __post_init__(self) -> None:
         if not self.output:
@@ -65,7 +65,7 @@ class PrepareOptions:
             if getattr(self, name) < value:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {value}.")
         if self.shard is not None and self.retry_failed:
-            raise ValueError("retry_failed takes the whole dataset apart: use it without shard.")
+            raise ValueError("retry_failed reopens the whole dataset, but shard is set: use it without shard.")
         _ = self.shard_numbers
 
     @property
@@ -74,14 +74,14 @@ class PrepareOptions:
 
     @property
     def shard_numbers(self) -> tuple[int, int]:
-        """Which shard of how many; (0, 1) for the whole."""
+        """The index of the shard and the number of shards; (0, 1) for the whole."""
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard or "0/1")
         if match is None or not int(match[1]) < int(match[2]):
             raise ValueError(f"shard is {self.shard!r}: give its number and how many there are, from '0/4' to '3/4'.")
         return int(match[1]), int(match[2])
 
     def own(self, starts: Sequence[int]) -> list[int]:
-        """The parts that this call makes."""
+        """Return the parts that this call makes."""
         index, count = self.shard_numbers
         return list(starts)[index::count]
 
@@ -91,7 +91,7 @@ class PrepareOptions:
 
     @property
     def resolved_model(self) -> str:
-        """The model for other processes, which may be in another folder."""
+        """The model as an absolute path or preset, for processes with another working directory."""
         return self.model if self.model in PRESETS else str(Path(self.model).resolve())
 
 
@@ -127,11 +127,11 @@ class PrepareConfig(PrepareOptions):
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What the rows depend on, as JSON has it."""
+        """The settings that decide the rows, as JSON values."""
         values = config_to_dict(self)
         return {name: values[name] for name in ROW_SETTINGS}
 
     def row_settings(self) -> RowSettings:
-        """The same for the processes that make rows, which may be in another folder."""
+        """Return the settings for the processes that make rows, with absolute paths."""
         values = {name: getattr(self, name) for name in ROW_SETTINGS} | {"model": self.resolved_model}
         return RowSettings(**values, clips=str(Path(self.clips).resolve()), device=self.torch_device)

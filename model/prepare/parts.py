@@ -1,9 +1,9 @@
-"""Where prepared clips or pairs lie while they are made and afterwards: files of rows, and the index of the dataset.
+"""The files of a prepared dataset: parts of consecutive rows, their failures, and the index of the parts.
 
-DIR/data/rows-<first row>.arrow holds what became of some consecutive rows of the table, and rows-<first row>.json what
-of them could not be used. A part appears whole or not at all, whoever makes it, so that processes and machines share
-the work by parts, and a killed one loses no more than the part it was at. `state.json`, which the `datasets` package
-opens, lists the parts and is written when all are there: nothing is copied.
+DIR/data/rows-<first row>.arrow holds the encoded rows of one part of the table, and rows-<first row>.json the rows that
+could not be used. A part is written atomically, so that processes and machines share the work by parts, and a killed
+process loses at most its current part. `state.json`, which the `datasets` package opens, lists the parts and is written
+when all of them exist: nothing is copied.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ ROWS_IN_MEMORY = 16  # 4 MB each for 81 frames of 480p
 FAILURES_NAME = "failures.parquet"
 DIED = "its process died each time it was tried"
 
-Row = dict[str, Any]  # a layout's columns, or its failure columns for what cannot be used
+Row = dict[str, Any]  # a layout's columns, or its failure columns for an unusable row
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """What a prepared dataset has in its rows."""
+    """Columns of a prepared dataset."""
 
     item: str  # "clip", in messages
     columns: Mapping[str, str]  # name -> type, as in `model.data.latent_schema`
@@ -50,7 +50,7 @@ CLIPS = RowLayout("clip", COLUMNS, ("clip_id", "path", "reason"))
 
 
 class Parts:
-    """The parts of a prepared folder, made from a table of `num_rows` rows, each of which may give several."""
+    """Parts of a prepared folder, made from a table of `num_rows` rows, each of which may give several dataset rows."""
 
     def __init__(self, folder: Path, num_rows: int, rows_per_part: int, layout: RowLayout = CLIPS) -> None:
         self.folder = folder
@@ -60,29 +60,29 @@ class Parts:
 
     @property
     def starts(self) -> range:
-        """The first row of every part, which names it."""
+        """The first row of every part, which identifies the part."""
         return range(0, self.num_rows, self.rows_per_part)
 
     def rows(self, start: int) -> range:
-        """The table's rows of a part."""
+        """Return the table's rows of a part."""
         return range(start, min(start + self.rows_per_part, self.num_rows))
 
     def missing(self) -> list[int]:
-        """Parts that are not there."""
+        """Return the parts that do not exist yet."""
         return [start for start in self.starts if not self._part(start).is_file()]
 
     def write(self, start: int, rows: Iterable[Row]) -> None:
-        """Writes a part.
+        """Write a part.
 
         Args:
-            rows: what was made or failed, in the order of the table; made while they are written.
+            rows: encoded or failed rows in the order of the table, consumed lazily.
         """
         failures: list[Row] = []
         with atomic_path(self._part(start)) as path:
             with pa.ipc.new_stream(str(path), self.layout.schema) as writer:
                 for batch in _batches(rows, failures):
                     writer.write_batch(_record_batch(batch, self.layout))
-            # Before the part itself, whose name says that both are complete.
+            # Written before the part gets its final name, which shows that both are complete.
             atomic_write_text(self._failures(start), json.dumps(failures, ensure_ascii=False))
 
     def make(
@@ -93,7 +93,7 @@ class Parts:
         given_up: Collection[int] = (),
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
-        """Writes a part from what `encode` makes of each row of the table, or `give_up` of those in `given_up`."""
+        """Write a part from the results of `encode` for each row of the table, or of `give_up` for rows in `given_up`."""
         trying = self.trying(start)
         trying.parent.mkdir(parents=True, exist_ok=True)
 
@@ -108,13 +108,13 @@ class Parts:
         trying.unlink(missing_ok=True)
 
     def failures(self, starts: Iterable[int] | None = None) -> list[Row]:
-        """What could not be used, in the order of the table, of these parts or all, as far as they are there."""
+        """Return the failures of these existing parts (default: all), in the order of the table."""
         starts = self.starts if starts is None else starts
         found = [self._failures(start) for start in starts if self._part(start).is_file()]
         return [failure for path in found for failure in json.loads(path.read_text(encoding="utf-8"))]
 
     def forget_failures(self) -> None:
-        """Takes the dataset apart again and removes parts with failures, so that those are tried once more."""
+        """Remove the index and the parts with failures, so that their rows are tried again."""
         for name in ("summary.json", "state.json"):
             (self.folder / name).unlink(missing_ok=True)
         for start in self.starts:
@@ -122,10 +122,10 @@ class Parts:
                 self._part(start).unlink()
 
     def publish(self, settings: Mapping[str, Any]) -> None:
-        """Makes the parts a dataset, and writes failures.parquet. To do so twice is harmless.
+        """Write the index that makes the parts a dataset, and failures.parquet. Publishing twice is harmless.
 
         Raises:
-            ValueError: nothing could be used.
+            ValueError: no row could be used.
         """
         failures, names = self.failures(), self.layout.failure_columns
         schema = pa.schema([(name, pa.string()) for name in names])
@@ -146,7 +146,7 @@ class Parts:
         atomic_write_text(self.folder / "dataset_info.json", json.dumps(info, indent=2) + "\n")
         atomic_write_text(self.folder / "state.json", json.dumps(state, indent=2) + "\n")
         for leftover in (self.folder / "data").glob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink(missing_ok=True)  # of killed processes; every part is there, so none is at work
+            leftover.unlink(missing_ok=True)  # of killed processes; every part exists, so no process writes
 
     def trying(self, start: int) -> Path:
         """Return the file that holds the row at which a process works on a part; empty before its first row."""
@@ -187,7 +187,7 @@ class Parts:
 
 
 def choose_rows_per_part(num_rows: int) -> int:
-    """Few enough that a killed run loses little, and so many that a large table does not become countless files."""
+    """Return the rows of a part: few, so that a killed run loses little, but at most `MAX_PARTS` files result."""
     return max(MIN_ROWS_PER_PART, -(-num_rows // MAX_PARTS))
 
 
@@ -198,7 +198,7 @@ def _type(name: str) -> pa.DataType:
 
 
 def _batches(rows: Iterable[Row], failures: list[Row]) -> Iterator[list[Row]]:
-    """Some rows at a time; failures are put aside."""
+    """Yield rows in batches of `ROWS_IN_MEMORY`; failures are appended to `failures`."""
     batch: list[Row] = []
     for row in rows:
         if "reason" in row:
@@ -227,7 +227,7 @@ def _list_array(arrays: list[np.ndarray]) -> pa.Array:
 
 
 def _empty_dataset(layout: RowLayout) -> list[dict[str, Any]]:
-    """What the `datasets` package writes beside the rows: dataset_info.json and state.json."""
+    """Return the content of dataset_info.json and state.json as the `datasets` package writes them."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()

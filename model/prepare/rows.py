@@ -1,4 +1,4 @@
-"""Clips to rows of the prepared dataset: read, encoded, flattened to float16."""
+"""The encoder of clips: rows of the prepared dataset, read, encoded and flattened to float16."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from model.javisdit.weights.folders import PIPELINE_CONFIG_NAME, base_folder
 from model.prepare.config import RowSettings
 from model.prepare.parts import DIED, Parts, Row
 
-EPOCH = 0  # whose draws of buckets and windows are kept
+EPOCH = 0  # its draws of buckets and windows are used
 NUM_REASONS_SHOWN = 10
 
 
 class RowEncoder:
-    """Makes parts. Table and model are read when the first part is asked for."""
+    """Encoder of clips. Table and model are read for the first part."""
 
     def __init__(self, settings: RowSettings) -> None:
         self.settings = settings
@@ -44,7 +44,7 @@ class RowEncoder:
         given_up: Collection[int] = (),
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
-        """Encodes the rows of a part, one by one so that no clip's bits depend on its neighbours.
+        """Encode the rows of a part one by one, so that the bits of a clip do not depend on its neighbours.
 
         Args:
             given_up: rows on which processes have died; they become failures.
@@ -56,7 +56,7 @@ class RowEncoder:
         parts.make(start, lambda row: [self.row(row)], lambda row: [self._failure(row, DIED)], given_up, progress)
 
     def row(self, number: int) -> Row:
-        """One clip, encoded, or why it is not."""
+        """Return one clip encoded, or its failure row."""
         try:
             sample = self.dataset[RowKey(number, EPOCH)]
         except MediaError as error:
@@ -93,10 +93,10 @@ class RowEncoder:
 
 
 def open_dataset(settings: RowSettings) -> ClipDataset:
-    """The clips and their buckets, without the model's weights.
+    """Open the clips and their buckets, without the model's weights.
 
     Raises:
-        ValueError: no such table or model, or buckets that are none.
+        ValueError: no such table or model, or invalid buckets.
     """
     defaults = read_defaults(base_folder(settings.model) / PIPELINE_CONFIG_NAME)
     buckets = own_bucket(defaults) if settings.buckets is None else settings.buckets
@@ -105,12 +105,12 @@ def open_dataset(settings: RowSettings) -> ClipDataset:
 
 
 def own_bucket(defaults: GenerationDefaults) -> dict[str, Any]:
-    """The size and length that the model generates by default, as the only bucket."""
+    """Return the model's default size and length as the only bucket."""
     return {f"{defaults.height}x{defaults.width}": {defaults.num_frames: {"batch_size": 1}}}
 
 
 def describe(dataset: ClipDataset) -> list[str]:
-    """How the clips fall into buckets, one line each, after looking at every file that must be."""
+    """Return the number of clips per bucket and unusable clips, line by line, after probing files where needed."""
     unusable = dataset.probe_all()
     counts: dict[Bucket | None, int] = {}
     for row in range(len(dataset)):
@@ -127,7 +127,7 @@ def describe(dataset: ClipDataset) -> list[str]:
 
 @contextmanager
 def num_threads(count: int) -> Iterator[None]:
-    """So many threads for torch: the last bits of sums depend on their number."""
+    """Set torch's number of threads within the block: the last bits of sums depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -137,24 +137,24 @@ def num_threads(count: int) -> Iterator[None]:
 
 
 def write_negative_text(encoder: ClipEncoder, folder: Path) -> None:
-    """Puts the embedding of the model's negative prompt beside the rows, unless it is there."""
+    """Write the embedding of the model's negative prompt beside the rows, unless it exists."""
     if not (folder / NEGATIVE_TEXT_NAME).is_file():
         with atomic_path(folder / NEGATIVE_TEXT_NAME) as path:
             save_file({"embeds": encoder.negative_text()}, path)
 
 
 def text_columns(text: Tensor) -> Row:
-    """An embedding (length, text_dim) as columns."""
+    """Return an embedding (length, text_dim) as columns."""
     return {"text_embeds": flat(text), "text_length": len(text), "text_dim": text.shape[1]}
 
 
 def not_finite(row: Row) -> str | None:
-    """The name of the first list column with a value that float16 cannot hold."""
+    """Return the name of the first array column with a value that is not finite in float16, or None."""
     lists = (name for name, value in row.items() if isinstance(value, np.ndarray))
     return next((name for name in lists if not np.isfinite(row[name]).all()), None)
 
 
 def flat(values: Tensor) -> np.ndarray:
-    """As float16 in one dimension; what is too large becomes infinite."""
+    """Return a tensor as a flat float16 array; values that are too large become infinite."""
     with np.errstate(over="ignore"):
         return values.numpy().astype(np.float16).ravel()

@@ -1,6 +1,6 @@
-"""How a command makes a prepared dataset: claim the folder, make the missing parts, publish, say how it went.
+"""The run of a preparation: claim the folder, make the missing parts, publish the dataset, print a summary.
 
-A killed run goes on where it stopped; a finished one is left alone. Imports no torch.
+A killed run continues where it stopped; a finished one is not repeated. Imports no torch.
 """
 
 from __future__ import annotations
@@ -23,37 +23,39 @@ from model.prepare.encoder import EncoderSettings, load_encoder
 from model.prepare.hold import hold_output
 from model.prepare.parts import FAILURES_NAME, Parts, RowLayout, choose_rows_per_part
 
-SETTINGS_NAME = "prepare.json"  # what the rows in the folder depend on, written before the first
+SETTINGS_NAME = "prepare.json"  # settings that decide the rows in the folder, written before the first row
 NUM_REASONS_SHOWN = 3
 
 
 class Work(Protocol):
-    """What a command prepares."""
+    """Data that a command prepares."""
 
     layout: RowLayout
-    settings: dict[str, Any]  # what the rows depend on, as JSON has it
+    settings: dict[str, Any]  # that decide the rows, as JSON values
     num_rows: int  # of the table; parts are made of them
 
     def count(self, rows: Iterable[int]) -> int:
-        """Rows of the dataset that these rows of the table give, failures included."""
+        """Return the number of dataset rows that these rows of the table give, failures included."""
 
     def encoder_settings(self) -> EncoderSettings:
-        """What travels to the processes that make rows."""
+        """Return the settings for the processes that make rows."""
 
     def check(self) -> None:
-        """Raises ValueError for what need not wait for the first row."""
+        """Raise ValueError for mistakes that can be found before the first row."""
 
     def decode(self) -> list[Path]:
-        """Writes random rows of the finished dataset as media files."""
+        """Write random rows of the finished dataset as media files, and return their paths."""
 
 
 def run(work: Work, config: PrepareOptions) -> StageSummary:
-    """Writes the dataset, its negative prompt, failures and summary into `config.output`, and echoes how it went.
+    """Write the dataset, its negative prompt, failures and summary into `config.output`, and print the summary.
 
-    A shard makes its parts; whoever makes the last one finishes the dataset.
+    A shard makes its parts; the call that makes the last missing part publishes the dataset.
 
     Raises:
-        ValueError: no usable row, or a folder made with other settings, besides what the work itself refuses.
+        ValueError: no usable row, a folder made with other settings, one that another run holds, or a mistake that the
+            work finds.
+        NoSpaceError: the disk is full.
     """
     started = time.perf_counter()
     parts = parts_of(work, config.folder)
@@ -76,7 +78,7 @@ def run(work: Work, config: PrepareOptions) -> StageSummary:
 
 
 def plan_line(work: Work, config: PrepareOptions) -> str:
-    """What a run would do."""
+    """Return the line of a dry run: rows wanted, done and left."""
     parts = parts_of(work, config.folder)
     own, missing = config.own(parts.starts), set(parts.missing())
     wanted, left = (_num_rows(parts, work, starts) for starts in (own, [start for start in own if start in missing]))
@@ -85,7 +87,7 @@ def plan_line(work: Work, config: PrepareOptions) -> str:
 
 
 def parts_of(work: Work, folder: Path) -> Parts:
-    """The parts of a folder, as it was begun."""
+    """Return the parts of a folder, with the size of an earlier run."""
     path = folder / SETTINGS_NAME
     begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     rows_per_part = begun.get("rows_per_part") or choose_rows_per_part(work.num_rows)
@@ -114,7 +116,7 @@ def _make_missing(parts: Parts, work: Work, config: PrepareOptions) -> list[int]
 
 
 def _claim(parts: Parts, work: Work) -> None:
-    """Notes the settings in a new folder."""
+    """Write the settings into a new folder."""
     path = parts.folder / SETTINGS_NAME
     if not path.is_file():
         content = work.settings | {"rows_per_part": parts.rows_per_part}
@@ -122,7 +124,7 @@ def _claim(parts: Parts, work: Work) -> None:
 
 
 def _make(parts: Parts, starts: Sequence[int], work: Work, config: PrepareOptions) -> None:
-    """Writes parts, in this process or by others."""
+    """Write parts, in this process or on Ray."""
     total = _num_rows(parts, work, config.own(parts.starts))
     done = total - _num_rows(parts, work, starts)
     settings, cpus = work.encoder_settings(), config.cpus_per_worker

@@ -80,7 +80,7 @@ def test_ctrl_c_is_told_from_failed_rows_and_releases_the_folder(
     stage = config(write_prompts(tmp_path, ["a"]), tmp_path / "run", "FakeGenerator")
     flags = ["--prompts", str(stage.prompts), "--output_dir", str(stage.output_dir), "--model", stage.model]
     assert sample_command(flags) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     assert not lock_path(stage.folder).exists()
 
 
