@@ -1,8 +1,8 @@
 """The lock on a stage's folder: one run at a time; a second run is refused with a message that names the first.
 
 The lock is a file beside the folder, `.candidates.lock` for `candidates/`, with the holder as text, and a kernel lock
-on this file. The kernel releases its lock when the process ends in any way, so the lock of a killed run on this machine is
-taken over. Another machine cannot see whether the process lives: there a person must delete the file.
+on this file. The kernel releases its lock when the process ends in any way, so the lock of a killed run on this machine
+is taken over. Another machine cannot see whether the process lives: there a person must delete the file.
 
 In an object store the file is an object, made by a conditional write. The kernel lock is then on a file of this machine
 that represents the object, so that a killed run is distinguished from a living one in the same way.

@@ -1,4 +1,4 @@
-"""Batches of clips that fit together, shuffled by (seed, epoch) alone: the same ones before and after a restart."""
+"""The sampler of batches of equal shape, shuffled by (seed, epoch) alone: the same before and after a restart."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from torch.utils.data import Sampler
 
 
 class RowKey(NamedTuple):
-    """What a sampler asks a dataset for: a row, in the epoch that seeds its draws."""
+    """Index into a dataset: a row, and the epoch that seeds its draws."""
 
     row: int
     epoch: int
 
 
 class Steps(NamedTuple):
-    """How long a run is."""
+    """Number of optimiser steps of a run."""
 
     per_epoch: int  # optimiser steps
     total: int
 
     @classmethod
     def of(cls, num_batches: int, num_processes: int, args: Any) -> Steps:
-        """Of `transformers.TrainingArguments`, where an epoch has so many batches for all processes together."""
+        """Return the steps by `transformers.TrainingArguments` for so many batches per epoch over all processes."""
         per_epoch = math.ceil(math.ceil(num_batches / num_processes) / args.gradient_accumulation_steps)
         total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
         return cls(per_epoch, total)
 
 
 class BucketBatchSampler(Sampler[list[RowKey]]):
-    """Batches of rows with one label each; mixed geometries train side by side.
+    """Sampler of batches of rows with one label each, so that several geometries train in one epoch.
 
-    Labels may change from epoch to epoch (published buckets are drawn anew), the number of batches does not, or a
-    resumed run could not tell how far it was: an epoch with fewer batches than the first repeats some, one with more
-    leaves some out.
+    Labels may change from epoch to epoch (published buckets are drawn again). The number of batches does not change,
+    since a resumed run computes its position from it: an epoch with fewer batches than the first repeats some, one with
+    more leaves some out.
 
-    It has no attribute `batch_size`: accelerate would take batches of another size for incomplete ones.
+    The class has no attribute `batch_size`: accelerate would treat batches of another size as incomplete.
     """
 
     def __init__(
@@ -49,13 +49,16 @@ class BucketBatchSampler(Sampler[list[RowKey]]):
         seed: int = 0,
         drop_last: bool = False,
     ) -> None:
-        """Takes the label of each row in an epoch (None: not used) and the number of rows in a batch of a label.
+        """Create the sampler and check that the first epoch has a batch.
 
         Args:
+            labels: returns the label of each row in an epoch; None: the row is not used.
+            batch_size: returns the number of rows in a batch of a label.
+            seed: seed of the order.
             drop_last: drop batches that are not full, as published; else a label's last batch may be smaller.
 
         Raises:
-            ValueError: when not a single batch comes out.
+            ValueError: no batch can be made.
         """
         self.labels = labels
         self.rows_in_batch = batch_size

@@ -1,7 +1,7 @@
-"""Buckets: the sizes and lengths that clips are cut to, and which of them takes a clip in an epoch.
+"""Buckets: the sizes and lengths to which clips are cut, and the assignment of clips to them in an epoch.
 
-A clip goes to the largest resolution and length that it fills, unless a draw decides against it, so that long and large
-clips serve the small buckets too. Draws are a function of the row and the epoch, as published.
+A clip goes to the largest resolution and length that it fills, unless a draw rejects it, so that small buckets also get
+long and large clips. Draws are a function of the row and the epoch, as published.
 Source: docs/upstream/data.md, section 2.
 """
 
@@ -25,28 +25,28 @@ from model.javisdit.network.sizes import (
 )
 
 SAMPLER_SEED = 42
-MIN_PIXELS = 0.8  # of a resolution's own: smaller clips would be blown up
+MIN_PIXELS = 0.8  # share of a resolution's pixels that a clip needs: smaller clips would be enlarged too much
 
 _EXPLICIT = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 _EXAMPLE = "give resolutions with lengths and batch sizes, such as {240p: {33: {batch_size: 12}}}"
 
 
 class Bucket(NamedTuple):
-    """What the clips of a batch have in common."""
+    """Size and length shared by the clips of a batch."""
 
-    resolution: str  # "480p", or a size of the user's: "64x64", height x width
+    resolution: str  # "480p", or a custom size, height x width: "64x64"
     num_frames: int
     aspect: str  # height / width with two decimals: "0.56"
 
 
 @dataclass(frozen=True)
 class BucketRule:
-    """How clips come to a resolution and length.
+    """Rule for the assignment of clips to a resolution and length.
 
     Attributes:
         batch_size: clips in a batch of one device; pairs in preference training.
-        keep: share of the clips that fill it which it keeps; the others go on to the next resolution.
-        time: chance that a clip is measured against this length at all; without one it always is.
+        keep: share of the fitting clips that the bucket keeps; the others go to the next resolution.
+        time: chance that this length is considered for a clip; None: always.
     """
 
     batch_size: int
@@ -58,9 +58,10 @@ class BucketTable:
     """The buckets of a training stage, from most to fewest pixels and frames."""
 
     def __init__(self, rules: Mapping[str, Mapping[int, BucketRule]], pixel_multiple: int = PIXEL_MULTIPLE) -> None:
-        """Takes resolution -> number of frames -> rule.
+        """Create the table from rules by resolution and number of frames.
 
         Args:
+            rules: resolution -> number of frames -> rule.
             pixel_multiple: heights and widths are rounded up to multiples of it (published: 1 in stage 1, then 16).
 
         Raises:
@@ -81,13 +82,13 @@ class BucketTable:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], pixel_multiple: int = PIXEL_MULTIPLE) -> BucketTable:
-        """Reads the form of the recipes: `{"240p": {33: {"batch_size": 12, "keep": 1.0, "time": 0.5}}}`.
+        """Read the form of the recipes: `{"240p": {33: {"batch_size": 12, "keep": 1.0, "time": 0.5}}}`.
 
-        A size such as "64x64" in place of a resolution's name makes a single bucket for a length: clips of any shape
-        with at least 0.8 of its pixels.
+        A size such as "64x64" in place of a resolution's name makes a single bucket for a length: it accepts clips of
+        any shape with at least 0.8 of its pixels.
 
         Raises:
-            ValueError: unknown names, values out of range, or a length that stands there twice.
+            ValueError: unknown names, values out of range, or a duplicate length.
         """
         rules = {
             str(resolution): _read_lengths(resolution, lengths)
@@ -96,20 +97,23 @@ class BucketTable:
         return cls(rules, pixel_multiple)
 
     def __iter__(self) -> Iterator[Bucket]:
-        """Every bucket, from most to fewest pixels and frames, then by aspect."""
+        """Yield every bucket, from most to fewest pixels and frames, then by aspect."""
         for resolution, lengths in self._rules.items():
             for num_frames in lengths:
                 yield from (Bucket(resolution, num_frames, aspect) for aspect in _aspects(resolution))
 
     def row_seed(self, row: int, epoch: int, seed: int = SAMPLER_SEED) -> int:
-        """The published seed of a row's assignment in an epoch."""
+        """Return the published seed of a row's assignment in an epoch."""
         return seed + epoch + row * self.num_buckets
 
     def assign(self, num_frames: int, height: int, width: int, seed: int) -> Bucket | None:
-        """The bucket that takes a clip of so many frames and pixels; None leaves the clip out of the epoch.
+        """Return the bucket for a clip of so many frames and pixels; None leaves the clip out of the epoch.
 
         Args:
-            seed: of the draws, from `row_seed`.
+            num_frames: length of the clip at the model's frame rate.
+            height: of the clip, in pixels.
+            width: of the clip, in pixels.
+            seed: seed of the draws, from `row_seed`.
         """
         for resolution, lengths in self._rules.items():
             if height * width >= MIN_PIXELS * _num_pixels(resolution):
@@ -123,13 +127,13 @@ class BucketTable:
         return self._rules[bucket.resolution][bucket.num_frames]
 
     def size(self, bucket: Bucket) -> tuple[int, int]:
-        """(height, width) in pixels that clips are brought to."""
+        """Return the (height, width) in pixels to which clips are resized and cropped."""
         height, width = _explicit_size(bucket.resolution) or image_size(bucket.resolution, ASPECT_KEYS[bucket.aspect])
         return round_up(height, self.pixel_multiple), round_up(width, self.pixel_multiple)
 
 
 def _draw_length(lengths: Mapping[int, BucketRule], num_frames: int, seed: int) -> int | None:
-    """The longest length that a clip fills and the draws leave; None where its share is used up or none is left."""
+    """Return the longest length that fits the clip and passes its draws; None when `keep` rejects it or none fits."""
     for index, (length, rule) in enumerate(lengths.items()):
         rng = np.random.default_rng(seed + index)
         if rule.time is not None and rng.random() > rule.time:
@@ -140,11 +144,11 @@ def _draw_length(lengths: Mapping[int, BucketRule], num_frames: int, seed: int) 
 
 
 def _nearest_aspect(aspects: tuple[str, ...], ratio: float) -> str:
-    return min(aspects, key=lambda aspect: abs(float(aspect) - ratio))  # the first of two as near
+    return min(aspects, key=lambda aspect: abs(float(aspect) - ratio))  # the first of two equally near ones
 
 
 def _aspect_key(aspect_ratio: str) -> str:
-    """As the release prints it; what it calls 2.08 beside the ratio 50:27 has sizes to go with 2.08."""
+    """Return the key that the release prints for a ratio; its sizes for 50:27 belong to its key 2.08."""
     height, width = (int(side) for side in aspect_ratio.split(":"))
     return "2.08" if aspect_ratio == "50:27" else f"{height / width:.2f}"
 
@@ -160,7 +164,7 @@ def _num_pixels(resolution: str) -> int:
 
 
 def _explicit_size(resolution: str) -> tuple[int, int] | None:
-    """(height, width) of "64x64"; None for the name of a resolution."""
+    """Return the (height, width) of "64x64"; None for the name of a resolution."""
     match = _EXPLICIT.fullmatch(resolution)
     return (int(match[1]), int(match[2])) if match else None
 
@@ -190,7 +194,7 @@ def _as_table(name: str, value: Any) -> Mapping[Any, Any]:
 
 def _read_lengths(resolution: str, value: Any) -> dict[int, BucketRule]:
     rules: dict[int, BucketRule] = {}
-    keys: dict[int, Any] = {}  # as the table has them: 33 and "33" are two keys there and one length here
+    keys: dict[int, Any] = {}  # as in the table, where 33 and "33" are two keys for one length
     for key, rule in _as_table(f"The bucket table's {resolution!r}", value).items():
         length = _read_length(resolution, key)
         if length in keys:
@@ -217,7 +221,7 @@ def _read_rule(name: str, value: Any) -> BucketRule:
         _check_names(name, value)
     if not isinstance(value, Mapping) or "batch_size" not in value:
         raise ValueError(
-            f"The bucket {name} is {value!r}, which does not tell how many clips make a batch: give "
+            f"The bucket {name} is {value!r}, which lacks the number of clips in a batch: give "
             "{batch_size: 4}, or {batch_size: 4, keep: 1.0, time: 0.5}."
         )
     batch_size = value["batch_size"]

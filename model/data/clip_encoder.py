@@ -1,4 +1,4 @@
-"""Samples to latents and text embeddings, by the codecs and the text encoder of a model."""
+"""Encoder of clips: latents and text embeddings by the codecs and the text encoder of a model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from model.javisdit.pipeline import JointAVPipeline
 
 
 class ClipEncoder:
-    """Encodes `ClipSample`s; the network of the model is never loaded."""
+    """Encoder of `ClipSample`s; the network of the model is never loaded."""
 
     def __init__(self, pipeline: JointAVPipeline) -> None:
         self.pipeline = pipeline
 
     @torch.inference_mode()
     def __call__(self, samples: Sequence[ClipSample]) -> list[LatentSample]:
-        """Latents (C, T, H, W) and (C, T, M) and caption (length, text_dim) of each sample, float32 on the CPU.
+        """Encode samples to latents (C, T, H, W) and (C, T, M) and captions (length, text_dim), float32 on the CPU.
 
         Samples of one shape are encoded together, which may change the last bits of a result.
         """
@@ -39,18 +39,18 @@ class ClipEncoder:
         ]
 
     def texts(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Embeddings (length, text_dim) without padding."""
+        """Return embeddings (length, text_dim) without padding."""
         return [embedding.float().cpu() for embedding in self.pipeline.encode_text(prompts).trimmed()]
 
     def negative_text(self) -> Tensor:
-        """The padded embedding (text_len, text_dim) of the model's negative prompt, which replaces dropped captions."""
+        """Return the padded embedding (text_len, text_dim) of the negative prompt, which replaces dropped captions."""
         return self.pipeline.encode_text([self.pipeline.defaults.negative_prompt]).embeds[0].float().cpu().contiguous()
 
     def latent_sizes(self, table: BucketTable, bucket: Bucket, form: ClipForm) -> dict[str, tuple[int, ...]]:
-        """Modality -> size of the latents of a bucket's clips, without channels.
+        """Return the latent size, without channels, of a bucket's clips by modality.
 
         Raises:
-            ValueError: a codec cannot take such clips.
+            ValueError: a codec cannot encode such clips.
         """
         sizes: dict[str, tuple[int, ...]] = {}
         if not form.audio_only:

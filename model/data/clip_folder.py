@@ -1,4 +1,4 @@
-"""A folder of media files with captions beside them, as rows of a clip table. Imports no torch.
+"""Reader of a folder of media files with captions beside them, as rows of a clip table. Imports no torch.
 
 `<name>.txt` is the caption of `<name>.mp4`, and a sound file `<name>.wav` beside it is its sound.
 """
@@ -12,7 +12,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus")
 
 
 def read_folder(folder: Path) -> list[dict[str, str]]:
-    """A row per media file, sorted by name; one without a caption has the column `problem`.
+    """Return a row per media file, sorted by name; a row without a caption has the column `problem`.
 
     Hidden files are left out. The name of a clip is its path in the folder.
     """

@@ -1,8 +1,8 @@
-"""Media files as training samples: each clip cut to its bucket of the epoch, picture and sound of the same moments.
+"""The dataset of media files as training samples: clips cut to their bucket of the epoch, with the matching sound.
 
-Two deviations from the release, both defects there: the window of a clip is a function of (seed, clip, epoch), where
-the release repeats windows across workers; and a file at another frame rate is resampled to the model's while it is
-read, where the release takes its frames for the model's and demands re-encoded files.
+Two defects of the release are not reproduced: the window of a clip is a function of (seed, clip, epoch), while the
+release repeats windows across workers; and a file of another frame rate is resampled to the model's when read, while
+the release counts its frames at the model's rate and requires re-encoded files.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from model.data.windows import (
 )
 from model.javisdit.network.sizes import PIXEL_MULTIPLE
 
-SOUND_SIDE = 10_000  # pixels: sound has no size, so no bucket is too large for it, and all of one length share one
-NUM_PROBES = 8  # files looked at side by side
-MIN_PROBES_SHOWN = 100  # fewer are done before a bar is read
+SOUND_SIDE = 10_000  # pixels, for clips of sound alone: no bucket is too large, and clips of one length share one
+NUM_PROBES = 8  # files probed in parallel
+MIN_PROBES_SHOWN = 100  # fewer files need no progress bar
 
 
 @dataclass(frozen=True)
 class ClipForm:
-    """What samples are brought to, besides the bucket.
+    """Form of the samples, besides the bucket.
 
     Attributes:
         fps: frames per second of the model.
@@ -58,11 +58,11 @@ class ClipForm:
 
     @property
     def bucket_fps(self) -> float:
-        """Frames of a bucket per second."""
+        """The frames per second of a bucket."""
         return self.audio_fps if self.audio_only else self.fps
 
     def num_samples(self, num_frames: int) -> int:
-        """Samples of sound that go with so many frames of a bucket."""
+        """Return the number of sound samples for so many frames of a bucket."""
         if self.audio_only:
             return num_window_samples(num_frames, self.audio_fps, self.sample_rate)
         return round(num_frames / self.fps * self.sample_rate)
@@ -70,11 +70,11 @@ class ClipForm:
 
 @dataclass(frozen=True, eq=False)
 class ClipSample:
-    """A clip as it was cut for an epoch.
+    """A clip cut for an epoch.
 
     Attributes:
-        prompt: the caption; of the sound where that is trained alone and described apart.
-        video: float32 (T, H, W, 3) in [-1, 1]; None where sound is trained alone.
+        prompt: the caption; when sound is trained alone, the caption of the sound if there is one.
+        video: float32 (T, H, W, 3) in [-1, 1]; None when sound is trained alone.
         waveform: float32 (samples,), as long as the picture.
         fps: frames per second of the bucket.
     """
@@ -91,7 +91,7 @@ class ClipSample:
 
 
 class ClipDataset(torch.utils.data.Dataset[ClipSample]):
-    """Clips by `RowKey`: the row of the table, in the epoch that decides its bucket and window."""
+    """Clips indexed by `RowKey`: the row of the table, and the epoch that decides bucket and window."""
 
     def __init__(
         self, clips: Sequence[Clip], table: BucketTable, form: ClipForm | None = None, seed: int = SAMPLER_SEED
@@ -104,12 +104,12 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
 
     @classmethod
     def open(cls, source: str | Path, buckets: Mapping[str, Any], form: ClipForm, seed: int) -> ClipDataset:
-        """The clips of a table or folder, in buckets written as in the recipes.
+        """Open the clips of a table or folder, with buckets in the form of the recipes.
 
-        Sizes are rounded up to whole patches, except where sound is trained alone, as published.
+        Sizes are rounded up to whole patches, except when sound is trained alone, as published.
 
         Raises:
-            ValueError: no table, or buckets that are none.
+            ValueError: no table, or invalid buckets.
         """
         table = BucketTable.from_dict(buckets, 1 if form.audio_only else PIXEL_MULTIPLE)
         return cls(read_clips(source), table, form, seed)
@@ -118,10 +118,10 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
         return len(self.clips)
 
     def __getitem__(self, key: RowKey) -> ClipSample:
-        """Reads a clip.
+        """Read a clip.
 
         Raises:
-            MediaError: it cannot be used: a bad file or row, or no bucket takes it in this epoch.
+            MediaError: the file or row cannot be used, or no bucket accepts the clip in this epoch.
         """
         try:
             return self._sample(key)
@@ -152,7 +152,7 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
         )
 
     def bucket(self, row: int, epoch: int) -> Bucket | None:
-        """The bucket that takes a clip in an epoch; None where none does.
+        """Return the bucket that accepts a clip in an epoch, or None.
 
         Raises:
             MediaError: the row or its file cannot be used.
@@ -160,7 +160,7 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
         return self.table.assign(*self.geometry(row), self.table.row_seed(self.clips[row].row, epoch, self.seed))
 
     def geometry(self, row: int) -> Geometry:
-        """Length and size of a clip, found out once.
+        """Return length and size of a clip, probed once.
 
         Raises:
             MediaError: the row or its file cannot be used.
@@ -173,7 +173,7 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
         return found
 
     def probe_all(self) -> dict[int, MediaError]:
-        """Finds out every clip's length and size; returns the rows that cannot be used, and why."""
+        """Probe every clip's length and size; return the rows that cannot be used with their errors."""
         left = [row for row in range(len(self)) if row not in self._geometries]
         with ThreadPoolExecutor(NUM_PROBES) as pool:
             found = pool.map(self._find_geometry, [self.clips[row] for row in left])
@@ -192,7 +192,7 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
             return error
 
     def _read(self, clip: Clip, bucket: Bucket, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Frames uint8 (T, H, W, 3) of a window drawn by `rng`, in the file's size, and their sound (samples,)."""
+        """Read frames uint8 (T, H, W, 3) of a window drawn by `rng`, in the file's size, and their sound (samples,)."""
         assert clip.video_path is not None
         fps, rate = self.form.fps, self.form.sample_rate
         file = VideoFile(clip.video_path, fps)
@@ -207,12 +207,12 @@ class ClipDataset(torch.utils.data.Dataset[ClipSample]):
         end_s = window.end / fps
         sound = read_sound(clip.audio_path, rate, end_s) if clip.audio_path else file.sound(rate, end_s)
         heard = audio_window(window, file.num_frames, num_clip_samples(file.num_frames, fps, rate))
-        # Zeros where the sound ends before the picture, as published.
+        # Padded with zeros where the sound ends before the picture, as published.
         cut = fit_length(sound[None, heard.start : heard.end], self.form.num_samples(bucket.num_frames))[0]
         return file.frames(window.start, bucket.num_frames), cut
 
     def _read_sound(self, clip: Clip, bucket: Bucket, rng: np.random.Generator) -> tuple[None, np.ndarray]:
-        """A piece of sound (samples,) at a place drawn by `rng`."""
+        """Read a window of sound (samples,) drawn by `rng`."""
         path = clip.audio_path or clip.video_path
         assert path is not None
         sound = read_sound(path, self.form.sample_rate)

@@ -1,7 +1,7 @@
-"""Which clips there are to train on: a table (CSV, JSONL, Parquet) or a folder of media files. Imports no torch.
+"""Reader of the clips to train on: a table (CSV, JSONL, Parquet) or a folder of media files. Imports no torch.
 
 Columns are the published ones (`path`, `text`, `audio_path`, `audio_text`, `num_frames`, `height`, `width`, `fps`) or
-those of this project's prompts tables (`prompt_id`, `prompt`, `video_path`, `audio_path`); others are left aside.
+those of this project's prompts tables (`prompt_id`, `prompt`, `video_path`, `audio_path`); others are ignored.
 Paths are relative to the table's folder.
 """
 
@@ -24,7 +24,7 @@ from media.probe import probe
 from model.data.clip_folder import read_folder
 from model.data.video_file import VideoFile
 
-_COLUMNS = {  # field -> columns that may hold it; the first that is there wins
+_COLUMNS = {  # field -> columns that may hold it, in the order of precedence
     "clip_id": ("clip_id", "prompt_id", "id"),
     "prompt": ("prompt", "text", "caption"),
     "audio_prompt": ("audio_prompt", "audio_text"),
@@ -41,28 +41,28 @@ _NUMBERS = ("num_frames", "height", "width", "fps")
 
 @dataclass(frozen=True)
 class Clip:
-    """One row: a clip that may be trained on. What the table does not tell of the picture is None."""
+    """A clip of the table. Properties of the picture that the table lacks are None."""
 
     row: int  # position in the table, from 0: the row number of the published bucket seed
     clip_id: str
     prompt: str
-    audio_prompt: str | None = None  # what is heard, where the table describes it apart
+    audio_prompt: str | None = None  # caption of the sound, where the table has one
     video_path: Path | None = None
-    audio_path: Path | None = None  # the sound, where it has a file of its own
+    audio_path: Path | None = None  # file of the sound, where it is separate
     num_frames: int | None = None  # of the file
     height: int | None = None  # pixels, as displayed
     width: int | None = None
     fps: float | None = None  # of the file
-    problem: str | None = None  # why the clip cannot be used, as far as the table tells
+    problem: str | None = None  # reason why the row describes no usable clip
 
     @property
     def path(self) -> Path | None:
-        """The file that a message about the clip names."""
+        """The file to name in messages about the clip."""
         return self.video_path or self.audio_path
 
 
 class Geometry(NamedTuple):
-    """What decides a clip's bucket."""
+    """Length and size of a clip, which decide its bucket."""
 
     num_frames: int  # of the whole file, at the model's frame rate
     height: int
@@ -70,13 +70,13 @@ class Geometry(NamedTuple):
 
 
 def read_clips(source: str | Path) -> list[Clip]:
-    """The clips of a table, or of a folder whose media files have captions beside them (`model.data.clip_folder`).
+    """Read the clips of a table, or of a folder whose media files have captions beside them (`model.data.clip_folder`).
 
-    A row that describes no clip (no caption, no file, a size that is none) is there with its `problem`, so that a few
-    bad rows do not stop the others. Whether the media files are good is not looked at.
+    A row that describes no clip (no caption, no file, an invalid size) is returned with its `problem`, so that a few
+    bad rows do not stop the others. Media files are not opened.
 
     Raises:
-        ValueError: there is no such table, it has no column of captions or files, or two rows have one name.
+        ValueError: no such table, no column of captions or files, or two rows with one name.
     """
     source = Path(source)
     rows = read_folder(source) if source.is_dir() else _read_table(source)
@@ -88,13 +88,13 @@ def read_clips(source: str | Path) -> list[Clip]:
 
 
 def table_folder(source: str | Path) -> Path:
-    """The folder that paths of a table, or of a folder of clips, are relative to."""
+    """Return the base folder of the relative paths in a table, or the folder of clips itself."""
     source = Path(source)
     return (source if source.is_dir() else source.parent).resolve()
 
 
 def fingerprint(clips: Sequence[Clip], source: str | Path) -> str:
-    """Sixteen hex digits of what the rows say; the same wherever the table and its files are moved together."""
+    """Return 16 hex digits of the rows' content, unchanged when the table and its files are moved together."""
     root = table_folder(source)
     digest = hashlib.blake2b(digest_size=8)
     for clip in clips:
@@ -105,15 +105,15 @@ def fingerprint(clips: Sequence[Clip], source: str | Path) -> str:
 
 
 def picture_geometry(clip: Clip, fps: float) -> Geometry:
-    """Frames at `fps` and size of the picture, from the table where it tells them, else from the file.
+    """Return the frames at `fps` and the size of the picture, from the table if it has them, else from the file.
 
-    A table's `num_frames` count at its `fps`, and where it has none at the model's, as published.
+    The table counts `num_frames` at its `fps`, or without one at the model's, as published.
 
     Raises:
-        MediaError: the file cannot be used, or there is no picture.
+        MediaError: the file cannot be used, or has no picture.
     """
     if clip.video_path is None:
-        raise MediaError(clip.path, "has sound only, but there is no picture to train on: give `video_path`")
+        raise MediaError(clip.path, "has sound only, but training needs a picture: give `video_path`")
     if clip.num_frames and clip.height and clip.width:
         return Geometry(round(clip.num_frames / (clip.fps or fps) * fps), clip.height, clip.width)
     num_frames = VideoFile(clip.video_path, fps).num_frames
@@ -122,9 +122,9 @@ def picture_geometry(clip: Clip, fps: float) -> Geometry:
 
 
 def sound_frames(clip: Clip, fps: float) -> int:
-    """How many frames of 1 / fps seconds the sound lasts, from the file.
+    """Return the length of the file's sound in frames of 1 / fps seconds.
 
-    A table's `num_frames` tell of its picture, which may be longer.
+    A table's `num_frames` is the length of the picture, which may be longer.
 
     Raises:
         MediaError: the file cannot be used, or has no sound.
@@ -172,7 +172,7 @@ def _problem(
 
 
 def _number(value: Any) -> float | None:
-    """None where the cell is empty, -1 where it holds no finite number."""
+    """Return the cell's number, None for an empty cell, or -1 for a cell without a finite number."""
     if value is None or value == "" or value != value:
         return None
     try:
@@ -187,8 +187,8 @@ def _check_unique(clips: Sequence[Clip], source: Path) -> None:
     for clip in clips:
         if clip.clip_id in first:
             raise ValueError(
-                f"{source}, row {clip.row}: the clip {clip.clip_id!r} stands in row {first[clip.clip_id]} already, and "
-                "clips are told apart by it: remove one row, or add a column `clip_id` with names of your own."
+                f"{source}, row {clip.row}: the clip {clip.clip_id!r} stands in row {first[clip.clip_id]} already, but "
+                "names must be unique: remove one row, or add a column `clip_id` with names of your own."
             )
         first[clip.clip_id] = clip.row
 

@@ -1,7 +1,7 @@
-"""The random part of a training sample, as a function of (seed, sample, epoch).
+"""The random draws of a training sample, a function of (seed, sample, epoch).
 
-Made from the sample's name and not from a running generator, so that a sample gets the same noise, timestep and text
-dropout in any batch, on any worker, in any number of processes, before and after a restart.
+The generator is seeded with the sample's name, so that a sample gets the same noise, timestep and text dropout in any
+batch, on any worker, in any number of processes, before and after a restart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.flow import sample_timesteps, shift_timesteps
 
 
 class Draw(NamedTuple):
-    """What is random about one sample."""
+    """Random values of one sample."""
 
     timestep: Tensor  # () in (0, 1000), shifted
     text_dropped: bool
@@ -34,7 +34,7 @@ def draw(
     text_dropout: float,
     shift_scale: float,
 ) -> Draw:
-    """The draws of a sample in an epoch.
+    """Return the draws of a sample in an epoch.
 
     Args:
         shapes: modality -> latent shape; noise is drawn in this order.
@@ -50,13 +50,13 @@ def draw(
 
 
 def sample_seed(seed: int, sample_id: str, epoch: int) -> int:
-    """63-bit seed of a sample's draws in an epoch."""
+    """Return the 63-bit seed of a sample's draws in an epoch."""
     digest = hashlib.blake2b(json.dumps([seed, sample_id, epoch]).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def stack_texts(texts: Sequence[Tensor], text_len: int) -> tuple[Tensor, Tensor]:
-    """Unpadded embeddings (length, D) -> (B, text_len, D) with zeros on padding, and the mask (B, text_len)."""
+    """Stack unpadded embeddings (length, D) to (B, text_len, D), zero where padded, with the mask (B, text_len)."""
     stacked = torch.zeros(len(texts), text_len, texts[0].shape[1])
     mask = torch.zeros(len(texts), text_len, dtype=torch.bool)
     for row, text in enumerate(texts):

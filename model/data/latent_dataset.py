@@ -1,4 +1,4 @@
-"""Prepared clips as training batches: the dataset that `python -m model.prepare` writes, and its collator."""
+"""The dataset of prepared clips that `python -m model.prepare` writes, and the collator of its batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from model.train.arguments import JointTrainingArguments
 
 @dataclass(frozen=True, eq=False)
 class LatentSample:
-    """One clip, encoded.
+    """One encoded clip.
 
     Attributes:
         latents: modality -> latents; video (C, T, H, W), audio (C, T, M), float32.
@@ -45,31 +45,31 @@ class LatentSample:
 
 
 class Bucketed(Protocol):
-    """What a sampler of batches asks of clips, or of pairs of them."""
+    """Interface of clips, or of pairs, for a sampler of batches."""
 
     def labels(self, epoch: int) -> Sequence[Hashable]:
-        """Per row, what must be equal within a batch; None leaves the row out of the epoch."""
+        """Return the label of each row; a batch has one label, and None leaves the row out of the epoch."""
 
     def num_tokens(self, label: Any, config: JointDiTConfig) -> int:
-        """Tokens of one clip, or pair, with this label."""
+        """Return the number of tokens of one clip, or pair, with this label."""
 
     def batch_size(self, label: Any) -> int | None:
-        """How many with this label make a batch, where the data has its own idea."""
+        """Return the batch size for this label where the data define one, else None."""
 
 
 class TrainingClips(Bucketed, Protocol):
-    """What the trainer asks of its data."""
+    """Interface of the trainer's data."""
 
     negative_text: Tensor  # (text_len, text_dim), zero where padded
 
     def collator(self, collate: FlowCollator) -> Callable[[list[Any]], Any]:
-        """What the loader's workers make of a batch of items."""
+        """Return the function that the loader's workers apply to a batch of items."""
 
     def encode(self, items: list[Any]) -> list[LatentSample]:
-        """What the main process makes of a list that the collator left as it is."""
+        """Encode items that the collator left unchanged, in the main process."""
 
     def check_network(self, config: JointDiTConfig) -> None:
-        """Raises ValueError when the data was made for another network."""
+        """Raise ValueError for data made for another network."""
 
     def __len__(self) -> int: ...
 
@@ -77,10 +77,10 @@ class TrainingClips(Bucketed, Protocol):
 def batch_sampler(
     clips: Bucketed, args: JointTrainingArguments, config: JointDiTConfig, keep_all: bool = False
 ) -> BucketBatchSampler:
-    """Shuffled batches of one label each; `keep_all` keeps batches that are not full.
+    """Return a sampler of shuffled batches of one label each; `keep_all` keeps batches that are not full.
 
-    A batch holds as many clips, or pairs, as `tokens_per_batch` has room for (one at least), else as many as the data
-    says, else `per_device_train_batch_size`.
+    A batch holds as many clips, or pairs, as fit into `tokens_per_batch` (at least one); without that setting, the
+    batch size of the data, else `per_device_train_batch_size`.
     """
 
     def batch_size(label: Any) -> int:
@@ -92,9 +92,9 @@ def batch_sampler(
 
 
 class LatentDataset(torch.utils.data.Dataset[LatentSample]):
-    """A folder written by `python -m model.prepare`, memory-mapped; indexed by `RowKey`.
+    """Memory-mapped dataset of a folder written by `python -m model.prepare`; indexed by `RowKey`.
 
-    With `modalities` only those are read, such as the sound alone for audio pre-training.
+    Only the given modalities are read, such as sound alone for audio pre-training.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class LatentDataset(torch.utils.data.Dataset[LatentSample]):
         modalities: Sequence[str] = MODALITIES,
         source: str = "the dataset",
     ) -> None:
-        """Takes the rows and the negative prompt's padded embedding (text_len, text_dim), zero where padded.
+        """Check rows, and keep the negative prompt's padded embedding (text_len, text_dim), zero where padded.
 
         Raises:
             ValueError: no rows, columns missing, or a modality that the rows lack.
@@ -119,11 +119,13 @@ class LatentDataset(torch.utils.data.Dataset[LatentSample]):
         self.source = source
         for name in self.modalities:
             if any(not shape[0] for shape in self.shapes[name]):
-                raise ValueError(f"{source} has clips without {name}: prepare them again with it, or train the rest.")
+                raise ValueError(
+                    f"{source} has clips without {name}: prepare them again with {name}, or train without it."
+                )
 
     @classmethod
     def load(cls, folder: str | Path, modalities: Sequence[str] = MODALITIES) -> LatentDataset:
-        """Opens the folder."""
+        """Open a prepared folder."""
         folder = Path(folder)
         if not (folder / "state.json").is_file():
             raise ValueError(f"{folder} holds no prepared clips: make them with `python -m model.prepare`.")
@@ -142,12 +144,12 @@ class LatentDataset(torch.utils.data.Dataset[LatentSample]):
 
     @cached_property
     def shapes(self) -> dict[str, list[tuple[int, ...]]]:
-        """Modality -> latent shape per row; (0,) where the row lacks it."""
+        """The latent shape per row by modality; (0,) where the row lacks it."""
         columns = {name: self.rows.with_format(None)[f"{name}_latents_shape"] for name in self.modalities}
         return {name: [tuple(shape) or (0,) for shape in column] for name, column in columns.items()}
 
     def labels(self, epoch: int) -> Sequence[Hashable]:
-        """Latent shapes and geometry, the same in every epoch."""
+        """Return latent shapes and geometry of each row, the same in every epoch."""
         return self._labels
 
     def num_tokens(self, label: Any, config: JointDiTConfig) -> int:
@@ -168,7 +170,7 @@ class LatentDataset(torch.utils.data.Dataset[LatentSample]):
         return list(zip(*self.shapes.values(), *geometry, strict=True))
 
     def check_network(self, config: JointDiTConfig) -> None:
-        """ValueError when the data was made by other codecs or another text encoder than the network's."""
+        """Raise ValueError for data made by other codecs or another text encoder than the network's."""
         expected = {spec.name: spec.channels for spec in config.specs} | {"text": config.text_dim}
         found = {name: {shape[0] for shape in self.shapes[name]} for name in self.modalities}
         for name, values in (found | {"text": {self.negative_text.shape[1]}}).items():
@@ -180,14 +182,14 @@ class LatentDataset(torch.utils.data.Dataset[LatentSample]):
 
 
 class FlowCollator:
-    """Stacks clips of one shape and makes their draws.
+    """Collator that stacks clips of one shape and makes their draws.
 
     The batch is a dict: per modality `<name>` (B, ...) clean latents and `<name>_noise`; `timestep` (B,) in (0, 1000);
     `text` (B, text_len, text_dim) and `text_mask` (B, text_len) after dropout; `clip_id`, `num_frames`.
     """
 
     def __init__(self, seed: int, negative_text: Tensor, text_dropout: float = 0.1, shift_scale: float = 5.0) -> None:
-        """Takes the run's seed and the padded embedding of the negative prompt, which replaces dropped captions."""
+        """Create a collator; the padded embedding of the negative prompt replaces dropped captions."""
         self.seed = seed
         self.negative_text = negative_text[negative_text.any(1)]  # unpadded
         self.text_len = len(negative_text)  # the network attends to padding as well

@@ -1,4 +1,4 @@
-"""Clips encoded once, on disk: one row per clip, flat columns. Imports neither torch nor datasets."""
+"""Columns of prepared clips: one row per clip, flat columns. Imports neither torch nor datasets."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ COLUMNS = {
 
 
 def dataset_features() -> Features:
-    """The columns for `datasets`."""
+    """Return the columns as features of `datasets`."""
     return features_of(COLUMNS)
 
 
 def features_of(columns: Mapping[str, str]) -> Features:
-    """Columns by the names of their types, as above, for `datasets`."""
+    """Return features of `datasets` for columns with types named as in `COLUMNS`."""
     from datasets import Features, List, Value
 
     def kind(name: str) -> Any:

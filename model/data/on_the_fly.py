@@ -1,4 +1,4 @@
-"""Training straight from media files: clips are cut by the loader's workers and encoded by the training process."""
+"""The dataset for training from media files: loader workers cut the clips, the training process encodes them."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ FAILURES_NAME = "failures.jsonl"
 class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
     """`TrainingClips` of media files. The label of a clip is its bucket of the epoch.
 
-    A clip that turns out to be bad when it is read is written to a failures file, and the next clip in the table that
-    is in the same bucket and can be read takes its place: the same one in any process, before and after a restart.
+    A clip that cannot be read is written to a failures file and replaced by the next readable clip of the table in the
+    same bucket: the same one in any process, before and after a restart.
     """
 
     def __init__(self, clips: ClipDataset, encoder: ClipEncoder, failures: Path) -> None:
-        """Looks at every clip whose length or size the table does not tell.
+        """Probe every clip whose length or size the table lacks.
 
         Args:
             clips: the table's clips and buckets.
-            encoder: of the model that trains.
-            failures: file for lines of clip_id, path and reason; what is in it stays.
+            encoder: encoder of the trained model.
+            failures: file for lines of clip_id, path and reason; existing lines are kept.
         """
         self.clips = clips
         self.encoder = encoder
@@ -53,10 +53,10 @@ class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
 
     @classmethod
     def open(cls, config: TrainConfig, modalities: Sequence[str]) -> OnTheFlyClips:
-        """The clips of a training run; failures go to its output folder.
+        """Open the clips of a training run; failures are written to its output folder.
 
         Raises:
-            ValueError: no table, or buckets that are none.
+            ValueError: no table, or invalid buckets.
         """
         assert config.clips is not None
         pipeline = JointAVPipeline.from_pretrained(config.model, device=config.device)
@@ -68,7 +68,7 @@ class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
         return len(self.clips)
 
     def __getitem__(self, key: RowKey) -> ClipSample:
-        """The clip of a row, or of the one that takes its place.
+        """Read the clip of a row, or its replacement.
 
         Raises:
             ValueError: no clip of its bucket can be read.
@@ -83,11 +83,12 @@ class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
             except MediaError as error:
                 self._note(row, error)
         raise ValueError(
-            f"No clip in the bucket {labels[key.row]} can be read: {self.failures} says why, clip by clip."
+            f"No clip in the bucket {labels[key.row]} can be read. {self.failures} lists the reasons: repair them, "
+            "or give other clips."
         )
 
     def labels(self, epoch: int) -> Sequence[Bucket | None]:
-        """The bucket of each clip in an epoch; None for one that no bucket takes, or that cannot be used."""
+        """Return the bucket of each clip in an epoch; None for an unusable clip, or one that no bucket accepts."""
         if self._labels is None or self._labels[0] != epoch:
             rows = range(len(self))
             found = [None if row in self._unusable else self.clips.bucket(row, epoch) for row in rows]
@@ -101,13 +102,13 @@ class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
         return self.clips.table.rule(label).batch_size
 
     def collator(self, collate: FlowCollator) -> Callable[[list[Any]], Any]:
-        return list  # a callable that other processes find by its name
+        return list  # a callable that other processes can import by name
 
     def encode(self, items: list[Any]) -> list[LatentSample]:
         return self.encoder(items)
 
     def check_network(self, config: JointDiTConfig) -> None:
-        """ValueError when the codecs or the text encoder are not those of the network."""
+        """Raise ValueError when codecs or text encoder do not fit the network."""
         channels = {spec.name: spec.channels for spec in config.specs} | {"text": config.text_dim}
         pipeline = self.encoder.pipeline
         found = {"audio": pipeline.audio_codec.latent_channels, "text": self.negative_text.shape[1]}
@@ -121,7 +122,7 @@ class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        """What the loader's workers need: they only read."""
+        """Return the state without the encoder, which the loader's workers do not need."""
         return self.__dict__ | {"encoder": None}
 
     def _note(self, row: int, error: MediaError) -> None:
@@ -133,7 +134,7 @@ class OnTheFlyClips(torch.utils.data.Dataset[ClipSample]):
         self.failures.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.failures, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, f"{line}\n".encode())  # in one call, so that processes do not mix their lines
+            os.write(descriptor, f"{line}\n".encode())  # in one call, so that lines of several processes do not mix
         finally:
             os.close(descriptor)
 

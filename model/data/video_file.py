@@ -1,4 +1,4 @@
-"""The part of a media file that a training sample shows: some frames from its middle, and its sound."""
+"""Reader of a training sample's part of a media file: frames from any position, and sound."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from media.convert import TIMESTAMP_TOLERANCE_S, at_rate, convert_audio
 from media.probe import open_media, scan_file
 from media.read import read_sound_file, read_video_sound, to_rgb
 
-SEEK_MARGIN_S = 1.0  # containers index decoding times, up to some frames before what is shown
+SEEK_MARGIN_S = 1.0  # containers index decoding times, which may be some frames before display times
 
 
 class VideoFile:
-    """A video file seen at a constant frame rate. Its packets are read once, its pictures only where asked for."""
+    """A video file at a constant frame rate. Packets are scanned once; only requested pictures are decoded to RGB."""
 
     def __init__(self, path: str | Path, fps: float) -> None:
-        """Scans the file.
+        """Scan the file.
 
         Args:
-            fps: the rate frames are counted at; where the file has another one, frame n is the latest at n / fps.
+            path: the video file.
+            fps: rate at which frames are counted; in a file of another rate, frame n is the latest at time n / fps.
 
         Raises:
             MediaError: a missing, empty, truncated or damaged file, or one without video.
@@ -38,13 +39,13 @@ class VideoFile:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the whole file, as `read_clip(path, fps=fps)` gives them."""
+        """The number of frames of the whole file, as in `read_clip(path, fps=fps)`."""
         return max(1, round((self._timing.end_s - self._timing.start_s) * self.fps))
 
     def frames(self, start: int, num_frames: int) -> np.ndarray:
-        """Frames uint8 (num_frames, H, W, 3) from number `start` on, in the file's own size.
+        """Read frames uint8 (num_frames, H, W, 3) from number `start` on, in the file's own size.
 
-        Decoding begins at a key frame before them, and no other picture is converted to RGB.
+        Decoding begins at an earlier key frame; no other picture is converted to RGB.
 
         Raises:
             MediaError: the file is too short, damaged, or changes its picture size.
@@ -58,22 +59,22 @@ class VideoFile:
         if not images:
             raise MediaError(self.path, "is damaged: no frame can be decoded")
         if any(image.shape != images[0].shape for image in images):
-            raise MediaError(self.path, "changes its picture size on the way: re-encode it")
+            raise MediaError(self.path, "changes its picture size within the file: re-encode it")
         if len(images) != num_frames:
             raise MediaError(self.path, f"is damaged: {len(images)} of {num_frames} frames can be decoded")
         return np.stack(images)
 
     def sound(self, sample_rate: int, end_s: float | None = None) -> np.ndarray:
-        """Its own sound from the first frame on, mono float32 (samples,), and at least up to `end_s` if it is so long.
+        """Read the file's own sound from the first frame on, mono float32 (samples,), at least up to `end_s`.
 
         Raises:
-            MediaError: there is none, or it is damaged.
+            MediaError: the sound is missing or damaged.
         """
         audio, rate = read_video_sound(self.path, self._scan, end_s)
         return _mono(self.path, audio, rate, sample_rate)
 
     def _decode(self, start: int, num_frames: int, seek: bool) -> list[np.ndarray]:
-        """The frames; none where seeking missed, which a file with an unusual index may cause."""
+        """Decode frames; return none when seeking failed, as in a file with an unusual index."""
         origin_s = self._timing.start_s + start / self.fps
         images: list[np.ndarray] = []
         with open_media(self.path) as container:
@@ -88,7 +89,7 @@ class VideoFile:
         return images
 
     def _times(self, frames: Iterator[Any], origin_s: float, seek: bool) -> Iterator[tuple[float, Any]]:
-        """Frames and their times from `origin_s` on; negative ones are earlier, and the last of them may be shown."""
+        """Yield frames with times relative to `origin_s`; the last frame with a negative time may be displayed at 0."""
         for index, frame in enumerate(frames):
             time = frame.time
             if seek and index == 0 and (time is None or time > origin_s + TIMESTAMP_TOLERANCE_S):
@@ -99,10 +100,12 @@ class VideoFile:
 
 
 def read_sound(path: str | Path, sample_rate: int, end_s: float | None = None) -> np.ndarray:
-    """The sound of a file of its own, or of a video without regard to its picture: mono float32 (samples,).
+    """Read the sound of a sound file, or of a video without its picture: mono float32 (samples,).
 
     Args:
-        end_s: in seconds; what comes a while after it may be left out.
+        path: the media file.
+        sample_rate: of the result, in Hz.
+        end_s: in seconds; sound some time after it may be left out.
 
     Raises:
         MediaError: a missing or damaged file, or one without sound.
@@ -118,9 +121,9 @@ def _mono(path: str | Path, audio: np.ndarray, rate: int, sample_rate: int) -> n
 
 
 def _seek(container: Any, stream: Any, time_s: float, start_s: float) -> bool:
-    """Goes to a key frame at or before `time_s`; False where the file cannot be sought in."""
+    """Seek to a key frame at or before `time_s`; return False for a file without seeking."""
     if time_s <= start_s:
-        return True  # the beginning, where it stands
+        return True  # the container is at the beginning
     try:
         container.seek(int(time_s / stream.time_base), stream=stream)
     except av.error.FFmpegError:

@@ -1,6 +1,7 @@
-"""The part of a clip that a training sample shows: windows of frames and of sound, and the crop of the picture.
+"""Selection of a training sample's part of a clip: windows of frames and of sound, and the crop of the picture.
 
-Starts are drawn as published, whose last possible start is never used. docs/upstream/data.md, sections 4 to 6.
+Starts are drawn by the published rule, which never uses the last possible start.
+Source: docs/upstream/data.md, sections 4 to 6.
 """
 
 from __future__ import annotations
@@ -15,28 +16,31 @@ from torch import Tensor
 
 from media.mel import SAMPLE_RATE
 
-AUDIO_FPS = 24.0  # a bucket's frames per second where sound is trained alone
-FRAMES_AT_ONCE = 4  # resized together: a long clip of large frames as floats would take gigabytes
+AUDIO_FPS = 24.0  # frames per second of a bucket when sound is trained alone
+FRAMES_AT_ONCE = 4  # resized together: all frames of a long clip as floats would take gigabytes
 
 
 class Window(NamedTuple):
-    """Frames, or samples of sound, `start` <= n < `end` of a clip."""
+    """A range `start` <= n < `end` of a clip's frames or samples of sound."""
 
     start: int
     end: int
 
 
 def draw_window(total_frames: int, num_frames: int, rng: np.random.Generator) -> Window:
-    """A random window of `num_frames` frames.
+    """Draw a window of `num_frames` frames.
 
     Raises:
-        ValueError: when the clip is shorter than the window.
+        ValueError: the clip is shorter than the window.
     """
     return _draw(total_frames, num_frames, rng, "frames")
 
 
 def audio_window(window: Window, total_frames: int, num_samples: int) -> Window:
-    """The sound of a window of frames, in a clip of so many frames and samples (`num_clip_samples`)."""
+    """Return the window of sound for a window of frames, in a clip of so many frames and samples.
+
+    The number of samples is that of `num_clip_samples`.
+    """
     per_frame = num_samples / total_frames
     end, count = round(window.end * per_frame), round((window.end - window.start) * per_frame)
     return Window(end - count, end)
@@ -49,28 +53,36 @@ def draw_audio_window(
     fps: float = AUDIO_FPS,
     sample_rate: int = SAMPLE_RATE,
 ) -> Window:
-    """A random window of sound without a picture, as long as `num_frames` frames at `fps` would be.
+    """Draw a window of sound without a picture, as long as `num_frames` frames at `fps`.
 
     Raises:
-        ValueError: when the sound is shorter than the window.
+        ValueError: the sound is shorter than the window.
     """
     return _draw(num_samples, num_window_samples(num_frames, fps, sample_rate), rng, "samples")
 
 
 def num_window_samples(num_frames: int, fps: float = AUDIO_FPS, sample_rate: int = SAMPLE_RATE) -> int:
-    """Samples of a window of sound without a picture."""
+    """Return the number of samples in a window of sound without a picture."""
     return int(num_frames / fps * sample_rate)
 
 
 def num_clip_samples(total_frames: int, fps: float, sample_rate: int = SAMPLE_RATE) -> int:
-    """Samples that a clip's sound is cut or filled up to, before `audio_window`."""
+    """Return the number of samples to which a clip's sound is cut or padded before `audio_window`."""
     return math.ceil(total_frames / fps * sample_rate)
 
 
 def resize_crop(frames: np.ndarray | Tensor, height: int, width: int) -> Tensor:
-    """uint8 (T, H, W, 3) -> float32 (T, height, width, 3) in [-1, 1]: resized to fill, and the middle cut out.
+    """Resize frames to cover the target size and crop the centre.
 
-    Bilinear without anti-aliasing, as published.
+    Interpolation is bilinear without anti-aliasing, as published.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+
+    Returns:
+        float32 (T, height, width, 3) in [-1, 1].
     """
     pixels = torch.as_tensor(frames).permute(0, 3, 1, 2)
     size = _filling_size(pixels.shape[2], pixels.shape[3], height, width)
@@ -85,7 +97,7 @@ def resize_crop(frames: np.ndarray | Tensor, height: int, width: int) -> Tensor:
 
 
 def _filling_size(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int]:
-    """The smallest (height, width) of the picture's shape that covers the target."""
+    """Return the smallest (height, width) with the picture's aspect ratio that covers the target."""
     by_height, by_width = target_height / height, target_width / width
     if by_height > by_width:
         return target_height, round(width * by_height)

@@ -1,8 +1,8 @@
-"""Where the published weights lie: for each component its repositories and addresses, revisions, hashes and licence.
+"""The catalogue of published weights: repositories, addresses, revisions, hashes and licence of each component.
 
-Revisions and hashes are those that public manifests of several projects agree on. None means that no such agreement
-was found: `model.fetch` then takes the newest revision, or what the address serves, and its lock file keeps which one
-that was.
+Revisions and hashes are those on which public manifests of several projects agree. None means that no such agreement
+was found: `model.fetch` then fetches the newest revision, or the content of the address, and records it in the lock
+file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class HubRepo:
     name: str  # owner/name
     include: tuple[str, ...]  # paths in the repository, or fnmatch patterns of them
     revision: str | None = None  # a commit, which fixes the content of every file
-    sha256: Mapping[str, str] = field(default_factory=dict)  # by path; for mirrors that keep no commits
+    sha256: Mapping[str, str] = field(default_factory=dict)  # by path; for mirrors without commits
 
     @property
     def folder(self) -> str:
-        """Where the files go in the output folder, as in upstream's own checkpoints folder."""
+        """The files' folder in the output folder, named as in upstream's checkpoints folder."""
         return self.name.split("/")[-1]
 
     @property
@@ -37,7 +37,7 @@ class HubRepo:
 
 @dataclass(frozen=True, kw_only=True)
 class WebFile:
-    """One file of a plain web server. Where nobody published its size and hash, the server is asked for the size."""
+    """One file of a plain web server, which is asked for the size if none is published."""
 
     name: str  # the address, whose last part names the file
     size: int | None = None
@@ -79,7 +79,7 @@ Source = HubRepo | WebFile
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """What a person fetches by name."""
+    """A set of weights that a user fetches by name."""
 
     purpose: str
     licence: str
@@ -90,7 +90,7 @@ class Component:
 WAN = "Wan-AI/Wan2.1-T2V-1.3B"
 WAN_REVISION = "37ec512624d61f7aa208f7ea8140a131f93afc9a"
 
-# Of a model that transformers reads, in repositories from before safetensors.
+# Files of a model that transformers reads, in repositories older than safetensors.
 TRANSFORMERS_FILES = (
     "config.json",
     "merges.txt",
@@ -334,7 +334,7 @@ SOURCES: Mapping[str, Component] = {
     ),
 }
 
-# What `pipeline.json` says beside the fetched components: how JointAVPipeline finds and calls them.
+# Content of `pipeline.json` beside the fetched components: their paths, and the defaults of JointAVPipeline.
 PIPELINE: Mapping[str, Mapping[str, Any]] = {
     "components": {
         "transformer": "JavisDiT-v1.0-jav",

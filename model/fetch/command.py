@@ -1,10 +1,10 @@
-"""Fetch the published weights into one folder: `python -m model.fetch --output weights --accept_licences`.
+"""The command that fetches published weights: `python -m model.fetch --output weights --accept_licences`.
 
     weights/<repository or file>   as upstream lays out its checkpoints folder
     weights/fetched.json           the lock file: source, revision, size and sha256 of every file
     weights/pipeline.json          makes the folder a model for `JointAVPipeline.from_pretrained`
 
-Run it again after an interruption: it checks what is there and goes on where it stopped.
+After an interruption, run the command again: it checks existing files and continues where it stopped.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Lock = dict[str, dict[str, Any]]  # by path: component, source, revision, size, 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchConfig:
-    """Settings of `python -m model.fetch`. HF_TOKEN and HF_ENDPOINT work as in every tool of the hub."""
+    """Settings of `python -m model.fetch`. HF_TOKEN and HF_ENDPOINT have their usual meaning."""
 
     output: Path = field(metadata={"help": "Folder for the weights, made if missing."})
     components: list[str] = field(
         default_factory=lambda: list(GENERATION),
-        metadata={"help": f"Any of {', '.join(SOURCES)}; the default is what generation needs."},
+        metadata={"help": f"Any of {', '.join(SOURCES)}; the default is all that generation needs."},
     )
     hub: str | None = field(
         default=None,
@@ -51,7 +51,7 @@ class FetchConfig:
     accept_licences: bool = field(
         default=False, metadata={"help": "Agree to the licences, printed first, that forbid commercial use."}
     )
-    dry_run: bool = field(default=False, metadata={"help": "Say what would be fetched, and write nothing."})
+    dry_run: bool = field(default=False, metadata={"help": "Print the files to fetch, and write nothing."})
 
     def __post_init__(self) -> None:
         for name in self.components:
@@ -62,16 +62,16 @@ class FetchConfig:
 
     @property
     def mirror(self) -> str | Path | None:
-        """What `model.fetch.listing` reads from."""
+        """The source for `model.fetch.listing`: a local folder, a hub's address, or None."""
         return self.hub if self.hub is None or self.hub.startswith(("http://", "https://")) else Path(self.hub)
 
 
 def fetch(config: FetchConfig, sources: Mapping[str, Component] = SOURCES) -> None:
-    """Print the licences, then bring every file of the components to the output folder.
+    """Print the licences, then fetch every file of the components into the output folder.
 
     Raises:
-        ValueError: when a licence is not accepted, a file is not the one expected, or the disk is too small.
-        UnreachableError: when a server does not answer.
+        ValueError: a licence is not accepted, a file is not the one expected, or the disk is too small.
+        UnreachableError: a server does not answer.
     """
     wanted = {name: sources[name] for name in config.components}
     _print_components(wanted, config.output)
@@ -94,7 +94,7 @@ def fetch(config: FetchConfig, sources: Mapping[str, Component] = SOURCES) -> No
 
 
 def main(argv: Sequence[str] | None = None, sources: Mapping[str, Component] = SOURCES) -> int:
-    """The command: exit status 0, 1 where a server or the disk fails, or 2 on a mistake in the input."""
+    """Run the command; return 0 on success, 1 when a server or the disk fails, 2 on a mistake in the input."""
     config = parse_config(FetchConfig, argv)
     try:
         fetch(config, sources)
@@ -134,7 +134,7 @@ def _refuse_non_commercial(components: Mapping[str, Component]) -> None:
 
 
 def _plan(name: str, source: Source, config: FetchConfig, lock: Lock) -> list[RemoteFile]:
-    """The component's files of one source. Once all were fetched, the lock file knows them, and no server is asked."""
+    """Return the component's files of one source; after a complete fetch, those in the lock file, without a server."""
     locked = [
         RemoteFile(path=path, origin=None, **{key: entry[key] for key in ("source", "revision", "size", "sha256")})
         for path, entry in lock.items()
@@ -146,13 +146,15 @@ def _plan(name: str, source: Source, config: FetchConfig, lock: Lock) -> list[Re
         return locked
     first_fetched = locked[0].revision if locked else None
     files = list_files(source, config.mirror, source.revision or first_fetched)
-    if isinstance(source, WebFile) and source.sha256 is None and locked:  # an address has no revision to hold it to
+    if (
+        isinstance(source, WebFile) and source.sha256 is None and locked
+    ):  # an address has no revision, so the hash must not change
         return [replace(file, sha256=locked[0].sha256) for file in files]
     return files
 
 
 def _check_space(files: Sequence[RemoteFile], config: FetchConfig) -> None:
-    """Print what is left to fetch, and refuse to begin what the disk cannot hold."""
+    """Print the number and size of missing files, and refuse to start without enough disk space."""
     missing = [file for file in files if not (config.output / file.path).exists()]
     needed = 0
     for file in missing:
@@ -170,7 +172,7 @@ def _check_space(files: Sequence[RemoteFile], config: FetchConfig) -> None:
 
 
 def _fetch_file(component: str, file: RemoteFile, output: Path) -> dict[str, Any]:
-    """Bring or check one file; returns its entry in the lock file."""
+    """Fetch or check one file, and return its entry in the lock file."""
     path = output / file.path
     verb = "checked" if path.exists() else "fetched"
     sha256 = obtain(file, path)
@@ -190,7 +192,7 @@ def _read_lock(output: Path) -> Lock:
 
 
 def _write_pipeline(path: Path) -> None:
-    if not path.exists():  # its defaults are the user's to change
+    if not path.exists():  # the user may have changed its defaults
         _write_json(path, PIPELINE)
         echo(f"{path}: written; generate with `python -m model.generate --model {path.parent} ...`")
 

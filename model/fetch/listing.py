@@ -1,4 +1,4 @@
-"""Which files a source consists of, and where each is read: on the hub, on the web, or in a local mirror of them."""
+"""Listing of a source's files, with the place of each: the hub, the web, or a local mirror."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from model.fetch.transfer import (
 
 
 def list_files(source: Source, mirror: str | Path | None, revision: str | None) -> list[RemoteFile]:
-    """The files of a source at a revision (None: the newest).
+    """Return the files of a source at a revision (None: the newest).
 
     Args:
         mirror: a hub's address, a local folder, or None for the hub that HF_ENDPOINT names. Files that are not on a
             hub come from their own server unless the mirror is a folder.
 
     Raises:
-        ValueError: when the mirror lacks the source, the revision or one of the files.
-        UnreachableError: when the hub does not answer.
+        ValueError: the mirror lacks the source, the revision or one of the files.
+        UnreachableError: the hub does not answer.
     """
     if isinstance(source, WebFile):
         return [_web_file(source, mirror if isinstance(mirror, Path) else None)]
@@ -95,7 +95,7 @@ def _in_folder(repo: HubRepo, mirror: Path, revision: str | None) -> list[Remote
 
 
 def _mirrored(repo: HubRepo, mirror: Path, revision: str | None) -> tuple[Path, str | None]:
-    """The folder of a repository in a local mirror, and its revision where the mirror keeps that."""
+    """Return the folder of a repository in a local mirror, and its revision where the mirror records it."""
     for folder in (mirror / repo.name, mirror / repo.folder):
         if folder.is_dir():
             return folder, None

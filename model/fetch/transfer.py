@@ -1,4 +1,4 @@
-"""One file: received over as many connections as it takes, checked, and only then given its final name."""
+"""Transfer of one file: received over as many connections as needed, checked, and then given its final name."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import get_session
 from tqdm import tqdm
 
-TIMEOUT_S = 30.0  # of silence, not of the whole transfer
+TIMEOUT_S = 30.0  # without data, not for the whole transfer
 PART_SUFFIX = ".part"
-WHOLE_BYTES = {"Accept-Encoding": "identity"}  # sizes of and offsets into a compressed answer would mean nothing
+WHOLE_BYTES = {"Accept-Encoding": "identity"}  # sizes and offsets are those of the uncompressed file
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-LONGEST_RETRY_AFTER_S = 60  # a server that asks for more is asked at our own pace
+LONGEST_RETRY_AFTER_S = 60  # longer requests of a server are ignored in favour of our own delays
 
 Result = TypeVar("Result")
 
 
 class UnreachableError(ConnectionError):
-    """A server that does not answer; the message names it."""
+    """A server does not answer; the message names it."""
 
 
 class BusyError(ConnectionError):
-    """A server that answers, but not now; the message names it."""
+    """A server answers that it is busy; the message names it."""
 
     def __init__(self, answer: str, headers: Mapping[str, str]) -> None:
         super().__init__(answer)
@@ -41,21 +41,21 @@ class BusyError(ConnectionError):
 
 
 class MismatchError(ValueError):
-    """A file that is not the one expected; the message is a predicate, 'has the sha256 A instead of B'."""
+    """A file differs from the expected one; the message is a predicate, 'has the sha256 A instead of B'."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
     path: str  # in the output folder
-    origin: str | Path | None  # the address or file to read; None for a file known to be there already
+    origin: str | Path | None  # the address or file to read; None for a file that exists already
     source: str  # the repository or address that the lock file names
     revision: str | None
     size: int
     sha256: str | None
-    git_sha1: str | None = None  # all that the hub knows of the content of its small files
+    git_sha1: str | None = None  # the only hash that the hub has of its small files
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold an access token
-    constant: str | None = None  # whose text the file is, where the origin is Python source; it is never run
-    python_size: int | None = None  # of that source
+    constant: str | None = None  # constant with the file's text in an origin of Python source, which is never run
+    python_size: int | None = None  # bytes of that source
 
     @property
     def transfer_size(self) -> int:
@@ -67,11 +67,11 @@ class RemoteFile:
 
 
 def obtain(file: RemoteFile, path: Path) -> str:
-    """Brings a file to `path`, or checks the one that is there; returns its sha256.
+    """Fetch a file to `path`, or check the existing one; return its sha256.
 
     Raises:
-        ValueError: when a file has another content than expected, or the server refuses it.
-        UnreachableError: when the server does not answer. What was received stays, and the next call goes on there.
+        ValueError: the file has another content than expected, or the server refuses it.
+        UnreachableError: the server does not answer. Received bytes are kept, and the next call continues there.
     """
     if path.exists():
         try:
@@ -91,18 +91,18 @@ def obtain(file: RemoteFile, path: Path) -> str:
         sha256 = checked_sha256(part, file)
     except MismatchError as error:
         part.unlink()
-        raise ValueError(f"{file.description} {error}. It has been removed; run again to fetch it anew.") from error
+        raise ValueError(f"{file.description} {error}. It has been removed; run again to fetch it again.") from error
     os.replace(part, path)
     return sha256
 
 
 def patiently(call: Callable[[], Result]) -> Result:
-    """Calls until the server is not busy, with growing pauses, or the longer ones that it asks for.
+    """Repeat a call until the server is not busy, with growing pauses, or longer ones on the server's request.
 
-    Not by `http_backoff` of huggingface_hub, which waits for however long a server asks.
+    `http_backoff` of huggingface_hub is not used, since it waits for any time that a server requests.
 
     Raises:
-        ConnectionError: when it stays busy.
+        ConnectionError: the server stays busy.
     """
     for delay in RETRY_DELAYS_S:
         try:
@@ -114,16 +114,16 @@ def patiently(call: Callable[[], Result]) -> Result:
         return call()
     except BusyError as error:
         attempts = len(RETRY_DELAYS_S) + 1
-        raise ConnectionError(f"{error}, {attempts} times in a row; run again later, and it goes on there") from error
+        raise ConnectionError(f"{error}, {attempts} times in a row; run again later to continue there") from error
 
 
 def remote_size(url: str) -> int:
-    """Bytes of the file at an address, as its server says.
+    """Return the size in bytes that a server states for the file at an address.
 
     Raises:
-        ValueError: when the server refuses the address, or does not say.
-        BusyError: when it is worth asking again.
-        UnreachableError: when it does not answer.
+        ValueError: the server refuses the address, or states no size.
+        BusyError: the server is busy, so that a retry may help.
+        UnreachableError: the server does not answer.
     """
     try:
         answer = get_session().head(url, headers=WHOLE_BYTES, timeout=TIMEOUT_S)
@@ -136,12 +136,12 @@ def remote_size(url: str) -> int:
 
 
 def is_busy(status: int) -> bool:
-    """Whether an answer with this status is worth asking for again."""
+    """Return whether a retry may help after an answer with this status."""
     return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def part_path(path: Path) -> Path:
-    """Where an unfinished file lies. The name is fixed, so that a later run finds it."""
+    """Return the path of an unfinished file. The name is fixed, so that a later run finds it."""
     return path.with_name(path.name + PART_SUFFIX)
 
 
@@ -150,10 +150,10 @@ def received_bytes(part: Path) -> int:
 
 
 def checked_sha256(path: Path, file: RemoteFile) -> str:
-    """The sha256 of the file at `path`.
+    """Return the sha256 of the file at `path`.
 
     Raises:
-        MismatchError: when its size or a known hash differs.
+        MismatchError: its size or a known hash differs.
     """
     size = path.stat().st_size
     if size != file.size:
@@ -173,7 +173,7 @@ def _git_sha1(path: Path, size: int) -> str:
 
 
 def _text_of(constant: str, python: bytes) -> bytes:
-    """The text that Python source assigns to a constant, in UTF-8. The source is parsed, and never run."""
+    """Return the text that Python source assigns to a constant, in UTF-8. The source is parsed, and never run."""
     try:
         for statement in ast.parse(python).body:
             match statement:
@@ -185,9 +185,9 @@ def _text_of(constant: str, python: bytes) -> bytes:
 
 
 def _download(url: str, part: Path, file: RemoteFile) -> None:
-    """Receives what `part` lacks, over new connections for as long as each brings some of it.
+    """Receive the missing rest of `part`, over new connections as long as each one receives data.
 
-    Not by `hf_hub_download`: since huggingface_hub's PR 4228 it begins an interrupted file anew in the next process.
+    `hf_hub_download` is not used: since huggingface_hub's PR 4228 the next process restarts an interrupted file.
     """
     while (received := received_bytes(part)) < file.transfer_size or not part.exists():
         try:
@@ -205,7 +205,7 @@ def _append(url: str, part: Path, file: RemoteFile) -> None:
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
         _refuse_error(url, response)
         if response.status_code != HTTPStatus.PARTIAL_CONTENT:
-            offset = 0  # a server may ignore Range and send everything
+            offset = 0  # a server may ignore Range and send the whole file
         with part.open("ab" if offset else "wb") as stream, _progress(file, offset) as bar:
             for chunk in response.iter_bytes():
                 stream.write(chunk)
@@ -213,7 +213,7 @@ def _append(url: str, part: Path, file: RemoteFile) -> None:
 
 
 def _refuse_error(url: str, response: Any) -> None:
-    """Raises for an answer without the file. Which package's response it is depends on huggingface_hub's version."""
+    """Raise for an answer without the file. The class of `response` depends on huggingface_hub's version."""
     answer = f"{url} answered {response.status_code} {response.reason_phrase}"
     if is_busy(response.status_code):
         raise BusyError(answer, response.headers)

@@ -93,7 +93,7 @@ class Parts:
         given_up: Collection[int] = (),
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
-        """Write a part from the results of `encode` for each row of the table, or of `give_up` for rows in `given_up`."""
+        """Write a part from the result of `encode` for each row, or of `give_up` for rows in `given_up`."""
         trying = self.trying(start)
         trying.parent.mkdir(parents=True, exist_ok=True)
 
