@@ -1,1 +1,1 @@
-"""What every package stands on: command lines, storage, tables, records. Nothing here knows of clips' content."""
+"""The foundation of all packages: command lines, storage, tables, records. Nothing here depends on clips."""
