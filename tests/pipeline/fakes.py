@@ -1,4 +1,4 @@
-"""A generator and rewards that need no weights, used by dotted path, as a user's own would be."""
+"""A generator and rewards without weights, given by dotted path like a user's own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTILE = [
 
 
 class FakeLatents:
-    """Bytes in the place of latents."""
+    """Bytes that replace latents."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -43,7 +43,7 @@ class FakeLatents:
 
 
 class FakeGenerator:
-    """Clips that depend on prompt and seed. Some words in a prompt make it misbehave."""
+    """Generator of clips that depend on prompt and seed. Some words in a prompt make it fail."""
 
     def __init__(self, device: str, dtype: str) -> None:
         assert (device, dtype) == ("cpu", "float32")
@@ -64,7 +64,7 @@ class FakeGenerator:
 
 
 class SlowGenerator(FakeGenerator):
-    """Slow enough that a kill finds it at work."""
+    """A generator slow enough to be killed during its work."""
 
     def _sample(self, prompt: str, seed: int) -> tuple[AVClip, FakeLatents]:
         time.sleep(0.15)
@@ -72,7 +72,7 @@ class SlowGenerator(FakeGenerator):
 
 
 class KilledOnceGenerator(FakeGenerator):
-    """Killed from outside at a prompt `KILL <file>`, the first time only."""
+    """A generator that is killed at a prompt `KILL <file>`, the first time only."""
 
     def _sample(self, prompt: str, seed: int) -> tuple[AVClip, FakeLatents]:
         word, _, name = prompt.partition(" ")
@@ -88,7 +88,7 @@ class FullDiskLatents(FakeLatents):
 
 
 class FullDiskGenerator(FakeGenerator):
-    """What it makes for a prompt `FULL <file>` finds no space while that file exists."""
+    """A generator whose output for a prompt `FULL <file>` finds no space while that file exists."""
 
     def _sample(self, prompt: str, seed: int) -> tuple[AVClip, FakeLatents]:
         clip, latents = super()._sample(prompt, seed)
@@ -102,7 +102,7 @@ class BrokenGenerator:
 
 
 class FakeReward(Reward):
-    """Every ranked metric, from the redness and a few samples of a clip."""
+    """Reward with every ranked metric, computed from the redness and a few samples of a clip."""
 
     name = "fake"
     version = "1"
@@ -158,7 +158,7 @@ class LoudnessReward(Reward):
 
 
 class CrashingReward(FakeReward):
-    """Takes its worker down with a clip of one prompt, and gives others scores that are no numbers."""
+    """Reward that kills its worker at a clip of one prompt and gives other clips NaN scores."""
 
     name = "crashing"
 
@@ -173,7 +173,7 @@ class CrashingReward(FakeReward):
 
 
 class CrashingActor:
-    """Takes its worker down with a job whose key is in capitals."""
+    """Actor that kills its worker at a job whose key is in capitals."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         pass
@@ -185,7 +185,7 @@ class CrashingActor:
 
 
 class SleepyActor:
-    """Tells which process it is."""
+    """Actor that returns its process id."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         pass
@@ -196,7 +196,7 @@ class SleepyActor:
 
 
 class NodeActor:
-    """Tells which node it runs on, in a result of a given size."""
+    """Actor that returns its node in a result of a given size."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         import ray
@@ -210,7 +210,7 @@ class NodeActor:
 
 
 class RaisingActor:
-    """Raises for one job, as a process that can do nothing more."""
+    """Actor that raises for one job, like a process that cannot continue."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         pass
@@ -222,7 +222,7 @@ class RaisingActor:
 
 
 class BrokenGpuGenerator(FakeGenerator):
-    """As a process whose GPU has met an error: all that it does after the prompt `BREAK` fails too."""
+    """Generator like a process with a failed GPU: every call after the prompt `BREAK` fails too."""
 
     _is_broken = False
 

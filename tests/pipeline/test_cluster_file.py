@@ -16,7 +16,7 @@ TEXT = (ROOT / "ray_cluster.yaml").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    """As the launcher completes it; it raises for what its schema does not know."""
+    """Return the cluster file as the launcher completes it. The launcher raises for keys unknown to its schema."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     prepared = prepare_config(yaml.safe_load(TEXT))
@@ -24,7 +24,7 @@ def config() -> dict[str, Any]:
     return prepared
 
 
-def test_gpu_workers_come_and_go_with_the_work_and_the_head_does_none(config: dict[str, Any]) -> None:
+def test_gpu_workers_start_and_stop_on_demand_and_the_head_runs_no_actors(config: dict[str, Any]) -> None:
     head, worker = (config["available_node_types"][name] for name in ("head", "gpu_worker"))
     assert config["head_node_type"] == "head"
     assert head["resources"]["CPU"] == 0
@@ -55,7 +55,7 @@ def test_ray_is_started_with_flags_that_it_has(config: dict[str, Any], role: str
     assert set(flags) <= known
 
 
-def test_the_job_in_its_heading_is_one_that_the_command_takes(tmp_path: Path) -> None:
+def test_the_command_accepts_the_job_in_the_heading(tmp_path: Path) -> None:
     from core.cli import parse_config
     from pipeline.run import RunConfig
 

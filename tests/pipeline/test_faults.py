@@ -1,4 +1,4 @@
-"""What goes wrong around a stage, on real Ray: killed workers, a full disk, a second run in the same folder.
+"""Faults around a stage, on real Ray: killed workers, a full disk, a second run in the same folder.
 
 Elsewhere: a killed driver (test_run), clips and prompts that crash their worker, truncated files and scores that are no
 numbers (test_stages), workers that die one after another (test_workers).
@@ -54,7 +54,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_worker_killed_in_mid_batch_costs_nothing_and_the_pool_decides_nothing(tmp_path: Path) -> None:
+def test_results_do_not_depend_on_a_killed_worker_or_the_pool(tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path, ["a", "b", f"KILL {tmp_path / 'killed'}", "c", "d", "e"])
     disturbed = config(prompts, tmp_path / "disturbed", "KilledOnceGenerator", batch_size=2)
     summary = sample(disturbed)
@@ -66,11 +66,11 @@ def test_a_worker_killed_in_mid_batch_costs_nothing_and_the_pool_decides_nothing
     sample(single)
     assert files(disturbed.folder / "media") == files(single.folder / "media")
     tables = [pd.read_parquet(one.folder / "candidates.parquet") for one in (disturbed, single)]
-    tables = [table.drop(columns="generation_s") for table in tables]  # how long it took is no part of what was made
+    tables = [table.drop(columns="generation_s") for table in tables]  # times are not part of the results
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-def test_ctrl_c_is_told_from_failed_rows_and_releases_the_folder(
+def test_ctrl_c_has_its_own_status_and_releases_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -85,7 +85,7 @@ def test_ctrl_c_is_told_from_failed_rows_and_releases_the_folder(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_gpu_that_no_longer_answers_costs_its_worker_and_not_the_prompts_that_come_after(tmp_path: Path) -> None:
+def test_a_lost_gpu_replaces_its_worker_and_later_prompts_succeed(tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path, ["a", "BREAK", *"bcdef"])
     stage = config(prompts, tmp_path / "run", "BrokenGpuGenerator", num_actors=1, max_tries=2)
     summary = sample(stage)
@@ -111,7 +111,7 @@ def test_a_prompt_that_is_changed_and_changed_back_is_made_again(tmp_path: Path)
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_clip_that_was_overwritten_or_cut_since_is_made_again(tmp_path: Path) -> None:
-    """As by a run with another prompt of the same id, that was killed before it could say so in the journal."""
+    """Overwrite a clip like a run with another prompt of the same id that was killed before it wrote to the journal."""
     stage = config(write_prompts(tmp_path, ["a", "b", "c"]), tmp_path / "run", "FakeGenerator")
     sample(stage)
     made = files(stage.folder / "media")

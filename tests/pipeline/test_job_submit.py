@@ -49,7 +49,7 @@ class Head:
 
 
 def environment() -> dict[str, str]:
-    """No way to the package but the upload, none to another Ray, and none for others to this one."""
+    """Return an environment in which only the upload gives access to the package, and only the token to this Ray."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
     access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that git knows, and some that lie about in a checkout that is worked in."""
+    """Copy the tracked files and add some untracked ones, as in a checkout that is in use."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
@@ -137,7 +137,7 @@ def test_scoring_runs_as_a_job_from_a_clean_checkout(head: Head, tmp_path: Path)
 
 
 def test_a_mistaken_configuration_fails_the_job_and_its_log_says_why(head: Head, tmp_path: Path) -> None:
-    """Such as results in the copy of the checkout, which goes with the job."""
+    """A mistake such as results in the uploaded copy of the checkout, which is deleted with the job."""
     path = write_config(tmp_path / "score.yaml", output_dir="runs/first")
     job = head.submit("python", "-m", "pipeline.score", "--config", path)
     assert job.returncode == 1

@@ -1,4 +1,4 @@
-"""A run in a bucket of a real S3 server is the run on disk: made, killed, continued, refused to a second, inspected."""
+"""A run in a bucket of a real S3 server equals one on disk: making, killing, continuing, locking and inspecting it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def sample_command(config: RunConfig) -> list[str]:
 
 @pytest.fixture
 def started(bucket: Path, tmp_path: Path) -> Iterator[tuple[RunConfig, subprocess.Popen[str]]]:
-    """Sampling in a bucket, in another process, which has recorded rows."""
+    """Start sampling into a bucket in another process and wait until it has recorded rows."""
     config = run_config(write_inputs(bucket / "inputs", tmp_path), bucket / "first")
     process = subprocess.Popen(
         sample_command(config), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -129,7 +129,7 @@ def test_a_run_in_a_bucket_refuses_a_second_is_killed_and_continued_and_equals_o
 
 
 def table_of_dataset(folder: Path) -> pd.DataFrame:
-    """As anyone opens it, without this package."""
+    """Read a table without this package, as any user would."""
     import datasets
 
     return datasets.load_from_disk(str(folder)).to_pandas()
@@ -277,7 +277,7 @@ def take(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_lock_in_a_bucket_is_held_by_the_living_alone(bucket: Path, number: signal.Signals) -> None:
+def test_a_lock_in_a_bucket_is_held_only_by_a_running_process(bucket: Path, number: signal.Signals) -> None:
     folder = bucket / "run" / "candidates"
     hold = "from core.storage import storage_path\n" + HOLD.replace("Path(", "storage_path(")
     with subprocess.Popen([sys.executable, "-c", hold, str(folder)], cwd=ROOT, stdout=subprocess.PIPE) as process:
@@ -292,7 +292,7 @@ def test_a_lock_in_a_bucket_is_held_by_the_living_alone(bucket: Path, number: si
     assert list_files(bucket) == {}
 
 
-def test_a_lock_of_another_host_stands_until_its_object_is_deleted(bucket: Path) -> None:
+def test_a_lock_of_another_host_is_kept_until_its_object_is_deleted(bucket: Path) -> None:
     owner = {"host": "elsewhere", "pid": 1, "started": "yesterday", "command": "python -m pipeline.sample"}
     lock_path(bucket / "candidates").write_text(json.dumps(owner))
     with pytest.raises(ValueError, match=rf"process 1 on elsewhere.*delete {bucket}/\.candidates\.lock"):
@@ -302,12 +302,12 @@ def test_a_lock_of_another_host_stands_until_its_object_is_deleted(bucket: Path)
     take(bucket / "candidates")
 
 
-def test_a_command_for_runs_on_disk_tells_how_to_copy(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_for_runs_on_disk_prints_how_to_copy(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         report(["--output_dir", "s3://bucket/runs/first"])
     assert caught.value.code == 2
     assert "aws s3 sync s3://bucket/runs/first DIR" in capsys.readouterr().err
 
 
-def test_what_a_bucket_needs_is_told_without_asking_what_is_free(bucket: Path) -> None:
+def test_space_needed_in_a_bucket_is_estimated_without_free_space(bucket: Path) -> None:
     assert describe_space(1e6, 3, bucket) == f"about 3 MB in {bucket} (1 MB per candidate)"

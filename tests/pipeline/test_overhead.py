@@ -1,4 +1,4 @@
-"""The benchmark of the pipeline's own cost still runs through both stages, without a failed row."""
+"""The benchmark of the pipeline's overhead runs through both stages without a failed row."""
 
 from __future__ import annotations
 

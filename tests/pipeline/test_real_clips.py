@@ -1,4 +1,4 @@
-"""Clips from the world outside go through sampling and scoring on the shipped preset."""
+"""Real-world clips pass through sampling and scoring with the shipped preset."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FAKES = "tests.pipeline.fakes"
 NUM_KILLS = 5
 HAS_TINY_PRESET = any((ROOT / "model" / "presets" / "tiny").rglob("*.safetensors"))
 
-# What a finished run must not wait for.
+# Modules that a finished run must not import.
 SLOW_IMPORTS = ("torch", "ray", "transformers", "diffusers", "datasets")
 
 
@@ -57,7 +57,7 @@ def tables(output_dir: Path) -> dict[str, pd.DataFrame]:
     from datasets import load_from_disk
 
     return {
-        # Without how long it took, which is no part of what was made.
+        # Without times, which are not part of the results.
         "candidates": pd.read_parquet(output_dir / "candidates" / "candidates.parquet").drop(columns="generation_s"),
         "scores": pd.read_parquet(output_dir / "scores" / "scores.parquet"),
         "pairs": load_from_disk(str(output_dir / "pairs")).to_pandas(),
@@ -105,7 +105,7 @@ def test_finished_run_is_quick_and_imports_nothing_slow(undisturbed: Path) -> No
     assert listing(undisturbed / "candidates" / "media") == before
 
 
-def test_dry_run_tells_what_is_left_and_touches_nothing(undisturbed: Path, tmp_path: Path) -> None:
+def test_dry_run_prints_what_is_left_and_changes_nothing(undisturbed: Path, tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path)
     result = run(command(prompts, tmp_path / "run", "--dry_run"))
     assert result.returncode == 0, result.stderr
@@ -140,7 +140,7 @@ def test_mistakes_end_with_status_2_and_one_line(flags: list[str], words: list[s
 def test_killed_at_random_moments_and_continued_it_gives_the_tables_of_an_undisturbed_run(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    # With other workers and batches than the reference, which decide nothing about what is made.
+    # Workers and batches differ from the reference, because they must not affect the results.
     pool = ["--num_actors", "1", "--batch_size", "3"]
     arguments = command(write_prompts(tmp_path), tmp_path / "run", *pool, model=kill_test_model())
     generator = random.Random(time.time_ns())

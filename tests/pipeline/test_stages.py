@@ -1,4 +1,4 @@
-"""Sampling and scoring on real Ray with real files, and ranking of what they made."""
+"""Sampling and scoring on real Ray with real files, and ranking of the results."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_scores_are_those_of_the_files(finished: Path) -> None:
     assert field.metadata == {b"higher_is_better": b"false", b"reward": FakeReward.name.encode()}
 
 
-def test_what_the_pairs_were_ranked_by_and_the_model_trained_by_is_told(finished: Path) -> None:
+def test_lineage_of_pairs_and_model_is_recorded(finished: Path) -> None:
     [training] = read_report(finished / "pairs")["lineage"]["trainings"]
     [use] = training["rewards"]
     assert (use["name"], use["version"], sorted(use["metrics"])) == (
@@ -254,7 +254,9 @@ def test_scoring_survives_a_clip_that_kills_the_worker_a_truncated_one_and_score
 
     score(score_config(tmp_path / "run", "LoudnessReward", max_failures=2))
     later = pd.read_parquet(tmp_path / "run" / "scores" / "scores.parquet").set_index("candidate_id")
-    assert "ib_av: not scored by 'crashing'" in later.loc["POISON/0", "reasons"]  # kept columns say why they are null
+    assert (
+        "ib_av: not scored by 'crashing'" in later.loc["POISON/0", "reasons"]
+    )  # kept columns have a reason for their nulls
     assert later["reasons"].notna().tolist() == scores["ib_av"].isna().tolist()
 
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline.convert`: recognises what it is given, and paths hold from where they are written."""
+"""`python -m pipeline.convert`: detection of the input, and paths that are valid from the output's folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_release_rewards_become_a_run_that_ranks_to_the_release_csv(
     assert pairs["path"].tolist() == golden["path"].tolist()
     assert pairs["audio_id"].tolist() == pairs["id"].str.replace("p", "a").tolist()
     assert Path("again.csv").read_bytes() == Path("pairs.csv").read_bytes()
-    assert pairs_lineage(Path("runs/theirs/pairs")) == UNKNOWN  # a CSV does not tell
+    assert pairs_lineage(Path("runs/theirs/pairs")) == UNKNOWN  # a CSV has no lineage
 
 
 def test_pairs_folder_to_csv_and_back_finds_its_clips(
@@ -58,13 +58,13 @@ def test_pairs_folder_to_csv_and_back_finds_its_clips(
     assert len(pairs) == len(load_from_disk(str(run / "pairs")))
 
 
-def test_media_root_says_where_paths_of_the_csv_begin(run: Path, tmp_path: Path) -> None:
+def test_media_root_is_the_base_of_paths_in_the_csv(run: Path, tmp_path: Path) -> None:
     assert convert("--from", run / "pairs", "--to", tmp_path / "pairs.csv", "--media_root", run) == 0
     assert pd.read_csv(tmp_path / "pairs.csv")["path"].str.startswith("candidates/media/").all()
 
 
 @pytest.mark.parametrize("name", ["view.jsonl", "view.parquet", "view"])
-def test_trl_view_is_what_trl_takes(name: str, run: Path) -> None:
+def test_trl_accepts_the_trl_view(name: str, run: Path) -> None:
     from datasets import Dataset
 
     assert convert("--from", run / "pairs", "--to", run / name, "--format", "trl") == 0
@@ -83,7 +83,7 @@ def test_trl_view_is_what_trl_takes(name: str, run: Path) -> None:
     assert len(unpair_preference_dataset(dataset.remove_columns("prompt_id"))) == 2 * len(pairs)
 
 
-def test_labels_take_the_place_of_the_ranking(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_replace_the_ranking(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = load_from_disk(str(run / "pairs")).to_pandas()
     labels = pairs.head(10)[["pair_id"]].assign(
         a=pairs["rejected_candidate_id"], b=pairs["chosen_candidate_id"], winner=["a"] * 4 + ["b"] * 5 + ["tie"]

@@ -1,4 +1,4 @@
-"""The release's CSV files in and out: equal to what its own tool wrote, and nothing lost on the way."""
+"""Reading and writing the release's CSV files: equal to its own tool's output, without loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.golden_files import golden_path
 
 
 def release_rewards(num_prompts: int = 400) -> pd.DataFrame:
-    """Return the golden rewards of the first prompts, rows in no order, with texts that need quoting."""
+    """Return the golden rewards of the first prompts, unordered, with texts that need quoting."""
     rewards = pd.read_csv(golden_path("ranking/rewards.csv"))
     number = rewards["id"].str[1:].astype(int)
     return rewards.assign(text='a clip, said "twice": ' + number.astype(str))[number < num_prompts]
@@ -81,7 +81,7 @@ def test_names_without_numbers_are_numbered_by_path_not_by_row(tmp_path: Path) -
     assert ids["data/dpo_gen/take-0002-1x.mp4"] == "p00002/1"
 
 
-def test_missing_score_is_null_and_costs_only_its_candidate(tmp_path: Path) -> None:
+def test_missing_score_is_null_and_excludes_only_its_candidate(tmp_path: Path) -> None:
     frame = release_rewards(num_prompts=50)
     frame.loc[frame.index[0], "ib_av"] = None
     frame.to_csv(tmp_path / "rewards.csv", index=False)

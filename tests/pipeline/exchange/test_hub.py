@@ -1,4 +1,4 @@
-"""Sharing pairs: what is pushed, what its card tells, and that the other side can train on it. The hub is a folder."""
+"""Sharing pairs: uploaded files, the card, and training on a download. A folder replaces the hub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["run"]
 
 
 class FolderHub:
-    """Stands for huggingface_hub.HfApi; repositories are folders under `root`."""
+    """Replacement for huggingface_hub.HfApi; repositories are folders under `root`."""
 
     root: Path
     calls: list[tuple[str, dict[str, Any]]]
@@ -62,7 +62,7 @@ def row_of(text: str, name: str) -> str:
     return next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
 
 
-def test_card_says_where_the_pairs_come_from(run: Path) -> None:
+def test_card_states_the_origin_of_the_pairs(run: Path) -> None:
     staged = push_to_hub(run / "pairs", "ann/my-pairs", licence="cc-by-nc-4.0", dry_run=True)
     front, text = card_of(staged)
     ranking = json.loads((run / "pairs" / "ranking.json").read_text())
@@ -83,7 +83,7 @@ def test_card_says_where_the_pairs_come_from(run: Path) -> None:
     assert "lower is better" in row_of(text, "`chosen_desync`")
 
 
-def test_nothing_shared_tells_where_this_machine_keeps_its_files(run: Path) -> None:
+def test_uploaded_files_contain_no_local_paths(run: Path) -> None:
     staged = push_to_hub(run / "pairs", "ann/my-pairs", dry_run=True)
     assert not [path for path in staged.rglob("*") if path.is_file() and b"/home/ann" in path.read_bytes()]
     assert b"ba9876543210" in pq.read_schema(staged / "scores" / "scores.parquet").metadata[b"avdpo.rewards"]
@@ -117,7 +117,7 @@ def test_push_and_download_give_pairs_that_can_be_trained_on(
     assert json.loads((pairs / "ranking.json").read_text())["strategy"] == "modality_micro"
 
 
-def test_load_takes_every_form(run: Path, fake_hub: type[FolderHub], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_reads_every_form(run: Path, fake_hub: type[FolderHub], monkeypatch: pytest.MonkeyPatch) -> None:
     want = load_from_disk(str(run / "pairs")).to_pandas()
     staged = push_to_hub(run / "pairs", "ann/my-pairs")
     assert load(run / "pairs").to_pandas().equals(want)

@@ -1,4 +1,4 @@
-"""People's labels: read in every form, merged, measured against textbook values, and made into pairs."""
+"""Human labels: reading every form, merging, agreement against textbook values, and making pairs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pairs_table(num_pairs: int) -> pd.DataFrame:
 
 
 def label_rows(pair: int, winners: dict[str, str], modality: str = "overall", flip: bool = False) -> list[dict]:
-    """What annotators say of a pair: `winners` by annotator, of a (chosen by the ranking), b and tie."""
+    """Make the labels of one pair: `winners` by annotator, each a (chosen by the ranking), b or tie."""
     a, b = f"p{pair}/0", f"p{pair}/1"
     swap = {"a": "b", "b": "a", "tie": "tie"}
     return [

@@ -1,4 +1,4 @@
-"""`python -m pipeline.inspect` tells what is in every kind of table."""
+"""`python -m pipeline.inspect` describes every kind of table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 
 def shown(capsys: pytest.CaptureFixture[str], *argv: object) -> dict[str, str]:
-    """What the command prints, by the first word of each line."""
+    """Return the lines that the command prints, by their first word."""
     assert main([str(arg) for arg in argv]) == 0
     lines = capsys.readouterr().out.splitlines()
     return {line.split()[0]: " ".join(line.split()[1:]) for line in reversed(lines) if line.strip()}
@@ -67,7 +67,7 @@ def test_run_folder_shows_its_tables_in_order(run: Path, capsys: pytest.CaptureF
     assert "margin_audio_video" in text
 
 
-def test_training_data_is_told_by_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_data_is_summarised_by_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {"prompt_id": ["p", "q"], "text_embeds": [[0.5] * 20, [0.5] * 24], "video_latents": [[1.0] * 8] * 2}
     Dataset.from_dict(rows).save_to_disk(str(tmp_path / "training"))
     told = shown(capsys, tmp_path / "training", "--rows", 0)
@@ -78,7 +78,7 @@ def test_training_data_is_told_by_lengths(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_prompts_as_people_hand_them_in(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompts_in_every_file_format(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frame = pd.DataFrame({"id": ["0017", "0018"], "text": ["a\nball", "b"], "difficulty": [1, 4]})
     path = tmp_path / f"prompts.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_json(path, orient="records", lines=True)

@@ -1,4 +1,4 @@
-"""A ranked run whose clips are there, though empty; made once, and copied for each test."""
+"""A ranked run with empty clip files, made once and copied for each test."""
 
 from __future__ import annotations
 

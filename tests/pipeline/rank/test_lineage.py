@@ -1,4 +1,4 @@
-"""Which rewards and metrics chose pairs, told by the scores table."""
+"""Lineage of pairs: the rewards and metrics that chose them, read from the scores table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOTH = {"videoalign": {"version": "2", "weights": "ab"}, "imagebind": {"version"
 
 
 def schema(rewards, of=lambda metric: None, extra=()):
-    """A scores table's, whose columns say by what they were scored where `of` tells."""
+    """Schema of a scores table whose columns name the reward in `of`."""
     fields = [
         pa.field(name, pa.float64(), metadata={"reward": of(name)} if of(name) else None)
         for name in (*RANKED_METRICS, *extra)
@@ -30,7 +30,7 @@ def uses(*arguments):
     return training.rewards
 
 
-def test_metrics_stand_under_the_reward_that_made_them():
+def test_metrics_are_listed_under_the_reward_that_made_them():
     found = uses(
         schema(BOTH, lambda metric: "imagebind" if metric.startswith("ib_") else "videoalign"), "modality_micro"
     )
@@ -38,13 +38,13 @@ def test_metrics_stand_under_the_reward_that_made_them():
     assert next(use.metrics for use in found if use.name == "imagebind") == ("ib_tv", "ib_ta", "ib_av")
 
 
-def test_older_tables_tell_where_one_reward_made_all():
+def test_older_tables_have_a_lineage_if_one_reward_made_all_metrics():
     assert uses(schema({"verifiable": {"version": "1"}}), "agnostic") == (RewardUse("verifiable", "1", RANKED_METRICS),)
     assert uses(schema(BOTH), "agnostic") == (RewardUse(None, None, RANKED_METRICS),)
     assert uses(pa.schema([pa.field("ib_av", pa.float64())]), "agnostic") == (RewardUse(None, None, ("ib_av",)),)
 
 
-def test_sound_and_picture_chosen_apart_are_not_chosen_by_how_they_go_together():
+def test_inconsistent_pairs_do_not_depend_on_audio_video_metrics():
     [use] = uses(schema({"verifiable": {"version": "1"}}), "inconsistent")
     assert use.metrics == (*MODALITY_METRICS["video"], *MODALITY_METRICS["audio"])
 

@@ -1,4 +1,4 @@
-"""Pairs from scores: equal to the published tool's, and true to the rules it is documented by."""
+"""Pairs from scores: equal to the published tool's, and consistent with its documented rules."""
 
 from __future__ import annotations
 

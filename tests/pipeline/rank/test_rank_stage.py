@@ -111,7 +111,7 @@ def test_standardisation_is_saved_with_the_pairs(tmp_path: Path) -> None:
         assert statistics[metric]["std"] == pytest.approx(table[metric].std())
 
 
-def test_mixed_durations_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mixed_durations_give_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tables(tmp_path, random_table())
     path = tmp_path / "candidates" / "candidates.parquet"
     frame = pd.read_parquet(path)
@@ -132,7 +132,7 @@ def test_missing_input_and_metric_are_named(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.usefixtures("with_plots")
-def test_report_stands_beside_the_pairs_as_json_text_and_pictures(tmp_path: Path) -> None:
+def test_report_is_written_beside_the_pairs_as_json_text_and_plots(tmp_path: Path) -> None:
     write_tables(tmp_path, random_table())
     rank(RankConfig(output_dir=tmp_path, ground_truth="never", min_margin=1.0))
     folder = tmp_path / "pairs"

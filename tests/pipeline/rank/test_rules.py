@@ -1,4 +1,4 @@
-"""Margins, gates and several pairs per prompt: each rule keeps what it says, and the report says what it cost."""
+"""Margins, gates and several pairs per prompt: each rule is applied, and the report counts the pairs it removed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ids(pairs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def ranked(table: pd.DataFrame, strategy: str = "modality_micro", ground_truth: str = "any", **rules):
-    """In units of the scores themselves."""
+    """Rank with margins and gates in units of the scores themselves."""
     return rank_pairs(table, strategy, ground_truth, rules=PairRules(**rules), statistics=UNIT)
 
 
@@ -31,7 +31,7 @@ def test_least_margins_keep_exactly_the_pairs_that_reach_them() -> None:
     pd.testing.assert_frame_equal(kept.pairs, wanted.reset_index(drop=True))
 
 
-def test_a_closer_pair_stands_in_where_the_widest_breaks_a_least_margin() -> None:
+def test_a_closer_pair_is_used_if_the_widest_breaks_a_minimum_margin() -> None:
     table = one_prompt((5, 5, 0.1), (2, 2, 2), (0, 0, 0))
     assert ids(ranked(table).pairs) == [("p/0", "p/2")]
     assert ids(ranked(table, min_modality_margins={"audio_video": 1.0}).pairs) == [("p/1", "p/2")]

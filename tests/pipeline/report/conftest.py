@@ -1,4 +1,4 @@
-"""The browser of the report's tests; `report_browser` says what happens where there is none."""
+"""The browser of the report's tests; `report_browser` skips them if there is none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    from benchmarks.report import running_chromium  # late: needs playwright, which not every test of the pipeline does
+    from benchmarks.report import (
+        running_chromium,
+    )  # imported late: needs playwright, which most tests of the pipeline do not need
 
     with running_chromium() as running:
         yield running

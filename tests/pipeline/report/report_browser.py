@@ -1,4 +1,4 @@
-"""A real Chromium for the report's tests, and pages that note everything that went wrong on them."""
+"""A real Chromium for the report's tests, and pages that record every error on them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WIPE = """() => {
 
 @dataclass
 class Opened:
-    """A page, and everything that went wrong on it so far."""
+    """A page and the errors on it so far."""
 
     page: Page
     problems: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A small finished run for the report's tests: real clips, a real dataset, names and prompts chosen to do harm."""
+"""A small finished run for the report's tests: real clips, a real dataset, and hostile names and prompts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ODD_NAMES = (
 
 
 def tiny_clip(number: int) -> AVClip:
-    """1.5 seconds: a square whose place and brightness tell the clips apart, and a tone."""
+    """Make a clip of 1.5 seconds with a tone and a square whose place and brightness identify the clip."""
     video = np.full((24, 64, 64, 3), 40 + 20 * (number % 4), dtype=np.uint8)
     for frame, picture in enumerate(video):
         top = 2 * frame
@@ -55,7 +55,7 @@ def tiny_clip(number: int) -> AVClip:
 
 
 def pairs_table(num_pairs: int, *, first_texts: tuple[str, ...] = (), seed: int = 0) -> pd.DataFrame:
-    """Rows as `pipeline.rank` writes them, in no order; clips are named but not written."""
+    """Return rows as `pipeline.rank` writes them, unordered; clips are named but not written."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(num_pairs):

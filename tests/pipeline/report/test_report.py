@@ -1,4 +1,4 @@
-"""The report's page as a file: what is in it, what is refused, and that no text in a table can become markup."""
+"""The report's page as a file: its content, refused input, and escaping of all text from tables."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Page(HTMLParser):
         return data["columns"] | {name: numbers(encoded) for name, encoded in data["numbers"].items()}
 
     def url(self, name: str, row: int) -> str:
-        """As the script puts it together: a file beside the winner's video is stored by its name alone."""
+        """Return a URL as the script builds it: a file beside the winner's video is stored by its name only."""
         url, first = self.columns[f"{name}_url"][row], self.columns["chosen_video_url"][row]
         return url if url.startswith("../") else f"{first.rpartition('/')[0]}/{url}"
 
@@ -90,7 +90,7 @@ def test_header_states_counts_yield_reasons_and_ground_truth_wins(tmp_path):
     assert "never happened" not in words
 
 
-def test_missing_ranking_json_leaves_out_only_what_it_told(tmp_path):
+def test_missing_ranking_json_leaves_out_only_its_figures(tmp_path):
     words = report(tmp_path, pairs_table(3)).words
     assert "Pairs 3" in words
     assert "Yield" not in words
@@ -135,7 +135,7 @@ def test_sources_are_relative_encoded_and_point_at_the_files(tmp_path):
             assert (tmp_path / "report" / unquote(url)).resolve() == (tmp_path / "pairs" / path).resolve()
 
 
-def test_clips_of_one_pair_may_lie_in_different_folders(tmp_path):
+def test_clips_of_one_pair_may_be_in_different_folders(tmp_path):
     pairs = pairs_table(2)
     pairs["rejected_video_path"] = ["../candidates/elsewhere/0.mp4", None]
     pairs.loc[1, "chosen_video_path"] = None
@@ -189,7 +189,7 @@ def test_metrics_of_third_party_rewards_are_shown(tmp_path):
     assert not metrics["noise"]["higher_is_better"]
 
 
-def test_a_run_without_pairs_still_says_why(tmp_path):
+def test_a_run_without_pairs_still_shows_the_reasons(tmp_path):
     pairs = pairs_table(3).iloc[:0]
     words = report(tmp_path, pairs, ranking=RANKING).words
     assert "Pairs 0" in words

@@ -40,7 +40,7 @@ def load_players(opened: Opened) -> int:
     return players.count()
 
 
-def test_every_player_loads_and_nothing_complains(open_report, run_dir):
+def test_every_player_loads_without_errors(open_report, run_dir):
     opened = open_report(run_dir)
     for _ in range(2):
         cards = opened.page.locator(".card").count()
@@ -54,7 +54,7 @@ def test_every_player_loads_and_nothing_complains(open_report, run_dir):
     assert opened.problems == []
 
 
-def test_winner_and_loser_are_told_apart(open_report, run_dir, pairs):
+def test_winner_and_loser_are_marked(open_report, run_dir, pairs):
     opened = open_report(run_dir)
     first = pairs.sort_values("margin", ascending=False).iloc[0]
     card = opened.page.locator(".card").first

@@ -1,4 +1,4 @@
-"""Labelling in a real browser: blind, by mouse and keys, kept, undone, and out as a file that the toolkit reads."""
+"""Labelling in a real browser: blind, by mouse and keys, with saving, undo, and export to a readable file."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def run_dir(tmp_path_factory, pairs) -> Path:
 
 @pytest.fixture
 def page(open_report, run_dir):
-    """A page that asks about the first pair."""
+    """A page in labelling mode that shows the first pair."""
     page = open_report(run_dir).page
     page.locator("#start-labelling").click()
     return page
 
 
 def candidate_of(page, letter: str, pairs: pd.DataFrame) -> str:
-    """Which candidate is shown as A or B, by the clip that would be played."""
+    """Return the candidate that is shown as A or B, from the clip that would be played."""
     path = unquote(page.locator("#label-pair video").nth("AB".index(letter)).get_attribute("data-url"))
     prompt = page.locator("#label-pair .prompt").evaluate("node => node.textContent")
     row = pairs[pairs["prompt"] == prompt].iloc[0]
@@ -67,7 +67,7 @@ def export(page, folder: Path) -> Path:
 
 
 def import_file(page, path: Path) -> str:
-    """What the page says to it."""
+    """Import a file and return the page's message."""
     page.evaluate("document.getElementById('label-message').textContent = ''")
     page.set_input_files("#label-file", path)
     page.wait_for_function("() => document.getElementById('label-message').textContent")
@@ -89,7 +89,7 @@ def label_everything(page, pairs: pd.DataFrame) -> dict[tuple[str, frozenset], s
     return clicked
 
 
-def test_labels_come_back_as_they_were_clicked(page, pairs, tmp_path):
+def test_exported_labels_equal_the_clicks(page, pairs, tmp_path):
     page.fill("#annotator", 'Ann, "the ear"')
     page.locator("#annotator").blur()
     clicked = label_everything(page, pairs)
@@ -118,7 +118,7 @@ def test_labels_come_back_as_they_were_clicked(page, pairs, tmp_path):
     assert (pd.Timestamp.now("UTC") - times).max() < pd.Timedelta(minutes=10)
 
 
-def test_nothing_tells_the_winner(page):
+def test_nothing_on_the_page_reveals_the_winner(page):
     shown = page.locator("#label-pair").evaluate(
         """node => { for (const video of node.querySelectorAll("video")) {
           for (const name of ["src", "data-url", "data-thumbnail", "poster"]) video.removeAttribute(name);
@@ -131,20 +131,20 @@ def test_nothing_tells_the_winner(page):
     assert page.locator("#label-pair .side, #label-pair .bar").count() == 0
 
 
-def test_sides_are_as_good_as_random_and_stay(page, open_report, run_dir, pairs, tmp_path):
+def test_sides_are_pseudo_random_and_do_not_change(page, open_report, run_dir, pairs, tmp_path):
     many = open_report(write_run(tmp_path / "many", pairs_table(400), clips=False)).page
     sides = many.evaluate("() => Array.from({ length: 400 }, (_, row) => sidesOf(table, row)[0])")
     assert 0.43 < sides.count("chosen") / len(sides) < 0.57
     changes = sum(one != other for one, other in itertools.pairwise(sides))
-    assert 0.43 < changes / len(sides) < 0.57  # and no pattern from one to the next
+    assert 0.43 < changes / len(sides) < 0.57  # and there is no pattern between neighbours
 
     exchanged = {f"{old}_{name}": f"{new}_{name}" for old, new in (SIDES, SIDES[::-1]) for name in EXCHANGED}
     other = open_report(write_run(tmp_path / "other", pairs.rename(columns=exchanged), clips=False)).page
     other.keyboard.press("l")
-    assert candidate_of(other, "A", pairs) == candidate_of(page, "A", pairs)  # whichever of them wins
+    assert candidate_of(other, "A", pairs) == candidate_of(page, "A", pairs)  # independent of the winner
 
 
-def test_keys_answer_move_and_take_back(page, pairs):
+def test_keys_answer_move_and_undo(page, pairs):
     press = page.keyboard.press
     active = "() => document.querySelector('.question[data-active]').dataset.modality"
     pressed = "() => [...document.querySelectorAll('.question [aria-pressed=true]')].map(node => node.dataset.winner)"
@@ -152,11 +152,11 @@ def test_keys_answer_move_and_take_back(page, pairs):
     press("t")
     assert page.evaluate(active) == "audio"
     press("ArrowUp")
-    press("t")  # the same again takes it back
+    press("t")  # the same answer again removes it
     assert page.evaluate(pressed) == []
     for key in "tabt":
         press(key)
-    assert candidate_of(page, "A", pairs) != first  # answered: on to the next pair
+    assert candidate_of(page, "A", pairs) != first  # all answered: the next pair is shown
     assert count(page) == f"1 of {len(pairs)} labelled"
     press("ArrowLeft")
     assert candidate_of(page, "A", pairs) == first
@@ -171,14 +171,14 @@ def test_keys_answer_move_and_take_back(page, pairs):
     assert page.locator(".card").count() == len(pairs)
 
 
-def test_labels_and_undo_outlive_the_page(page, pairs):
+def test_labels_and_undo_survive_a_reload(page, pairs):
     for key in "tttt" + "a":
         page.keyboard.press(key)
     page.reload()
     page.keyboard.press("l")
     assert count(page) == f"1 of {len(pairs)} labelled"
     second = candidate_of(page, "A", pairs)
-    assert page.locator(".question [aria-pressed=true]").count() == 1  # went on where it was left
+    assert page.locator(".question [aria-pressed=true]").count() == 1  # continues where it stopped
     page.keyboard.press("u")
     assert page.locator(".question [aria-pressed=true]").count() == 0
     page.locator("#undo").click()
@@ -191,7 +191,7 @@ def test_labels_and_undo_outlive_the_page(page, pairs):
     assert count(page) == f"0 of {len(pairs)} labelled"
 
 
-def test_an_exported_file_goes_on_in_another_browser(page, open_report, run_dir, tmp_path):
+def test_an_exported_file_can_be_continued_in_another_browser(page, open_report, run_dir, tmp_path):
     page.fill("#annotator", "Ann")
     page.locator("#annotator").blur()
     for key in "atbt" + "bb":
@@ -233,7 +233,7 @@ def test_a_file_that_holds_no_labels_says_why(page, tmp_path):
         assert count(page).startswith("0 of")
 
 
-def test_only_what_is_asked_for_counts(page, pairs, tmp_path):
+def test_only_requested_modalities_count(page, pairs, tmp_path):
     for name in ("video", "audio", "audio_video"):
         page.locator(f"#ask-{name}").uncheck()
     assert page.locator(".question").count() == 1
@@ -252,7 +252,7 @@ def test_every_name_has_labels_of_its_own(page):
 
     page.keyboard.press("a")
     call_me("Ann")
-    assert page.locator(".question [aria-pressed=true]").count() == 1  # given before there was a name
+    assert page.locator(".question [aria-pressed=true]").count() == 1  # the label was given before the name was entered
     call_me("Bob")
     assert page.locator(".question [aria-pressed=true]").count() == 0
     call_me("Ann")
@@ -321,7 +321,7 @@ def test_several_pairs_of_one_prompt_are_labelled_apart(open_report, tmp_path):
     assert set(pd.read_csv(export(page, tmp_path))["pair_id"]) < set(pairs["pair_id"])
 
 
-def test_a_full_storage_is_told_and_labels_can_still_be_saved(page, tmp_path):
+def test_a_full_storage_is_reported_and_labels_can_still_be_exported(page, tmp_path):
     page.evaluate("() => { Storage.prototype.setItem = () => { throw new DOMException('full'); }; }")
     page.keyboard.press("a")
     assert "could not be saved in this browser" in page.locator("#label-message").inner_text()

@@ -1,4 +1,4 @@
-"""Small pictures of the clips: made once, in the clip's own shape, and only of clips that can be decoded."""
+"""Thumbnails of the clips: made once, in the clip's own shape, and only for clips that can be decoded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_clip_gets_a_small_picture_of_its_first_frame(tmp_path):
                 assert np.abs(np.asarray(picture, dtype=float) - np.asarray(frame)).mean() < 8
 
 
-def test_a_wide_clip_keeps_its_shape_and_a_small_one_is_not_blown_up(tmp_path):
+def test_a_wide_clip_keeps_its_shape_and_a_small_one_is_not_enlarged(tmp_path):
     clip = tiny_clip(0)
     wide = type(clip)(video=clip.video.repeat(2, axis=2), fps=clip.fps, audio=clip.audio, sample_rate=clip.sample_rate)
     write_clip(wide, tmp_path / "wide.mp4")
@@ -86,6 +86,6 @@ def test_thumbnails_can_be_left_out(tmp_path):
     assert json.loads((tmp_path / "report" / "summary.json").read_text())["settings"]["thumbnail_size"] == 0
 
 
-def test_a_size_that_cannot_be_is_refused():
+def test_an_invalid_size_is_refused():
     with pytest.raises(ValueError, match=r"thumbnail_size is -1, but must be from 1 to 1024"):
         ReportConfig(output_dir="x", thumbnail_size=-1)

@@ -1,4 +1,4 @@
-"""Finding one's way through many pairs in a real browser: conditions, gallery, pages, keys; and how fast that is."""
+"""Navigation through many pairs in a real browser: conditions, gallery, pages, keys, and their speed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def opened(open_report, run_dir) -> Opened:
     return open_report(run_dir)
 
 
-def test_conditions_on_any_margin_or_metric_add_up(opened, pairs):
+def test_conditions_on_any_margin_or_metric_combine(opened, pairs):
     page = opened.page
 
     def expect(kept: pd.Series) -> None:
@@ -127,7 +127,7 @@ def test_gallery_shows_pictures_and_opens_the_pair(opened, pairs):
     assert opened.problems == []
 
 
-def test_gallery_does_without_pictures(open_report, tmp_path):
+def test_gallery_works_without_pictures(open_report, tmp_path):
     opened = open_report(write_run(tmp_path, pairs_table(2), clips=False))
     opened.page.locator("#toggle-view").click()
     assert opened.page.locator(".gallery-item img").count() == 0
@@ -182,7 +182,7 @@ def test_25_000_pairs_open_and_filter_fast(browser, tmp_path):
     print(f"\n{LARGE:,} pairs, {page.stat().st_size / 2**20:.1f} MiB")
     for name, values in figures.items():
         print(f"  {name}: {describe(values)} {'MiB' if name == MEMORY else 'ms'}")
-    # The quickest of several, as other work on the machine only ever adds; and it may leave a share of a core only.
+    # The fastest of several, because other processes on the machine only add time; they may leave only part of a core.
     slack = max(1.5, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
     assert min(figures["open"]) <= OPEN_MS * slack
     for name, *_ in ACTIONS:

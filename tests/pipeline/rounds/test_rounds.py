@@ -97,7 +97,7 @@ def test_each_round_samples_with_and_trains_the_last_model(finished, inputs):
     assert sampled[0] == sampled[1] == sampled[2]  # held-out prompts: the same noise for every model
 
 
-def test_finished_rounds_are_left_alone_and_told_in_a_table(finished, inputs, capsys):
+def test_finished_rounds_are_kept_and_listed_in_a_table(finished, inputs, capsys):
     before = times(finished)
     assert main(flags(inputs, finished, "--rounds", "2")) == 0
     out = capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_models(finished, inputs, tmp_
         assert torch.equal(killed[name], value)
 
 
-def test_rounds_share_the_prompts_out_in_one_shuffled_order(inputs, tmp_path):
+def test_rounds_divide_the_prompts_in_one_shuffled_order(inputs, tmp_path):
     config = RoundsConfig(prompts=inputs[1], output_dir=tmp_path, prompts_per_round=2, seed=3)
     table = read_prompts(inputs[1])
     rounds = [round_prompts(config, table, number)["prompt_id"].to_pylist() for number in (1, 2, 3)]
@@ -145,7 +145,7 @@ def test_rounds_share_the_prompts_out_in_one_shuffled_order(inputs, tmp_path):
     assert rounds == [round_prompts(config, table, number)["prompt_id"].to_pylist() for number in (1, 2, 3)]
 
 
-def test_dry_run_tells_every_round_and_writes_nothing(inputs, tmp_path, capsys):
+def test_dry_run_prints_every_round_and_writes_nothing(inputs, tmp_path, capsys):
     assert main(flags(inputs, tmp_path / "run", "--rounds", "2", "--dry_run")) == 0
     out = capsys.readouterr().out
     assert f"round 1: 4 prompts, run seed 0, from {inputs[0]}" in out

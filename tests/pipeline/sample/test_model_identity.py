@@ -1,4 +1,4 @@
-"""A retrained model in the same folder must not be mistaken for the one that sampled before."""
+"""Model identity: a retrained model in the same folder is distinguished from the earlier one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_adapter_is_another_model_on_another_base(tmp_path: Path) -> None:
     assert model_identity(str(adapter)) != before
 
 
-def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+def test_an_invalid_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no weights"):
         model_identity(str(tmp_path))
     with pytest.raises(ValueError, match="no-such-preset"):
@@ -75,7 +75,7 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
         load_generator("no_such_module:Generator")
 
 
-def test_the_lineage_is_read_beside_the_weights_and_is_none_of_them(tmp_path: Path) -> None:
+def test_the_lineage_is_read_beside_the_weights_and_does_not_count_as_weights(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     before = model_identity(str(folder))
     assert lineage_of(str(folder)) == UNKNOWN

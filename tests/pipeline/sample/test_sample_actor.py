@@ -1,4 +1,4 @@
-"""The sampling worker with the tiny model, without Ray: what it computes once, and what a candidate depends on."""
+"""The sampling worker with the tiny model, without Ray: shared computation, reproducibility, timing of candidates."""
 
 from __future__ import annotations
 

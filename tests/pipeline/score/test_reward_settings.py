@@ -1,4 +1,4 @@
-"""When scores count as made by other weights: whenever a file changes that shapes them, and no other."""
+"""Identity of reward weights: it changes with every file that affects scores, and with no other file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(path: Path, text: str) -> None:
 
 
 def changes(reward: str, weights: Path, file: Path) -> bool:
-    """Whether a file, first new and then altered, makes other weights of them."""
+    """Return whether a new file, and then a change of it, alters the identity of the weights."""
     seen = [identity(reward, weights)]
     for text in ("new", "altered"):
         write(file, text)
@@ -43,7 +43,7 @@ def test_the_tokenizer_beside_imagebinds_weights_counts(tmp_path, given, name):
 
 
 @pytest.mark.parametrize("name", ["synchformer_state_dict.pth", "notes.txt", ".cache/imagebind"])
-def test_what_else_lies_beside_them_does_not(tmp_path, name):
+def test_other_files_beside_the_weights_do_not_count(tmp_path, name):
     write(tmp_path / "imagebind_huge.pth", "weights")
     assert not changes("imagebind", tmp_path, tmp_path / name)
 
@@ -59,13 +59,13 @@ def test_what_else_lies_beside_them_does_not(tmp_path, name):
         "VideoReward/prompt_template.txt",
     ],
 )
-def test_settings_and_texts_of_videoalign_count_wherever_in_the_folder_one_points(tmp_path, given, name):
+def test_settings_and_texts_of_videoalign_count_for_any_path_in_the_folder(tmp_path, given, name):
     write(tmp_path / STEP / "model.pth", "weights")
     assert changes("videoalign", tmp_path / given, tmp_path / name)
 
 
 @pytest.mark.parametrize("given", ["", STEP])
-def test_the_cache_of_a_download_does_not(tmp_path, given):
+def test_the_cache_of_a_download_does_not_count(tmp_path, given):
     write(tmp_path / STEP / "model.pth", "weights")
     for name in ("VideoReward/.cache/huggingface/download/model.metadata", f"{STEP}/.model.pth.lock"):
         assert not changes("videoalign", tmp_path / given, tmp_path / name)
@@ -77,7 +77,7 @@ def test_a_hidden_folder_may_hold_the_weights_themselves(tmp_path):
     assert changes("videoalign", root, root / STEP / "model.pth")
 
 
-def test_telling_them_apart_loads_no_network(tmp_path):
+def test_identifying_weights_loads_no_network(tmp_path):
     write(tmp_path / "imagebind_huge.pth", "weights")
     write(tmp_path / STEP / "model.pth", "weights")
     program = (

@@ -92,7 +92,7 @@ def test_scores_follow_weights_and_protocol_and_others_stay(run_dir: Path, tmp_p
     assert scores(run_dir)["weighted"].tolist() == [3.0] * 9
     assert journal.read_text().count('"reward": "loudness"') == 9
 
-    # A run without the networks keeps what they gave under its protocol, and says with which weights.
+    # A run without the networks keeps their scores under its protocol and records their weights.
     score(config(f"{FAKES}:LoudnessReward"))
     assert scores(run_dir)["weighted"].tolist() == [3.0] * 9
     assert made_by(run_dir)[0]["weighted"]["path"] == path
@@ -129,7 +129,7 @@ def test_prompts_of_one_task_are_scored_in_batches_of_their_own(run_dir: Path) -
     assert table["ib_av"].nunique() == 9
 
 
-def test_weights_that_are_missing_are_found_out_before_any_worker_starts(run_dir: Path) -> None:
+def test_missing_weights_are_reported_before_any_worker_starts(run_dir: Path) -> None:
     for given, words in ((None, "needs weights"), ("nowhere", "do not exist")):
         config = ScoreConfig(output_dir=run_dir, rewards=[WEIGHTED], reward_weights=given)
         with pytest.raises(ValueError, match=words):
@@ -147,7 +147,7 @@ def test_a_relative_folder_of_weights_reaches_workers_in_other_folders(
     assert chosen["verifiable"].weights is None
 
 
-def test_run_takes_every_setting_of_scoring() -> None:
+def test_run_accepts_every_setting_of_scoring() -> None:
     flags = ["--prompts", "p.csv", "--output_dir", "o", "--rewards", "verifiable", "--reward_weights", "tiny"]
     config = parse_config(RunConfig, [*flags, "--protocol", "javisbench", "--pool_per_reward", "--dtype", "bfloat16"])
     passed = config.of(ScoreConfig)
