@@ -52,9 +52,7 @@ def open_rows(folder: Path) -> Dataset:
     try:
         return cast(Dataset, load_from_disk(str(folder)))
     except FileNotFoundError as error:
-        raise ValueError(
-            f"{folder} is damaged: {error.filename or error} is missing. Prepare the dataset again."
-        ) from error
+        raise ValueError(f"{folder} is damaged: {error.filename or error} is missing; prepare it again.") from error
 
 
 def no_pairs(source: str) -> ValueError:
