@@ -1,4 +1,4 @@
-"""Time of a step of the joint transformer on the CPU, against the published arithmetic: `python -m benchmarks.dit_step`.
+"""Time of one step of the joint transformer on the CPU against published arithmetic: `python -m benchmarks.dit_step`.
 
 Each variant runs in a separate process, in turns, and reports its median time and its peak memory above the memory
 before the first step. With `--upstream PATH`, a checkout of the published repository is timed too; its attention, which
