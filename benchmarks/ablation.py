@@ -1,8 +1,8 @@
 """The paper's two ablations at the tiny size: `python -m benchmarks.ablation --work_dir runs/bootstrap --output DIR`.
 
-From the same video backbone and the same latents (of `python -m synthetic.bootstrap`), each variant is trained for the
-same number of steps: stage 1 on the sound, then both modalities. Then the error on held-out scenes and the grades of
-generated clips are measured. An interrupted run goes on; a finished variant is not trained again.
+Each variant starts from the same video backbone and the same latents (of `python -m synthetic.bootstrap`) and is
+trained for the same number of steps: stage 1 on audio, then on both modalities. The benchmark measures the error on
+held-out scenes and the grades of generated clips. An interrupted run can be continued; finished variants are kept.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ SHOWN = ("pitch", "material", "num_impacts", "color", "size", "side")
 class AblationConfig:
     """Settings of `python -m benchmarks.ablation`."""
 
-    output: Path = field(metadata={"help": "folder of the trained variants and their table"})
+    output: Path = field(metadata={"help": "folder for the trained variants and their results"})
     work_dir: Path = field(default=Path("runs/bootstrap"), metadata={"help": "work_dir of synthetic.bootstrap"})
-    stage1_steps: int = field(default=250, metadata={"help": "steps on the sound alone"})
-    stage2_steps: int = field(default=1000, metadata={"help": "steps on both"})
+    stage1_steps: int = field(default=250, metadata={"help": "training steps on audio alone"})
+    stage2_steps: int = field(default=1000, metadata={"help": "training steps on both modalities"})
     batch_size: int = field(default=8, metadata={"help": "scenes per step"})
-    learning_rate: float = field(default=3e-3, metadata={"help": "of Muon; LoRA's matrices get the same"})
+    learning_rate: float = field(default=3e-3, metadata={"help": "learning rate of Muon, also for LoRA's matrices"})
     lora_r: int = field(default=32, metadata={"help": "rank of the LoRA variant"})
     num_captions: int = field(default=200, metadata={"help": "held-out captions per variant"})
     num_workers: int = field(default=2, metadata={"help": "processes that generate and measure"})
-    only: int | None = field(default=None, metadata={"help": "the number of one variant, 0 to 3; all by default"})
+    only: int | None = field(default=None, metadata={"help": "number of one variant, 0 to 3; all by default"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_variant(config: AblationConfig, name: str) -> dict[str, Any]:
-    """Trains and measures one variant; the measurements are kept in its folder."""
+    """Train and measure one variant, and return its measurements, which are also stored in its folder."""
     folder = config.output / name.replace(", ", "-").replace(" ", "_").lower()
     result = folder / "result.json"
     if not result.is_file():
@@ -72,7 +72,7 @@ def run_variant(config: AblationConfig, name: str) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The variants as Markdown."""
+    """Return the variants as a Markdown table."""
     lines = ["| variant | video error | audio error | " + " | ".join(SHOWN) + " | heard - seen |"]
     lines.append("|" + "---|" * (len(SHOWN) + 4))
     for row in rows:
@@ -83,7 +83,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _train(config: AblationConfig, variant: dict[str, Any], folder: Path) -> Path:
-    """Stage 1, then stage 2; returns the model with averaged weights."""
+    """Train stage 1, then stage 2, and return the path of the model with averaged weights."""
     shared = {
         "dataset": str(config.work_dir / "train"),
         "eval_dataset": str(config.work_dir / "held_out"),

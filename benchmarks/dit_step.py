@@ -1,8 +1,8 @@
-"""Times one step of the joint transformer on the CPU against the published arithmetic: `python -m benchmarks.dit_step`.
+"""Time of one step of the joint transformer on the CPU against published arithmetic: `python -m benchmarks.dit_step`.
 
-Each variant runs in a process of its own, in turns, and reports the median time and the peak of its memory above what
-the process held before the first step. With `--upstream PATH` a checkout of the published repository is timed too; its
-attention, which exists for CUDA alone, is replaced by torch's fused kernel.
+Each variant runs in a separate process, in turns, and reports its median time and its peak memory above the memory
+before the first step. With `--upstream PATH`, a checkout of the published repository is timed too; its attention, which
+exists only for CUDA, is replaced by torch's fused kernel.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="processes per variant, in turns")
     parser.add_argument("--batch_size", type=int, default=1, help="samples per step; sampling with guidance has 2")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--upstream", type=Path, help="checkout of the published repository to time as well")
+    parser.add_argument("--upstream", type=Path, help="also time a checkout of the published repository")
     parser.add_argument("--worker", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         print(json.dumps(measure(args)))
         return
     if "upstream" in args.variants and not args.upstream:
-        parser.error("the variant upstream needs --upstream CHECKOUT")
+        parser.error("the variant 'upstream' needs a checkout: give --upstream CHECKOUT")
     variants = args.variants + (["upstream"] if args.upstream and "upstream" not in args.variants else [])
     results: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for _ in range(args.rounds):
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def print_table(results: dict[str, list[dict[str, float]]]) -> None:
-    """Median over rounds; the ratio is to this project's eager time."""
+    """Print the medians over rounds as a table; ratios are relative to this project's eager time."""
     kinds = ("forward_s", "forward_backward_s", "forward_mib", "forward_backward_mib")
     medians = {
         name: {kind: statistics.median(row[kind] for row in rows) for kind in kinds} for name, rows in results.items()
@@ -73,7 +73,7 @@ def print_table(results: dict[str, list[dict[str, float]]]) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Times and peaks of one variant, in this process."""
+    """Return the times (s) and peak memory (MiB) of one variant, measured in this process."""
     import torch
 
     torch.set_num_threads(args.threads)
@@ -93,7 +93,10 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 def build(args: argparse.Namespace) -> tuple[Callable, list]:
-    """The step of a variant, (video, audio) velocities from fixed inputs, and the parameters it trains."""
+    """Return a function that computes the (video, audio) velocities of a variant, and the trained parameters.
+
+    Asserts that every variant computes the same function.
+    """
     import torch
 
     from benchmarks.published_arithmetic import PublishedArithmetic
@@ -157,7 +160,7 @@ def forward_backward(step: Callable, parameters: list) -> Callable[[], None]:
 
 
 def release_freed_memory() -> None:
-    """Gives freed heap back to the system, or a later step would reuse it unseen."""
+    """Return freed heap memory to the system; otherwise, a later step would reuse it without a visible peak."""
     ctypes.CDLL(None).malloc_trim(0)
 
 

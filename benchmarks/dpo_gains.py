@@ -1,8 +1,9 @@
-"""What preference training gains on Bounce: `python -m benchmarks.dpo_gains --output_dir runs/gains`.
+"""Gains of preference training on Bounce: `python -m benchmarks.dpo_gains --output_dir runs/gains`.
 
-The tiny preset samples candidates for captions, the verifiable rewards score them, and pairs are ranked in each of the
-published ways; each variant is trained on its pairs, its adapter is scaled, and the model is compared with the one
-before on held-out captions, on the same seeds. An interrupted run goes on; what is finished is not made again.
+The tiny preset samples candidates for captions, the verifiable rewards score them, and pairs are ranked with each of
+the published strategies. Each variant is trained on its pairs and its adapter is scaled; the model is then compared
+with the starting model on held-out captions with the same seeds. An interrupted run can be continued; finished parts
+are kept.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from pipeline.run import run as run_pipeline
 from rewards.metrics import MODALITY_METRICS
 from synthetic.make import MakeConfig, make
 
-TRAINING_SEED, HELD_OUT_SEED = 510_000, 1_001_000  # first scenes: what no shipped weight has seen
+TRAINING_SEED, HELD_OUT_SEED = 510_000, 1_001_000  # first scenes; no shipped weights were trained on them
 EVALUATION_RUN_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One trained model: whose pairs, which seed, and which settings differ from the recipe."""
+    """One trained model: ranking strategy of its pairs, seed, and settings that differ from the recipe."""
 
     strategy: str
     seed: int = 42
@@ -44,7 +45,7 @@ class Variant:
         return "-".join([self.strategy, f"seed{self.seed}", *(part.lstrip("-") for part in self.settings)])
 
 
-# The paper's ablation, the method itself with three seeds.
+# The variants of the paper's ablation; the method itself with three seeds.
 VARIANTS = (
     Variant("modality_micro"),
     Variant("modality_micro", seed=43),
@@ -53,7 +54,7 @@ VARIANTS = (
     Variant("modality_micro", settings=("--margin_weighting", "false")),
     Variant("modality_macro"),
     Variant("agnostic"),
-    Variant("inconsistent", settings=("--margin_weighting", "false")),  # some of its margins are below 0
+    Variant("inconsistent", settings=("--margin_weighting", "false")),  # some of its margins are negative
 )
 
 
@@ -61,16 +62,16 @@ VARIANTS = (
 class GainsConfig:
     """Settings of `python -m benchmarks.dpo_gains`."""
 
-    output_dir: Path = field(metadata={"help": "folder of candidates, pairs, models and figures"})
-    model: str = field(default="tiny", metadata={"help": "the model that samples, is trained and is compared with"})
+    output_dir: Path = field(metadata={"help": "folder for candidates, pairs, models and figures"})
+    model: str = field(default="tiny", metadata={"help": "starting model: it samples, is trained and is the baseline"})
     recipe: Path = field(
         default=Path("recipes/tiny/dpo_own_samples.yaml"), metadata={"help": "settings of every training"}
     )
-    num_prompts: int = field(default=1400, metadata={"help": "captions that pairs are made for"})
+    num_prompts: int = field(default=1400, metadata={"help": "captions for which pairs are made"})
     num_candidates: int = field(default=4, metadata={"help": "samples per caption"})
-    pairs_per_prompt: int = field(default=2, metadata={"help": "most pairs of one caption"})
+    pairs_per_prompt: int = field(default=2, metadata={"help": "largest number of pairs per caption"})
     adapter_scale: float = field(
-        default=2.0, metadata={"help": "how many times the trained adapter is added; see model.export"}
+        default=2.0, metadata={"help": "factor on the update of the trained adapter; see model.export"}
     )
     num_held_out: int = field(default=200, metadata={"help": "held-out captions, two samples each"})
     num_workers: int = field(default=2, metadata={"help": "processes that sample and score"})
@@ -80,7 +81,7 @@ class GainsConfig:
     )
 
     def pool(self) -> list[str]:
-        """What sampling and scoring share."""
+        """Return the command-line arguments that sampling and scoring share."""
         return ["--rewards", "verifiable", "--num_actors", str(self.num_workers), "--include_ground_truth", "false"]
 
 
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def sample_pool(config: GainsConfig) -> None:
-    """Candidates and their scores, shared by all variants."""
+    """Sample and score the candidates, which all variants share."""
     prompts = _make_prompts(config.output_dir / "prompts", config.num_prompts, TRAINING_SEED, config.num_workers)
     _run(
         config,
@@ -111,7 +112,10 @@ def sample_pool(config: GainsConfig) -> None:
 
 
 def prepare_pairs(config: GainsConfig, strategy: str) -> Path:
-    """The training data of one way of ranking; `pool/pairs` holds the pairs of the last one asked for."""
+    """Rank and encode the pairs of one strategy, and return the training dataset.
+
+    `pool/pairs` contains the pairs of the last ranked strategy.
+    """
     dataset = config.output_dir / "training" / strategy
     if not (dataset / "summary.json").is_file():
         pool = config.output_dir / "pool"
@@ -124,12 +128,12 @@ def prepare_pairs(config: GainsConfig, strategy: str) -> Path:
 
 
 def train_variant(config: GainsConfig, variant: Variant, dataset: Path) -> Path:
-    """The model to compare: the trained adapter, scaled and merged."""
+    """Train a variant and return the model to compare: the trained adapter, scaled and merged."""
     folder = config.output_dir / "models" / variant.name
     place = ["--model", config.model, "--dataset", str(dataset), "--output_dir", str(folder)]
     _check(train(["--config", str(config.recipe), *place, "--seed", str(variant.seed), *variant.settings]))
     scaled = config.output_dir / "scaled" / f"{variant.name}-times{config.adapter_scale:g}"
-    if not (scaled / "README.md").is_file():  # what export writes last
+    if not (scaled / "README.md").is_file():  # export writes this file last
         shutil.rmtree(scaled, ignore_errors=True)
         scaling = ["--adapter_scale", str(config.adapter_scale)]
         _check(export(["--model", str(folder), "--output", str(scaled), *scaling]))
@@ -137,7 +141,7 @@ def train_variant(config: GainsConfig, variant: Variant, dataset: Path) -> Path:
 
 
 def evaluate(config: GainsConfig, model: str, folder: Path) -> Path:
-    """Two samples of every held-out caption, scored."""
+    """Generate and score two samples of every held-out caption."""
     prompts = _make_prompts(config.output_dir / "held_out", config.num_held_out, HELD_OUT_SEED, config.num_workers)
     sampling = ["--stages", "sample", "score", "--num_candidates", "2", "--seed", str(EVALUATION_RUN_SEED)]
     _run(config, sampling, prompts, model, folder)
@@ -145,14 +149,14 @@ def evaluate(config: GainsConfig, model: str, folder: Path) -> Path:
 
 
 def compare(baseline: Path, tuned: Path) -> dict[str, ComparisonRow]:
-    """Rows of `evaluation.compare` by name; also written beside the tuned model's samples."""
+    """Compare two models, write comparison.json beside the tuned model's samples, and return the rows by name."""
     [comparison] = compare_all([read_pairs(baseline, tuned)], num_bootstrap=10_000, seed=0)
     atomic_write_text(tuned / "comparison" / "comparison.json", comparison_json([comparison], {}))
     return {row.name: row for row in comparison.rows}
 
 
 def table(rows: Sequence[tuple[Variant, dict[str, ComparisonRow]]]) -> str:
-    """The variants as Markdown: change of each figure with its 95 % interval."""
+    """Return the variants as a Markdown table: change of each figure with its 95 % interval."""
     shown = ["desync", *MODALITY_METRICS, "overall"]
     lines = ["| variant | " + " | ".join([*shown, "win rate"]) + " |", "|" + "---|" * (len(shown) + 2)]
     for variant, figures in rows:

@@ -1,9 +1,9 @@
-"""Times a step of preference training against the published one, and its memory: `python -m benchmarks.dpo_step`.
+"""Time and memory of a preference training step, against the published step: `python -m benchmarks.dpo_step`.
 
-Every measurement is a process of its own, variants in turns, so that what else the machine does falls on all of them;
-ratios are those of processes of one round. On the CPU time is that of the process itself, on all its threads, which
-other work disturbs least. Memory is the peak of what the process took from before the weights were
-made until the last step. A GPU: `--size full --device cuda --clips 240p:81 480p:81`.
+Every measurement runs in a separate process, with the variants in turns, so that other load on the machine affects all
+of them; ratios are between processes of the same round. On the CPU, the time is the processor time of the process, on
+all its threads, which other load disturbs least. Memory is the peak increase from before the weights were created until
+the last step. On a GPU: `--size full --device cuda --clips 240p:81 480p:81`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from benchmarks.dpo_variants import Setting
 
 VARIANTS = {
-    "lora": "ours, LoRA: reference by adapter off",
+    "lora": "ours, LoRA: reference with adapter off",
     "lora_cached": "ours, LoRA: reference errors cached",
     "full": "ours, full: frozen copy",
     "full_cached": "ours, full: reference errors cached",
     "published": "published step, LoRA: copied reference, EMA",
     "published_encoding": "published step, with codecs and text encoder",
 }
-LOSS_TOLERANCE = {False: 1e-3, True: 0.1}  # by autocast: beta is 3000 times the rounding of errors
+LOSS_TOLERANCE = {False: 1e-3, True: 0.1}  # with autocast: beta multiplies the rounding of errors by 3000
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Times, peak and first loss of one variant, in this process."""
+    """Return time, peak memory, rates and first loss of one variant, measured in this process."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -80,7 +80,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def print_table(rounds: list[dict[str, dict[str, Any]]], title: str) -> None:
-    """Medians over rounds, and medians of the ratios within a round."""
+    """Print the medians over rounds, and the medians of the ratios within a round."""
     print(f"\n{title}; {len(rounds)} rounds")
     print("| variant | s/step | of published | peak MiB | of published | tokens/s | TFLOP/s | of matrix rate |")
     print("|---|---|---|---|---|---|---|---|")
@@ -103,10 +103,10 @@ def print_table(rounds: list[dict[str, dict[str, Any]]], title: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--variants", nargs="+", default=list(VARIANTS)[:-1], choices=list(VARIANTS)[:-1], help="what to time"
+        "--variants", nargs="+", default=list(VARIANTS)[:-1], choices=list(VARIANTS)[:-1], help="steps to time"
     )
-    parser.add_argument("--size", default="tiny", choices=("tiny", "middle", "full"), help="of the network")
-    parser.add_argument("--clips", nargs="+", help="resolution:frames, such as 240p:81; needed for --size full")
+    parser.add_argument("--size", default="tiny", choices=("tiny", "middle", "full"), help="size of the network")
+    parser.add_argument("--clips", nargs="+", help="resolution:frames, for example 240p:81; needed for --size full")
     parser.add_argument("--pairs", type=int, default=1, help="pairs per step")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -115,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no_checkpointing", action="store_true", help="keep activations; published: recompute them")
     parser.add_argument(
         "--encoders",
-        help="model whose codecs and text encoder work in a further variant, as the published step encodes clips and "
-        "captions as they come: a model folder, or tiny with --size tiny",
+        help="model whose codecs and text encoder run in one more variant, because the published step encodes clips "
+        "and captions during training: a model folder, or tiny with --size tiny",
     )
     parser.add_argument("--worker", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--clip", help=argparse.SUPPRESS)
@@ -132,12 +132,12 @@ def _setting(args: argparse.Namespace) -> Setting:
     elif args.size in CLIPS:
         clip = CLIPS[args.size]
     else:
-        sys.exit("--size full needs --clips, such as 240p:81.")
+        sys.exit("--size full has no default clip: give --clips, for example 240p:81.")
     return Setting(args.size, clip, args.pairs, args.device, args.device == "cuda", not args.no_checkpointing)
 
 
 def _encoding(args: argparse.Namespace, setting: Setting) -> Callable[[], Any]:
-    """Both members of every pair and their captions, through codecs and text encoder."""
+    """Return a function that encodes both clips of every pair and their captions with codecs and text encoder."""
     import numpy as np
 
     from benchmarks.dpo_variants import FPS
@@ -172,11 +172,11 @@ def _run(variant: str, clip: str | None) -> dict[str, Any]:
 def _check_losses(losses: list[float], args: argparse.Namespace) -> None:
     spread = max(losses) - min(losses)
     if spread > LOSS_TOLERANCE[args.device == "cuda"]:
-        sys.exit(f"The variants do not compute the same: their first losses differ by {spread:.2g}.")
+        sys.exit(f"The variants do not compute the same function: their first losses differ by {spread:.2g}.")
 
 
 def _memory_mib(device: str) -> float:
-    """In use now."""
+    """Return the memory in use, in MiB, and reset the peak on a GPU."""
     import torch
 
     if device == "cuda":

@@ -1,7 +1,7 @@
-"""The steps that `dpo_step.py` times: this project's ways to a reference, and the published step, written plainly.
+"""Training steps that `dpo_step.py` times: this project's kinds of reference, and a plain form of the published step.
 
-All compute the same loss of the same pairs (their first losses are compared); the network's backbone, its checkpointed
-blocks and AdamW are the same too.
+All steps compute the same loss of the same pairs (their first losses are compared), with the same network, checkpointed
+blocks and AdamW.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ CLIPS = {"tiny": (9, 64, 64), "middle": (9, 96, 96)}  # frames, height, width
 
 @dataclass(frozen=True)
 class Setting:
-    """What all variants of a comparison have in common."""
+    """Settings that all variants of a comparison share."""
 
     size: str  # of the network: one of SIZES
     clip: tuple[int, int, int]  # frames, height, width in pixels
     num_pairs: int
     device: str
-    autocast: bool  # bfloat16: frozen weights are stored so, trained ones in float32
+    autocast: bool  # bfloat16; frozen weights are stored in bfloat16, trained ones in float32
     checkpointing: bool
 
     @property
@@ -66,21 +66,22 @@ class Setting:
 
     @property
     def num_tokens(self) -> int:
-        """Of the batch: two clips per pair."""
+        """Number of tokens of the batch, which has two clips per pair."""
         sizes = {name: shape[1:] for name, shape in self.latent_shapes.items()}
         return 2 * self.num_pairs * self.config.num_tokens(sizes)
 
     def precision(self) -> AbstractContextManager[Any]:
+        """Return the autocast context of a forward pass."""
         return torch.autocast(self.device, torch.bfloat16) if self.autocast else nullcontext()
 
 
 def published_clip(resolution: str, num_frames: int) -> tuple[int, int, int]:
-    """A landscape clip of a published resolution."""
+    """Return (frames, height, width) of a landscape clip of a published resolution."""
     return (num_frames, *image_size(resolution, "9:16"))
 
 
 def make_batch(setting: Setting) -> dict[str, Any]:
-    """Pairs as `dpo.data.dataset.PairCollator` stacks them, of random latents and captions."""
+    """Return a batch like that of `dpo.data.dataset.PairCollator`, with random latents and captions."""
     generator, count, config = torch.Generator().manual_seed(0), setting.num_pairs, setting.config
 
     def draw(*shape: int) -> Tensor:
@@ -97,10 +98,12 @@ def make_batch(setting: Setting) -> dict[str, Any]:
 
 
 def build(variant: str, setting: Setting, encode: Callable[[], Any] = lambda: None) -> Callable[[], float]:
-    """A step of a variant, from fixed pairs to changed weights; it returns the loss.
+    """Return the training step of a variant: it updates the weights on fixed pairs and returns the loss.
 
     Args:
-        encode: what the published step does first, from media files in memory and captions.
+        variant: a key of `dpo_step.VARIANTS`.
+        setting: settings of the comparison.
+        encode: called first in the published step, to encode clips in memory and captions.
     """
     batch = make_batch(setting)
     if variant.startswith("published"):
@@ -111,7 +114,7 @@ def build(variant: str, setting: Setting, encode: Callable[[], Any] = lambda: No
 
 
 def _lora(setting: Setting, batch: dict[str, Any]) -> Callable[[], float]:
-    """An adapter learns; the reference is the network with it off."""
+    """Return a step that trains an adapter; the reference is the network with the adapter off."""
     model = attach_adapter(_network(setting, frozen=True), _adapter(0.0), seed=0).train()
 
     def reference() -> dict[str, Tensor]:
@@ -123,7 +126,7 @@ def _lora(setting: Setting, batch: dict[str, Any]) -> Callable[[], float]:
 
 
 def _full(setting: Setting, batch: dict[str, Any]) -> Callable[[], float]:
-    """Every weight learns; a frozen copy is the reference."""
+    """Return a step that trains every weight; the reference is a frozen copy."""
     model = _network(setting).train()
     frozen = copy.deepcopy(model).requires_grad_(False).to(_stored_dtype(setting)).eval()
 
@@ -136,7 +139,7 @@ def _full(setting: Setting, batch: dict[str, Any]) -> Callable[[], float]:
 
 
 def _cached(setting: Setting, batch: dict[str, Any], is_lora: bool) -> Callable[[], float]:
-    """An adapter or every weight learns; the reference's errors at these draws were stored before."""
+    """Return a step that trains an adapter or every weight, with precomputed errors of the reference."""
     model: torch.nn.Module = _network(setting, frozen=is_lora).eval()
     arguments, target = noisy_pairs(batch)
     with torch.no_grad(), setting.precision():
@@ -145,7 +148,7 @@ def _cached(setting: Setting, batch: dict[str, Any], is_lora: bool) -> Callable[
     del predicted
 
     def reference() -> dict[str, Tensor]:
-        """Any prediction with the stored error will do."""
+        """Return predictions with the stored errors; only the errors matter."""
         return {n: target[n] + errors[n].sqrt().view(-1, *[1] * (target[n].ndim - 1)) for n in MODALITIES}
 
     if is_lora:
@@ -177,9 +180,10 @@ def _our_step(
 
 
 def _published(setting: Setting, batch: dict[str, Any], encode: Callable[[], Any]) -> Callable[[], float]:
-    """docs/upstream/training.md, sections 2, 4 and 7: the adapted network deep-copied as the reference, whose adapters
-    stay on; a
-    float32 average of the whole; captions of winner and loser apart; positions as complex numbers, sample by sample.
+    """Return the published step (docs/upstream/training.md, sections 2, 4 and 7).
+
+    The reference is a deep copy of the adapted network with its adapters on. The whole network has a float32 average,
+    captions of winner and loser are separate, and positions are complex numbers, computed sample by sample.
     """
     adapted = attach_adapter(_network(setting, frozen=True), _adapter(0.05), seed=0)
     policy = PublishedArithmetic(adapted.get_base_model(), fused_attention=True).train()
@@ -222,7 +226,7 @@ def _network(setting: Setting, frozen: bool = False) -> JointDiT:
     torch.manual_seed(0)
     with torch.device(setting.device):
         network = JointDiT(setting.config)
-    for head in (network.head, network.audio_head):  # zero at the start: every prediction would be zero
+    for head in (network.head, network.audio_head):  # initialised to zero, so every prediction would be zero
         torch.nn.init.normal_(head.head.weight, std=0.02)
     network.gradient_checkpointing = setting.checkpointing
     return network.to(_stored_dtype(setting)) if frozen else network

@@ -1,9 +1,9 @@
-"""Seconds and memory from cached values to the table of results: `python -m benchmarks.evaluation`.
+"""Time and memory of an evaluation, from cached values to the table of results: `python -m benchmarks.evaluation`.
 
-A benchmark as large as JavisBench with its 19 categories, samples and ground truth, each a small file for picture and
-for sound; all features and scores are random and in the cache. Then `evaluation.run --metrics all` runs in a process of
-its own, once as after a copy (no file's digest is known) and once more. "peak" is the most memory that this process
-ever held, libraries included.
+The benchmark has the size of JavisBench with its 19 categories. Each sample and each ground-truth clip is a small file
+for picture and one for sound; all features and scores are random and in the cache. `evaluation.run --metrics all` then
+runs in a separate process, once as after a copy (no file's digest is known) and once again. "peak" is the peak memory
+of this process, including libraries.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def in_process(work: Callable[..., Any], *args: object) -> Any:
 
 
 def write_files(folder: Path, num_rows: int) -> None:
-    """A benchmark's table, its clips and samples, and weights; of all files the contents are only told apart."""
+    """Write the table of a benchmark, its clips and samples, and weights; the files only have different contents."""
     rng = np.random.default_rng(0)
     for name in ("samples", "clips", "weights"):
         (folder / name).mkdir()
@@ -96,7 +96,7 @@ def config(folder: Path, settings: dict[str, object]) -> EvaluateConfig:
 
 
 def fill_cache(folder: Path, settings: dict[str, object]) -> None:
-    """Random values for every clip, of every judge."""
+    """Fill the cache with random values of every judge for every clip."""
     measurement = prepare(config(folder, settings)).measurement
     rng = np.random.default_rng(0)
     for keys in measurement.keys:
@@ -112,10 +112,10 @@ def fill_cache(folder: Path, settings: dict[str, object]) -> None:
 
 
 def measure(folder: Path, settings: dict[str, object]) -> tuple[float, float, float]:
-    """Wall and CPU seconds, GiB."""
+    """Run the evaluation and return wall seconds, CPU seconds and peak memory in GiB."""
     os.sync()
     start, cpu = time.perf_counter(), time.process_time()
-    with redirect_stdout(sys.stderr):  # not among the rows
+    with redirect_stdout(sys.stderr):  # keeps the output free of other lines
         evaluate(config(folder, settings))
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     return wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,8 +1,9 @@
-"""Times denoising at the published size on a GPU: `python -m benchmarks.generation_gpu --compile --backend cudnn`.
+"""Time of denoising at the published size on a GPU: `python -m benchmarks.generation_gpu --compile --backend cudnn`.
 
-Random weights in bfloat16, 50 Euler steps, guidance 5 (two samples per evaluation): seconds per clip, peak memory, and
-the achieved rate beside the card's own matrix rate, measured first. Joint generation is timed against video alone.
-No codec and no text encoder runs; the published figure for 240p and 4 s on an H200 is 10 s.
+With random weights in bfloat16, 50 Euler steps and guidance 5 (two samples per evaluation), the benchmark prints
+seconds per clip, peak memory, and the achieved rate relative to the card's rate of matrix products, measured first.
+Joint generation is compared with video alone. No codec and no text encoder runs; the published figure for 240p and 4 s
+on an H200 is 10 s.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from model.javisdit.network.sizes import ClipSize, image_size, nearest_num_frame
 from model.javisdit.network.transformer import JointDiT
 
 FPS = 16
-LATENT_MEL_FRAMES, LATENT_BANDS = 4, 16  # mel frames to a latent step, bands of a step
+LATENT_MEL_FRAMES, LATENT_BANDS = 4, 16  # mel frames per latent step, bands per step
 MATRIX_SIZE, MATRIX_REPEATS = 8192, 20
 PUBLISHED_JOINT_OVERHEAD = 0.016
 
@@ -37,10 +38,10 @@ def main() -> None:
     parser.add_argument("--num_inference_steps", type=int, default=50)
     parser.add_argument("--backend", nargs="+", default=["auto"], choices=ATTENTION_BACKENDS)
     parser.add_argument("--compile", action="store_true", help="also time blocks compiled by torch.compile")
-    parser.add_argument("--device", default="cuda", help="cpu is only good for trying this script with --size tiny")
+    parser.add_argument("--device", default="cuda", help="cpu is only for trying this script with --size tiny")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("No CUDA device is here: run this on a machine with a GPU.")
+        sys.exit("There is no CUDA device: run this on a machine with a GPU.")
     config = JointDiTConfig.from_preset(args.size)
     with torch.device(args.device):
         model = JointDiT(config).to(torch.bfloat16).eval()
@@ -79,7 +80,7 @@ def print_row(model: JointDiT, clip: str, label: str, ceiling: float, args: argp
 def denoise_seconds(
     model: JointDiT, noise: dict[str, torch.Tensor], size: ClipSize, args: argparse.Namespace
 ) -> tuple[float, float]:
-    """Seconds of one guided generation after a warm-up of two steps, and the peak of allocated bytes."""
+    """Return the seconds of one guided generation after a warm-up of two steps, and the peak of allocated bytes."""
     config, device = model.config, args.device
     text = torch.randn(2, config.text_len, config.text_dim, device=device, dtype=torch.bfloat16)
     mask = torch.arange(config.text_len, device=device) < torch.tensor([[80], [120]], device=device)
@@ -111,7 +112,7 @@ def random_latents(config: JointDiTConfig, size: ClipSize, device: str) -> dict[
 
 
 def step_flops(config: JointDiTConfig, latents: dict[str, torch.Tensor]) -> float:
-    """Floating-point operations of one guided evaluation, counted on the meta device."""
+    """Return the floating-point operations of one guided evaluation, counted on the meta device."""
     model = JointDiT.on_meta(config)
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
         inputs = [latent.expand(2, *latent.shape[1:]).to("meta") for latent in latents.values()]
@@ -121,7 +122,7 @@ def step_flops(config: JointDiTConfig, latents: dict[str, torch.Tensor]) -> floa
 
 
 def matrix_rate(device: str) -> float:
-    """Operations per second of a large bfloat16 product on random data."""
+    """Return the operations per second of a large bfloat16 matrix product on random data."""
     size = MATRIX_SIZE if device == "cuda" else 512
     first, second = torch.randn(2, size, size, device=device).to(torch.bfloat16).unbind()
     samples = []

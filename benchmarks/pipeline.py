@@ -1,14 +1,14 @@
-"""What the pipeline itself costs: `python -m benchmarks.pipeline --num_candidates 1000 5000 20000`.
+"""Overhead of the pipeline itself: `python -m benchmarks.pipeline --num_candidates 1000 5000 20000`.
 
-Sampling and scoring run as ever, on Ray, with a model and a reward that do nothing. Left out, as theirs and not the
-pipeline's: encoding and decoding; a clip is an empty file, made under its final name, and is scored without being read.
-Included: jobs and results through Ray, both journals, the checks of what is done, both tables.
+Sampling and scoring run as usual, on Ray, with a model and a reward that do nothing. Encoding and decoding belong to
+the model and the rewards and are left out: a clip is an empty file with its final name, and is scored without being
+read. Included are jobs and results through Ray, both journals, the checks for finished work, and both tables.
 
-Each size runs in a process of its own, on a Ray of its own with two cores. Ray's start, and that of the workers (their
-imports and models: "start", measured by a run over one prompt per worker), are outside of the rate. "CPU" is the
-driver's processor time per candidate, which, unlike the rate, does not change with what else the machine does;
-"growth" is what its memory grew by from the first result of a stage to the last, the more of the two stages; "peak" is
-the most it ever held, tables included, which are written when all is done.
+Each size runs in a separate process, with a separate Ray of two cores. The start of Ray and of the workers (imports and
+models; "start", measured by a run over one prompt per worker) does not count in the rate. "CPU" is the driver's
+processor time per candidate, which, unlike the rate, does not depend on other load. "growth" is the growth of the
+driver's memory from the first result of a stage to the last, the larger of the two stages. "peak" is the driver's peak
+memory, including the tables, which are written at the end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ HEADER = "| candidates | sample (s) | score (s) | start (s) | candidates/s | CPU
 
 
 class NoOpGenerator:
-    """One black pixel per candidate, written as an empty file."""
+    """Model that generates one black pixel per candidate, written as an empty file."""
 
     def __init__(self, device: str, dtype: str) -> None:
         import media
@@ -59,7 +59,7 @@ class NoOpGenerator:
 
 
 class NoOpReward(Reward):
-    """The same score for every clip, none of which is read."""
+    """Reward with the same score for every clip; no clip is read."""
 
     name = "no_op"
     version = "1"
@@ -102,13 +102,13 @@ def main() -> None:
 
 
 def measure(num_candidates: int, num_actors: int, batch_size: int) -> str:
-    """A row of the table."""
+    """Run both stages for one size and return a row of the table."""
     root = str(Path(__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))  # for the workers
     start_local_ray(num_cpus=2)
     settings = {"num_actors": num_actors, "batch_size": batch_size}
     growth = [_watch_memory(stage) for stage in (pipeline.sample, pipeline.score)]
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # of what the stages say
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # hides the stages' output
         start = sum(run(Path(folder) / "start", num_actors, settings | {"batch_size": 1}))
         cpu = time.process_time()
         seconds = run(Path(folder) / "run", num_candidates // CANDIDATES_PER_PROMPT, settings)
@@ -123,7 +123,7 @@ def measure(num_candidates: int, num_actors: int, batch_size: int) -> str:
 
 
 def _watch_memory(stage: ModuleType) -> list[int]:
-    """Have a stage note its bytes of memory at each result; the list is of its last run."""
+    """Make a stage record its memory in bytes at each result; the returned list is that of its last run."""
     map_jobs, memory = vars(stage)["map_jobs"], []
 
     def watched(*args: Any) -> Iterator[Any]:
@@ -137,7 +137,7 @@ def _watch_memory(stage: ModuleType) -> list[int]:
 
 
 def run(folder: Path, num_prompts: int, settings: dict[str, Any]) -> tuple[float, float]:
-    """Seconds of sampling and of scoring."""
+    """Sample and score, and return the seconds of each."""
     folder.mkdir()
     text = "A small brown dog runs along the beach and barks at the waves, take "
     rows = ({"prompt_id": f"p{number:08}", "prompt": f"{text}{number}"} for number in range(num_prompts))

@@ -1,7 +1,8 @@
-"""The published network's arithmetic, written the straightforward way: what `dit_step.py` measures ours against.
+"""The published network's arithmetic in a straightforward form, which `dit_step.py` compares with this project's.
 
-Complex float64 rotary multiplication, loops over the samples of a batch, norms and modulation as separate operations.
-It reads the weights of our module, so that both compute the same function (checked before timing).
+Rotary multiplication is complex in float64, samples of a batch are processed in loops, and norms and modulation are
+separate operations. It uses the weights of this project's module, so both compute the same function (checked before
+timing).
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from model.javisdit.network.transformer import JointBlock, JointDiT
 
 
 class PublishedArithmetic(torch.nn.Module):
-    """Joint MS-MoE networks with patches (1, 2, 2) and (2, 2).
+    """Published forward pass of a joint MS-MoE network with patches (1, 2, 2) and (2, 2).
 
     Args:
-        fused_attention: use torch's fused kernel where the release uses flash-attention, which no CPU has; otherwise
-            the definition, softmax(q k^T / sqrt(d)) v, one sample at a time.
+        model: network whose weights are used.
+        fused_attention: true for torch's fused kernel in place of the release's flash-attention, which does not run on
+            CPUs; false for the definition softmax(q k^T / sqrt(d)) v. Both process one sample at a time.
     """
 
     def __init__(self, model: JointDiT, fused_attention: bool) -> None:
@@ -32,7 +34,7 @@ class PublishedArithmetic(torch.nn.Module):
     def forward(
         self, video: Tensor, audio: Tensor, timestep: Tensor, text: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As `JointDiT.forward`, both modalities present."""
+        """Compute the same velocities as `JointDiT.forward`, with both modalities present."""
         model, dim = self.model, self.model.config.dim
         video_tokens, audio_tokens = model.patch_embedding(video), model.audio_patch_embedding(audio)
         grids = tuple(video_tokens.shape[2:]), tuple(audio_tokens.shape[2:])
@@ -58,7 +60,7 @@ class PublishedArithmetic(torch.nn.Module):
         return video, audio
 
     def _turns(self, video_grid: tuple, audio_grid: tuple) -> Tensor:
-        """complex128 (N, head_dim // 2), made anew in every forward."""
+        """Return the rotations, complex128 (N, head_dim // 2), computed again in every forward pass."""
         head_dim = self.model.config.head_dim
         third = 2 * (head_dim // 6)
         ids = torch.cat([video_position_ids(video_grid), audio_position_ids("ta_rope", video_grid, audio_grid)])
@@ -121,7 +123,7 @@ def _layer_norm(hidden: Tensor) -> Tensor:
 
 
 def _rotate(hidden: Tensor, turns: Tensor) -> Tensor:
-    """(B, N, heads, head_dim): one sample at a time, channel pairs as complex numbers in float64."""
+    """Rotate (B, N, heads, head_dim), one sample at a time, with channel pairs as complex numbers in float64."""
     samples = []
     for sample in hidden:
         pairs = torch.view_as_complex(sample.double().reshape(*sample.shape[:-1], -1, 2))

@@ -1,6 +1,6 @@
-"""The four learned rewards at their published sizes with random weights, for timing them where no weights are.
+"""The four learned rewards at their published sizes with random weights, for timing without the published weights.
 
-Texts go through the tiny preset's tokenizers; VideoAlign's evaluation text is as many tokens long as the published one.
+The tiny preset's tokenizers encode the texts; VideoAlign's evaluation text has as many tokens as the published one.
 """
 
 from __future__ import annotations
@@ -28,17 +28,22 @@ from rewards.videoalign.network import VideoAlignNetwork
 from rewards.videoalign.prompt import REWARD_TOKENS, ChatTokenizer
 from synthetic.train_rewards.tasks.videoalign import word_tokenizer
 
-PUBLISHED_TEMPLATE_TOKENS = 900  # about: 3,997 characters
+PUBLISHED_TEMPLATE_TOKENS = 900  # approximately; the template has 3,997 characters
 PUBLISHED_VOCABULARY = 151_660
-FLOAT32_MODULES = ("wavlm.feature_extractor.conv_layers.0", "proj_layer", "layer_weights")  # of AudioBox, as loaded
+FLOAT32_MODULES = (
+    "wavlm.feature_extractor.conv_layers.0",
+    "proj_layer",
+    "layer_weights",
+)  # modules of AudioBox that stay in float32, as when loaded
 
 
 def random_reward(name: str, device: str, dtype: torch.dtype) -> Reward:
-    """A full-size reward of random weights.
+    """Build a reward of the published size with random weights.
 
     Args:
-        name: audiobox, videoalign, imagebind or synchformer.
-        dtype: of the network.
+        name: "audiobox", "videoalign", "imagebind" or "synchformer".
+        device: device of the network.
+        dtype: dtype of the network.
     """
     builders: dict[str, Callable[[str, torch.dtype], Reward]] = {
         "audiobox": _audiobox,
@@ -72,7 +77,7 @@ def _videoalign(device: str, dtype: torch.dtype) -> Reward:
 def _imagebind(device: str, dtype: torch.dtype) -> Reward:
     config = ImageBindConfig()
     tokenizer = TextTokenizer(clip_tokenizer([]), config.text.context_length)
-    tokenizer.vocab_size = config.text.vocab_size  # the ids of single bytes are enough
+    tokenizer.vocab_size = config.text.vocab_size  # token ids of single bytes suffice
     with torch.device(device):
         network = ImageBind(config, USED).to(dtype)
     return ImageBindReward(ImageBindEncoder(network, tokenizer))

@@ -1,8 +1,8 @@
-"""Seconds and memory of ranking: `python -m benchmarks.ranking --num_prompts 30000 1000000`.
+"""Time and memory of ranking: `python -m benchmarks.ranking --num_prompts 30000 1000000`.
 
-Each size runs in a process of its own: a table of candidates as `pipeline.sample` and `pipeline.score` make it, with
-random scores, is ranked; the pairs are written as a dataset and read back into pandas. "peak" is the most memory that
-the process ever held, libraries and the table of candidates included.
+Each size runs in a separate process. It ranks a table of candidates like that of `pipeline.sample` and
+`pipeline.score`, with random scores, writes the pairs as a dataset and reads them back into pandas. "peak" is the peak
+memory of the process, including libraries and the table of candidates.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main() -> None:
 
 
 def measure(num_prompts: int, args: argparse.Namespace) -> str:
-    """A row of the table."""
-    import datasets  # before the clock starts
+    """Run one size and return a row of the table."""
+    import datasets  # imported before timing starts
 
     table = candidates(num_prompts, args.num_candidates, args.shuffle)
     rules = PairRules(pairs_per_prompt=args.pairs_per_prompt)
@@ -65,7 +65,7 @@ def measure(num_prompts: int, args: argparse.Namespace) -> str:
 
 
 def candidates(num_prompts: int, num_candidates: int, shuffle: bool) -> pd.DataFrame:
-    """Ground truth first, then generated ones; prompts of some 80 characters."""
+    """Return a table of candidates with random scores, ground truth first; prompts have about 80 characters."""
     rng = np.random.default_rng(0)
     count = num_prompts * num_candidates
     index = np.tile(np.arange(num_candidates) - 1, num_prompts)

@@ -1,7 +1,7 @@
-"""How the report of many pairs opens and filters in a real browser: `python -m benchmarks.report --num_pairs 25000`.
+"""Time to open and filter the report of many pairs in a browser: `python -m benchmarks.report --num_pairs 25000`.
 
-Pairs of random scores, with prompts and paths of usual lengths, are written and shown in headless Chromium. A time in
-the browser runs from the user's action until the page is drawn again. Thumbnails are timed on copies of one 240p clip.
+Pairs with random scores, and prompts and paths of usual lengths, are written and shown in headless Chromium. Times in
+the browser run from the user's action until the page is drawn again. Thumbnails are timed on copies of one 240p clip.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ WORDS = (
     "the",
     "wall",
 )
-# Name, form control, value to choose, value that it had.
+# Name, form control, new value, original value.
 ACTIONS = (
     ("filter: two words", "search", "red bell", ""),
     ("filter: margin at least 1", "min-margin-video", "1", ""),
@@ -63,7 +63,7 @@ ACTIONS = (
 CLICKS = (("next page", "next-page"), ("gallery", "toggle-view"), ("labelling", "start-labelling"))
 REPEATS = 3
 MEMORY = "memory of the page's script"
-# Drawn again: the frame after the event has been painted when its callbacks, and then the tasks queued by them, run.
+# The page is drawn again when the task runs that the animation frame's callback queued.
 ACT = """([id, value]) => new Promise((done) => {
   const start = performance.now();
   document.getElementById(id).value = value;
@@ -94,10 +94,12 @@ OPENED = """() => Math.max(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_pairs", type=int, default=25_000)
-    parser.add_argument("--num_clips", type=int, default=200, help="clips to make thumbnails of")
+    parser.add_argument("--num_clips", type=int, default=200, help="number of clips for thumbnails")
     args = parser.parse_args()
     if find_chromium() is None:
-        sys.exit(f"None of {', '.join(BROWSERS)} is on PATH: install one (Debian: apt-get install chromium).")
+        sys.exit(
+            f"None of {', '.join(BROWSERS)} is on PATH, but one is needed: install it (Debian: apt-get install chromium)."
+        )
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         write_pairs(run, args.num_pairs)
@@ -115,7 +117,7 @@ def main() -> None:
 
 
 def write_pairs(run: Path, num_pairs: int) -> None:
-    """Write `run/pairs` as `pipeline.rank` does; the clips it names are not there."""
+    """Write `run/pairs` as `pipeline.rank` does; the clips in the table do not exist."""
     rng = np.random.default_rng(0)
     ids = [f"prompt-{number:06d}" for number in rng.permutation(num_pairs)]
     prompts = [" ".join(words) for words in rng.choice(WORDS, (num_pairs, 24))]
@@ -147,10 +149,11 @@ def describe(values: list[float]) -> str:
 
 
 def measure(browser: Any, page_path: Path) -> dict[str, list[float]]:
-    """Milliseconds of opening the page and of every action, once or several times; and MEMORY, in MiB.
+    """Return the times of opening the page and of every action in milliseconds, and MEMORY in MiB.
 
     Args:
-        browser: playwright's, of its synchronous interface.
+        browser: browser of playwright's synchronous interface.
+        page_path: path of the report.
     """
     first, milliseconds = _open(browser, page_path)
     first.close()
@@ -173,7 +176,7 @@ def measure(browser: Any, page_path: Path) -> dict[str, list[float]]:
 
 @contextmanager
 def running_chromium() -> Iterator[Any]:
-    """A headless Chromium of the machine, as playwright's synchronous browser."""
+    """Run the machine's Chromium headless and provide it as a browser of playwright's synchronous interface."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -183,7 +186,7 @@ def running_chromium() -> Iterator[Any]:
 
 
 def _open(browser: Any, page_path: Path) -> tuple[Any, float]:
-    """The page, and milliseconds until it was loaded and its first pairs were painted."""
+    """Open the report, and return the page and the milliseconds until its first pairs were painted."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(page_path.as_uri())
     page.locator("#items > *").first.wait_for()

@@ -1,8 +1,8 @@
 """Clips per second of the rewards: `python -m benchmarks.rewards`, or `--size full --device cuda --dtype bfloat16`.
 
-Clips of Bounce (tiny) or of noise at 240p and 4 s (full: published sizes, random weights) are written as files and
-scored through `RewardSuite`, each reward alone and all together. "decode" is the time that decoding alone takes on the
-same number of threads, as a share of the whole; it runs beside the scoring.
+Clips of Bounce (tiny) or of noise at 240p and 4 s (full: published sizes, random weights) are written to files and
+scored with `RewardSuite`, by each reward alone and by all together. "decode" is the time of decoding alone, on the same
+number of threads, as a share of the total time; during scoring, decoding runs in parallel.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("No CUDA device is here: run this on a machine with a GPU, or with --device cpu.")
+        sys.exit("There is no CUDA device: run this on a machine with a GPU, or with --device cpu.")
     names = expand_names(args.rewards)
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(Path(folder), args.size, args.num_clips)
@@ -72,7 +72,7 @@ def print_row(rewards: Sequence[Reward], files: list[ClipFile], batch_size: int,
     rows = suite.score_files(files)
     seconds = time.perf_counter() - started
     if errors := [row.error for row in rows if row.error]:
-        sys.exit(f"{len(errors)} clips failed, the first: {errors[0]}")
+        sys.exit(f"{len(errors)} clips could not be scored; the first error: {errors[0]}")
     decoding = decode_seconds(files, suite, batch_size)
     peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if args.device == "cuda" else "-"
     label = "all" if len(rewards) > 1 else rewards[0].name
@@ -98,7 +98,7 @@ def write_files(folder: Path, size: str, num_clips: int) -> list[ClipFile]:
 
 
 def noise_clip(seed: int) -> AVClip:
-    """Smooth noise that moves, so that the codec has as much to do as with a film."""
+    """Return a clip of moving noise in blocks, which is about as much work for the codec as a film."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (FULL_FRAMES, FULL_HEIGHT // 8, FULL_WIDTH // 8, 3), dtype=np.uint8)
     video = coarse.repeat(8, axis=1).repeat(8, axis=2)

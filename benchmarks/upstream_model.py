@@ -1,6 +1,6 @@
-"""Loads the network of a checkout of the published repository, without its CUDA-only and distributed packages.
+"""Loading of the network in a checkout of the published repository, without its CUDA-only and distributed packages.
 
-Only the file that defines the network is executed; what it imports from the rest is replaced by small stand-ins, and
+Only the file that defines the network is executed; its imports from other files are replaced by small stand-ins, and
 flash-attention by torch's fused kernel. It needs `einops` and `diffusers`.
 """
 
@@ -24,7 +24,7 @@ NETWORK = Path("javisdit/models/wan/modules/model.py")
 
 
 class UpstreamModel(torch.nn.Module):
-    """The published network with the weights of ours, called and answering as ours does."""
+    """The published network with this project's weights and the interface of this project's network."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -33,18 +33,19 @@ class UpstreamModel(torch.nn.Module):
     def forward(
         self, video: Tensor, audio: Tensor, timestep: Tensor, text: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # It empties the dictionary and overwrites text and mask, so each call gets its own; velocity points to data.
+        # The network empties the dictionary and overwrites text and mask, so each call gets copies. Its velocity is
+        # data - noise, the opposite sign.
         output = self.network({"video": video, "audio": audio}, timestep, text.clone(), mask=mask.clone())
         return -output["video"], -output["audio"]
 
 
 def load_upstream(checkout: Path, model: JointDiT) -> UpstreamModel:
-    """The network of the checkout at the size of `model`, with a copy of its weights."""
+    """Load the network of the checkout at the size of `model`, with a copy of its weights."""
     path = checkout / NETWORK
     if not path.is_file():
-        sys.exit(f"{path} is not there: --upstream takes a checkout of the published repository.")
+        sys.exit(f"{path} does not exist: give --upstream a checkout of the published repository.")
     if importlib.util.find_spec("einops") is None:
-        sys.exit("The published network needs einops: pip install einops")
+        sys.exit("einops is not installed, but the published network needs it: pip install einops")
     definition = _execute(path)
     settings = model.config.to_published()
     network = definition.WanModel(**settings, class_drop_prob=0.0)
@@ -53,7 +54,7 @@ def load_upstream(checkout: Path, model: JointDiT) -> UpstreamModel:
 
 
 def _execute(path: Path) -> ModuleType:
-    """Runs the file as `upstream.model`, its relative and absolute imports answered by stand-ins."""
+    """Execute the file as the module `upstream.model`, with stand-ins for its relative and absolute imports."""
     attention = {"flash_attention": _fused_attention, "attnetion_with_mask": None, "flash_attention_varlen": None}
     _stand_in("upstream", __path__=[])
     _stand_in("upstream.attention", **attention)
@@ -82,6 +83,6 @@ def _requires_grad(module: torch.nn.Module, flag: bool) -> None:
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> Tensor:
-    """(B, L, heads, head_dim) each, all positions valid."""
+    """Attend with torch's fused kernel; all tensors are (B, L, heads, head_dim), and all positions are valid."""
     query, key, value = (tensor.transpose(1, 2) for tensor in (q, k, v))
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)

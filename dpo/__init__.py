@@ -1,4 +1,4 @@
-"""Preference training of joint audio-video models (DPO with one term per modality)."""
+"""Preference training of joint audio-video models: DPO with one loss term per modality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch only when something needs it: a finished stage has to return at once."""
+    """Import a public name on first use, so that a command whose work is finished returns without importing torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'dpo' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

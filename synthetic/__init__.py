@@ -1,4 +1,4 @@
-"""Bounce: a procedural world of sounding clips. Render it, caption it, and measure any clip against it."""
+"""Bounce: a procedural world of clips with sound. Scenes are rendered and captioned, and any clip can be measured."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Captions of Bounce scenes, and the way back.
+"""Captions of Bounce scenes, and the parsing of captions back to attributes.
 
-Words, not punctuation, carry everything: lower case, separated by single blanks, from a closed vocabulary.
-Each value of each attribute is one word that means nothing else, so a caption is read word by word.
+Captions consist of lower-case words from a closed vocabulary, separated by single blanks, without punctuation. Each
+value of each attribute is one word with no other meaning, so a caption can be parsed word by word.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class CaptionAttributes:
-    """What a caption asks for; None where it does not say."""
+    """Attributes that a caption states; None for an attribute that it does not state."""
 
     color: str | None = None
     size: str | None = None
@@ -48,7 +48,10 @@ class CaptionAttributes:
 
 
 def caption(scene: Scene, phrasing: int | None = None) -> str:
-    """A caption of the scene, at most 32 words, in the given phrasing (an index of PHRASINGS) or the seed's own."""
+    """Return a caption of the scene, at most 32 words.
+
+    `phrasing` is an index of PHRASINGS; by default, the scene's seed determines it.
+    """
     template = PHRASINGS[scene.seed % len(PHRASINGS) if phrasing is None else phrasing]
     return template.format(
         color=scene.color,
@@ -63,10 +66,10 @@ def caption(scene: Scene, phrasing: int | None = None) -> str:
 
 
 def parse_caption(text: str) -> CaptionAttributes:
-    """What `text` says about a Bounce scene: the inverse of `caption`, for any case and punctuation.
+    """Parse the attributes that `text` states about a Bounce scene; inverse of `caption`, for any case and punctuation.
 
-    Also reads part captions such as "a red ball". A text that does not mention a ball, or uses a word from outside the
-    vocabulary, speaks of another world: all fields are None. A field named twice with different values is None too.
+    Partial captions, for example "a red ball", are parsed too. For a text that does not mention a ball, or that uses a
+    word outside the vocabulary, all fields are None. A field with two different values is None.
     """
     words = set(_WORD.findall(text.lower()))
     if "ball" not in words or not words <= _VOCABULARY:
@@ -84,7 +87,7 @@ def parse_caption(text: str) -> CaptionAttributes:
 
 
 def vocabulary() -> list[str]:
-    """Every word a caption can contain, sorted."""
+    """Return all words that a caption can contain, sorted."""
     return sorted(_VOCABULARY)
 
 

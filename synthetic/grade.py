@@ -1,7 +1,7 @@
-"""Grade a model on held-out captions: `python -m synthetic.grade --model tiny --num_captions 500`.
+"""Grading of a model on held-out captions: `python -m synthetic.grade --model tiny --num_captions 500`.
 
-Generates one clip per caption and measures, from pixels and samples alone, how often each attribute is as asked.
-`--model ground_truth` measures the rendered scenes themselves, `--reconstruct true` what the codecs make of them.
+Generates one clip per caption and measures, from pixels and samples alone, how often each attribute is as the caption
+states. `--model ground_truth` measures the rendered scenes, `--reconstruct true` their reconstructions by the codecs.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ class GradeConfig:
         default="tiny", metadata={"help": "a preset's name, a model or adapter folder, or 'ground_truth'"}
     )
     num_captions: int = field(default=200, metadata={"help": "held-out captions, one clip each"})
-    reconstruct: bool = field(default=False, metadata={"help": "encode and decode the scenes, generate nothing"})
-    num_workers: int = field(default=2, metadata={"help": "processes of one thread each"})
-    guidance_scale: float | None = field(default=None, metadata={"help": "the model's own where not given"})
-    num_inference_steps: int | None = field(default=None, metadata={"help": "the model's own where not given"})
+    reconstruct: bool = field(default=False, metadata={"help": "encode and decode the scenes instead of generating"})
+    num_workers: int = field(default=2, metadata={"help": "number of processes, each with one thread"})
+    guidance_scale: float | None = field(default=None, metadata={"help": "default: the model's own"})
+    num_inference_steps: int | None = field(default=None, metadata={"help": "default: the model's own"})
 
 
 @dataclass(frozen=True)
 class Grade:
-    """One attribute over all clips: how many were right, with the 95 % Wilson interval of the share."""
+    """Result for one attribute over all clips: the number that were right, and its share's 95 % Wilson interval."""
 
     attribute: str
     right: int
@@ -70,19 +70,21 @@ class Grade:
 
     @property
     def interval(self) -> tuple[float, float]:
+        """Lower and upper bound of the 95 % Wilson interval."""
         z, n, share = 1.96, self.total, self.right / self.total
         centre = (share + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
         return centre - half, centre + half
 
     def line(self) -> str:
+        """Return the share, its interval and the chance level as a line of text."""
         low, high = self.interval
         chance = f"   chance {1 / NUM_CLASSES[self.attribute]:5.1%}" if self.attribute in NUM_CLASSES else ""
         return f"{self.attribute:13} {self.right / self.total:6.1%}   [{low:5.1%}, {high:5.1%}]{chance}"
 
 
 def grade_clip(scene: Scene, found: Measurement) -> dict[str, bool]:
-    """Which attributes of a clip are as its scene's caption asks."""
+    """Return, per attribute, whether the measured clip matches its scene's caption."""
     named = {name: getattr(found, name) == getattr(scene, name) for name in ATTRIBUTES[:6]}
     return named | {
         "num_impacts": found.num_heard == scene.num_impacts,
@@ -92,14 +94,14 @@ def grade_clip(scene: Scene, found: Measurement) -> dict[str, bool]:
 
 
 def desync(found: Measurement) -> float | None:
-    """Median distance (s) from each impact heard to the nearest one seen; None where either is missing."""
+    """Return the median distance in seconds from each impact heard to the nearest one seen; None without impacts."""
     if not (found.impacts_seen and found.impacts_heard):
         return None
     return median(min(abs(heard - seen) for seen in found.impacts_seen) for heard in found.impacts_heard)
 
 
 def grade(config: GradeConfig) -> tuple[list[Grade], float | None]:
-    """Grades per attribute, and the median over clips of `desync`."""
+    """Return the grades per attribute, and the median over clips of `desync` in seconds."""
     seeds = range(HELD_OUT_SEED_START, HELD_OUT_SEED_START + config.num_captions)
     context = multiprocessing.get_context("spawn")
     with context.Pool(config.num_workers, _start_worker, (config,)) as pool:
@@ -110,7 +112,7 @@ def grade(config: GradeConfig) -> tuple[list[Grade], float | None]:
 
 
 def report(config: GradeConfig, grades: list[Grade], offset: float | None) -> str:
-    """The grades as lines to read."""
+    """Return the grades as a text report."""
     return "\n".join(
         [
             f"{config.model}: {config.num_captions} held-out captions, share right with its 95 % interval",
@@ -126,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-_worker: dict = {}  # of this process: the pipeline is loaded once
+_worker: dict = {}  # state of a worker process: its pipeline, loaded once, and options
 
 
 def _start_worker(config: GradeConfig) -> None:

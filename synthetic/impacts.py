@@ -1,4 +1,4 @@
-"""How far impacts that are seen and impacts that are heard belong together."""
+"""Matching of impacts seen and impacts heard, and measures of their agreement."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-UNMATCHED_S = 2.0  # desync where nothing matches: the edge of the range that Synchformer tells apart
-TOLERANCE_S = 0.25  # an offset that makes a match worth 1 / e
-ORDER_WEIGHT = 0.2  # share of the agreement that the order of loudness decides
+UNMATCHED_S = 2.0  # desync without matches: the largest offset that Synchformer distinguishes
+TOLERANCE_S = 0.25  # a match with this offset counts 1 / e
+ORDER_WEIGHT = 0.2  # share of the agreement that depends on the order of loudness
 
 
 def match_impacts(seen: Sequence[float], heard: Sequence[float]) -> list[tuple[int, int]]:
-    """Pair as many impacts as the shorter list has, in order of time, with the least total offset.
+    """Pair each impact of the shorter list with one of the longer, in order of time, with the least total offset.
 
     Args:
         seen: (S,) times in seconds, ascending.
@@ -24,7 +24,7 @@ def match_impacts(seen: Sequence[float], heard: Sequence[float]) -> list[tuple[i
     if len(seen) > len(heard):
         return [(first, second) for second, first in match_impacts(heard, seen)]
     offsets = np.abs(np.subtract.outer(np.asarray(seen, dtype=float), np.asarray(heard, dtype=float)))  # (S, H)
-    # cost[i, j]: the first i of seen, each paired with one of the first j of heard.
+    # cost[i, j]: least total offset of the first i of seen, each paired with one of the first j of heard.
     cost = np.full((len(seen) + 1, len(heard) + 1), np.inf)
     cost[0] = 0.0
     for i in range(1, len(seen) + 1):
@@ -40,7 +40,7 @@ def match_impacts(seen: Sequence[float], heard: Sequence[float]) -> list[tuple[i
 
 
 def desync(seen: Sequence[float], heard: Sequence[float]) -> float:
-    """Mean absolute offset of the matched impacts in seconds, in [0, 2]; 2.0 when nothing matches."""
+    """Return the mean absolute offset of the matched impacts in seconds, in [0, 2]; 2.0 if nothing matches."""
     pairs = match_impacts(seen, heard)
     if not pairs:
         return UNMATCHED_S
@@ -50,14 +50,15 @@ def desync(seen: Sequence[float], heard: Sequence[float]) -> float:
 def impact_agreement(
     seen: Sequence[float], speeds: Sequence[float], heard: Sequence[float], levels: Sequence[float]
 ) -> float:
-    """F-score of the matched impacts, each worth exp(-offset / 0.25 s); a wrong order of loudness costs up to a fifth.
+    """Return the F-score of the matched impacts, in [0, 1]; 0 if either list is empty.
+
+    Each match counts exp(-offset / 0.25 s). A wrong order of loudness reduces the score by up to a fifth.
 
     Args:
-        seen: (S,) times in seconds, ascending; speeds: (S,) downward speed at each, in any unit.
-        heard: (H,) times in seconds, ascending; levels: (H,) loudness of each, in any unit.
-
-    Returns:
-        A number in [0, 1]; 0 when either list is empty.
+        seen: (S,) times in seconds, ascending.
+        speeds: (S,) downward speed at each impact seen, in any unit.
+        heard: (H,) times in seconds, ascending.
+        levels: (H,) loudness of each impact heard, in any unit.
     """
     pairs = match_impacts(seen, heard)
     if not pairs:
@@ -68,7 +69,7 @@ def impact_agreement(
 
 
 def _same_order(first: Sequence[float], second: Sequence[float]) -> float:
-    """Correlation mapped to [0, 1]; 1 where there is nothing to order."""
+    """Return the correlation of two sequences mapped to [0, 1]; 1 if there is nothing to order."""
     deviations = np.std(first), np.std(second)
     if len(first) < 2 or min(deviations) < 1e-9:
         return 1.0

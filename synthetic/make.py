@@ -1,7 +1,8 @@
-"""Write Bounce clips and their prompts table: `python -m synthetic.make --num_clips N --output DIR`.
+"""Writing of Bounce clips and their prompts table: `python -m synthetic.make --num_clips N --output DIR`.
 
 DIR/prompts.parquet has one row per clip: prompt_id, prompt, video_path and audio_path (relative to DIR), seed and the
-scene's attributes. DIR/clips holds <prompt_id>.mp4 and <prompt_id>.wav. Run it again to finish an interrupted run.
+scene's attributes. DIR/clips contains <prompt_id>.mp4 and <prompt_id>.wav. The same command finishes an interrupted
+run.
 """
 
 from __future__ import annotations
@@ -23,21 +24,25 @@ from synthetic.captions import caption
 from synthetic.render import render_clip
 from synthetic.scene import Scene, scene_from_seed
 
-CLIPS_PER_TASK = 16  # what a worker is handed at a time
+CLIPS_PER_TASK = 16  # clips in one task of a worker
 
 
 @dataclass(frozen=True)
 class MakeConfig:
-    output: Path = field(metadata={"help": "folder for prompts.parquet and clips/; made if missing"})
-    num_clips: int = field(metadata={"help": "how many clips, of consecutive seeds"})
+    """Settings of `python -m synthetic.make`."""
+
+    output: Path = field(metadata={"help": "folder for prompts.parquet and clips/; created if missing"})
+    num_clips: int = field(metadata={"help": "number of clips, with consecutive seeds"})
     first_seed: int = field(default=0, metadata={"help": "seed of the first scene; seeds from 1000000 are held out"})
-    num_workers: int = field(default=1, metadata={"help": "processes; the files do not depend on it"})
-    dry_run: bool = field(default=False, metadata={"help": "say what would be made, and write nothing"})
+    num_workers: int = field(default=1, metadata={"help": "number of processes; the files do not depend on it"})
+    dry_run: bool = field(default=False, metadata={"help": "print the plan and write nothing"})
 
     def __post_init__(self) -> None:
         for name, least in (("num_clips", 1), ("first_seed", 0), ("num_workers", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {least}.")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but must be at least {least}: give a larger number."
+                )
 
     @property
     def seeds(self) -> range:
@@ -45,7 +50,7 @@ class MakeConfig:
 
 
 def make(config: MakeConfig) -> StageSummary:
-    """Write what is missing of the clips, then the table and summary.json."""
+    """Write the missing clips, then the prompts table and summary.json."""
     start = time.monotonic()
     clips = config.output / "clips"
     missing = [seed for seed in config.seeds if not _is_finished(clips, seed)]
@@ -72,7 +77,7 @@ def prompt_id(seed: int) -> str:
 
 
 def table_row(scene: Scene) -> dict[str, str | int]:
-    """One row of the prompts table."""
+    """Return the row of a scene in the prompts table."""
     name = prompt_id(scene.seed)
     return {
         "prompt_id": name,

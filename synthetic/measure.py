@@ -1,7 +1,7 @@
-"""Measure a clip against the Bounce world, from pixels and samples alone.
+"""Measurement of a clip's Bounce attributes from pixels and samples alone.
 
-Works on any clip: generated, decoded from a file, of any size, rate and length, with or without sound. What cannot be
-found is None, an empty tuple, or NaN in the track; nothing is guessed from the scene.
+Works on any clip, generated or decoded from a file, of any size, rate and length, with or without sound. A property
+that cannot be measured is None, an empty tuple, or NaN in the track; no knowledge of the scene is used.
 """
 
 from __future__ import annotations
@@ -14,36 +14,37 @@ import numpy as np
 
 from media import AVClip, resample_audio
 from media.audio import mix_channels
-from synthetic.measure_picture import RGBFloat, Sight, see
-from synthetic.measure_sound import Hearing, hear
+from synthetic.measure_picture import PictureMeasurement, RGBFloat, measure_picture
+from synthetic.measure_sound import SoundMeasurement, measure_sound
 from synthetic.scene import BACKGROUNDS, COLORS, PITCHES, SAMPLE_RATE, SIZES
 
-MIN_DRIFT = 4.0  # Bounce pixels; less is neither left nor right
-# Time constants (s) as `measure` finds them on clean clips; its windows lengthen the short ones by 2 ms.
+MIN_DRIFT = 4.0  # Bounce pixels; a smaller drift is neither left nor right
+# Time constants (s) that `measure` finds on clean clips; its windows lengthen the short ones by 2 ms.
 MATERIAL_DECAYS = {"bell": 0.240, "wood": 0.016, "drum": 0.068}
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What a clip shows and sounds like.
+    """Measured properties of a clip.
 
-    A Bounce pixel is 1/64 of the frame's height. Class names are the nearest class; the number beside each says how
-    near. RGB distances are Euclidean on the 0..255 scale: 0 is exact, two classes are at least 85 apart.
+    A Bounce pixel is 1/64 of the frame's height. Class names give the nearest class; the number after each name is
+    the distance to that class or the measured value. RGB distances are Euclidean on the 0..255 scale: 0 is exact, two
+    classes are at least 85 apart.
     """
 
-    background: str | None  # None: the border of the frame is no plain colour, and then no ball is looked for
+    background: str | None  # None: the border of the frame has no plain colour; then no ball is searched for
     background_rgb: RGBFloat | None
     background_distance: float | None  # RGB distance to `background`
-    color: str | None  # of the ball; None: nothing stands out from the background
+    color: str | None  # of the ball; None: nothing contrasts with the background
     color_rgb: RGBFloat | None
     color_distance: float | None  # RGB distance to `color`
     size: str | None
-    radius: float | None  # Bounce pixels, of the disc with the ball's median area
+    radius: float | None  # Bounce pixels; radius of a disc with the ball's median area
     radius_variation: float  # standard deviation of the radius over frames / mean; clean: under 0.01
     visibility: float  # fraction of frames that show a ball
-    stray: float  # area unlike the background but apart from the ball / the ball's area; clean: 0
-    track: np.ndarray  # float (T, 2): centre of the ball as x, y in Bounce pixels, NaN where out of sight
-    side: str | None  # where the ball drifts to
+    stray: float  # area that differs from the background, outside the ball / the ball's area; clean: 0
+    track: np.ndarray  # float (T, 2): centre of the ball as x, y in Bounce pixels, NaN where it is not visible
+    side: str | None  # side to which the ball drifts
     drift: float | None  # Bounce pixels to the right over the whole clip; |drift| of a scene is 16..34
     roughness: float  # RMS of the track's second differences less gravity and impacts, Bounce pixels; clean: under 0.05
     impacts_seen: tuple[float, ...]  # s, sub-frame
@@ -52,16 +53,16 @@ class Measurement:
     flicker: float  # mean absolute change of background pixels between frames, 0..255; clean: under 1
     impacts_heard: tuple[float, ...]  # s
     impact_strengths: tuple[float, ...]  # rise of each onset as a fraction of the loudest moment: 0.28 (faint) .. 1
-    impact_levels: tuple[float, ...]  # dB under the clip's loudest moment (<= 0), one per impact heard
+    impact_levels: tuple[float, ...]  # dB relative to the clip's loudest moment (<= 0), one per impact heard
     pitch: str | None
     pitch_hz: float | None
     pitch_deviation: float | None  # semitones from `pitch`, signed; clean: under 0.5; classes are 8.7 apart
     tonality: float  # share of energy after the onsets within a semitone of pitch_hz; clean: 0.65 .. 0.95
     material: str | None
-    decay_s: float | None  # time constant of the amplitude after an impact; MATERIAL_DECAYS has the classes'
+    decay_s: float | None  # time constant of the amplitude after an impact; see MATERIAL_DECAYS for the classes
     peak: float  # largest |sample|, 0..1
     clipping: float  # fraction of samples with |sample| >= 0.99
-    noise_floor: float  # dB: quietest twentieth of the clip against its loudest moment; clean: under -60; silence: -100
+    noise_floor: float  # dB: quietest 5 % of the clip relative to its loudest moment; clean: under -60; silence: -100
 
     @property
     def num_seen(self) -> int:
@@ -73,43 +74,43 @@ class Measurement:
 
 
 def measure(clip: AVClip) -> Measurement:
-    """Measure a clip; takes about 20 ms for a Bounce clip, and never raises for a valid AVClip."""
-    sight, hearing = see(clip.video, clip.fps), hear(_mono(clip))
-    background, background_distance = _nearest_rgb(BACKGROUNDS, sight.background_rgb)
-    color, color_distance = _nearest_rgb(COLORS, sight.color_rgb)
-    pitch = _nearest_ratio(PITCHES, hearing.pitch_hz)
+    """Measure a clip. Takes about 20 ms for a Bounce clip and never raises for a valid AVClip."""
+    picture, sound = measure_picture(clip.video, clip.fps), measure_sound(_mono(clip))
+    background, background_distance = _nearest_rgb(BACKGROUNDS, picture.background_rgb)
+    color, color_distance = _nearest_rgb(COLORS, picture.color_rgb)
+    pitch = _nearest_ratio(PITCHES, sound.pitch_hz)
     return Measurement(
         background=background,
-        background_rgb=sight.background_rgb,
+        background_rgb=picture.background_rgb,
         background_distance=background_distance,
         color=color,
-        color_rgb=sight.color_rgb,
+        color_rgb=picture.color_rgb,
         color_distance=color_distance,
-        size=_nearest_ratio(SIZES, sight.radius),
-        radius=sight.radius,
-        radius_variation=sight.radius_variation,
-        visibility=sight.visibility,
-        stray=sight.stray,
-        track=sight.track,
-        side=_side(sight),
-        drift=sight.drift,
-        roughness=sight.roughness,
-        impacts_seen=sight.impacts,
-        impact_speeds=sight.impact_speeds,
-        sharpness=sight.sharpness,
-        flicker=sight.flicker,
-        impacts_heard=hearing.impacts,
-        impact_strengths=hearing.impact_strengths,
-        impact_levels=hearing.impact_levels,
+        size=_nearest_ratio(SIZES, picture.radius),
+        radius=picture.radius,
+        radius_variation=picture.radius_variation,
+        visibility=picture.visibility,
+        stray=picture.stray,
+        track=picture.track,
+        side=_side(picture),
+        drift=picture.drift,
+        roughness=picture.roughness,
+        impacts_seen=picture.impacts,
+        impact_speeds=picture.impact_speeds,
+        sharpness=picture.sharpness,
+        flicker=picture.flicker,
+        impacts_heard=sound.impacts,
+        impact_strengths=sound.impact_strengths,
+        impact_levels=sound.impact_levels,
         pitch=pitch,
-        pitch_hz=hearing.pitch_hz,
-        pitch_deviation=_deviation(hearing, pitch),
-        tonality=hearing.tonality,
-        material=_nearest_ratio(MATERIAL_DECAYS, hearing.decay_s),
-        decay_s=hearing.decay_s,
-        peak=hearing.peak,
-        clipping=hearing.clipping,
-        noise_floor=hearing.noise_floor,
+        pitch_hz=sound.pitch_hz,
+        pitch_deviation=_deviation(sound, pitch),
+        tonality=sound.tonality,
+        material=_nearest_ratio(MATERIAL_DECAYS, sound.decay_s),
+        decay_s=sound.decay_s,
+        peak=sound.peak,
+        clipping=sound.clipping,
+        noise_floor=sound.noise_floor,
     )
 
 
@@ -132,13 +133,13 @@ def _nearest_ratio(classes: Mapping[str, float], value: float | None) -> str | N
     return min(classes, key=lambda name: abs(log(classes[name] / value)))
 
 
-def _side(sight: Sight) -> str | None:
-    if sight.drift is None or abs(sight.drift) < MIN_DRIFT:
+def _side(picture: PictureMeasurement) -> str | None:
+    if picture.drift is None or abs(picture.drift) < MIN_DRIFT:
         return None
-    return "right" if sight.drift > 0 else "left"
+    return "right" if picture.drift > 0 else "left"
 
 
-def _deviation(hearing: Hearing, pitch: str | None) -> float | None:
-    if hearing.pitch_hz is None or pitch is None:
+def _deviation(sound: SoundMeasurement, pitch: str | None) -> float | None:
+    if sound.pitch_hz is None or pitch is None:
         return None
-    return 12 * log2(hearing.pitch_hz / PITCHES[pitch])
+    return 12 * log2(sound.pitch_hz / PITCHES[pitch])

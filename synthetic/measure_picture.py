@@ -1,7 +1,7 @@
-"""What can be seen in a clip of one ball on a plain background, from pixels alone.
+"""Measurement of the picture of a clip with one ball on a plain background, from pixels alone.
 
-Lengths are in Bounce pixels, 1/64 of the frame's height, whatever the clip's size; times are in seconds.
-Shapes: T frames, H rows, W columns (of the analysed picture, shrunk by a whole factor where it is large).
+Lengths are in Bounce pixels, 1/64 of the frame's height, for any clip size; times are in seconds.
+Shapes: T frames, H rows, W columns (of the analysed picture, which is reduced by a whole factor if it is large).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from synthetic.scene import HEIGHT
 MAX_BORDER_SPREAD = 45.0  # RGB distance; a border that varies more is no plain background
 MIN_CONTRAST = 45.0  # RGB distance between ball and background
 MIN_AREA, MAX_AREA = 10.0, 0.35  # of a ball: square Bounce pixels, fraction of the frame
-MIN_VISIBILITY = 0.5  # of frames; below it there is no track to speak of
-MIN_PROMINENCE = 2.0  # Bounce pixels the ball must rise around an impact
+MIN_VISIBILITY = 0.5  # fraction of frames; below it the track is not analysed
+MIN_PROMINENCE = 2.0  # Bounce pixels that the ball must rise around an impact
 MIN_GAP_S = 0.15  # between impacts
-FIT_S = 0.12  # how much of the track on each side of an impact gives its time
-FLOOR_TOLERANCE = 10.0  # Bounce pixels between the contacts of one clip
-EDGE_PIXELS = 16  # the steepest pixels of a frame, that sharpness looks at
+FIT_S = 0.12  # length of track on each side of an impact that is fitted to find its time
+FLOOR_TOLERANCE = 10.0  # largest height difference between the contacts of one clip, Bounce pixels
+EDGE_PIXELS = 16  # steepest pixels per frame that determine the sharpness
 RGBFloat = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
-    """The visual half of `synthetic.measure.Measurement`, which documents the fields."""
+class PictureMeasurement:
+    """Visual part of `synthetic.measure.Measurement`, which documents the fields."""
 
     background_rgb: RGBFloat | None
     track: np.ndarray
@@ -44,15 +44,15 @@ class Sight:
     impact_speeds: tuple[float, ...] = field(default=())
 
 
-def see(video: np.ndarray, fps: float) -> Sight:
-    """Measure uint8 (T, H, W, 3) frames at `fps`."""
+def measure_picture(video: np.ndarray, fps: float) -> PictureMeasurement:
+    """Measure frames, uint8 (T, H, W, 3), at `fps` frames per second."""
     pixels = _shrink(video)
     scale = HEIGHT / pixels.shape[1]  # Bounce pixels per analysed pixel
     background = _background(pixels)
     difference = None if background is None else _length(pixels - background)  # (T, H, W)
     ball = None if difference is None else _find_ball(difference, scale)
     if background is None or difference is None or ball is None:
-        return Sight(
+        return PictureMeasurement(
             background_rgb=_rgb(background),
             track=np.full((len(pixels), 2), np.nan),
             sharpness=_sharpness(pixels),
@@ -66,7 +66,7 @@ def see(video: np.ndarray, fps: float) -> Sight:
     stray = ((difference > 0.5 * np.linalg.norm(color - background)) & ~near).sum() / max(ball.sum(), 1)
     track = np.where(visible[:, None], track * scale, np.nan)
     steps = _follow(track, fps) if visible.mean() >= MIN_VISIBILITY else _NOTHING
-    return Sight(
+    return PictureMeasurement(
         background_rgb=_rgb(background),
         track=track,
         sharpness=_sharpness(pixels),
@@ -92,20 +92,22 @@ class _Motion:
 
 
 _NOTHING = _Motion(None, 0.0, (), ())
-_IN_FRAME = np.zeros((3, 3, 3), dtype=bool)  # 4-neighbourhood inside a frame, nothing across frames
+_IN_FRAME = np.zeros((3, 3, 3), dtype=bool)  # 4-neighbourhood within a frame, no connection between frames
 _IN_FRAME[1] = ndimage.generate_binary_structure(2, 1)
 
 
 def _shrink(video: np.ndarray) -> np.ndarray:
-    """Block means down to 64..127 rows or columns, whichever side is shorter -> float32 (T, H, W, 3)."""
+    """Reduce frames by block means until the shorter side has 64 to 127 pixels -> float32 (T, H, W, 3)."""
     factor = max(min(video.shape[1:3]) // HEIGHT, 1)
     if factor == 1:
         return video.astype(np.float32)
-    stride = max(factor // 3, 1)  # of a large picture every block is sampled, not read whole
+    stride = max(factor // 3, 1)  # in a large picture, blocks are sampled instead of averaged in full
     video, factor = video[:, ::stride, ::stride], factor // stride
     frames, height, width = len(video), video.shape[1] // factor, video.shape[2] // factor
     out = np.zeros((frames, height, width, 3), dtype=np.float32)
-    for source, target in zip(video, out, strict=True):  # frame by frame: a float copy of a long clip would be large
+    for source, target in zip(
+        video, out, strict=True
+    ):  # frame by frame, because a float copy of a long clip would be large
         for row in range(factor):
             for column in range(factor):
                 target += source[row : height * factor : factor, column : width * factor : factor]
@@ -113,7 +115,7 @@ def _shrink(video: np.ndarray) -> np.ndarray:
 
 
 def _background(pixels: np.ndarray) -> np.ndarray | None:
-    """The colour (3,) most of the border has, or None where the border is not plain."""
+    """Return the median colour (3,) of the border, or None if the border is not plain."""
     frames = len(pixels)
     sides = (pixels[:, :2], pixels[:, -2:], pixels[:, 2:-2, :2], pixels[:, 2:-2, -2:])
     border = np.concatenate([side.reshape(frames, -1, 3) for side in sides], axis=1).reshape(-1, 3)
@@ -123,7 +125,7 @@ def _background(pixels: np.ndarray) -> np.ndarray | None:
 
 
 def _find_ball(difference: np.ndarray, scale: float) -> np.ndarray | None:
-    """The largest blob of each frame that differs from the background -> bool (T, H, W), or None if there is none."""
+    """Return the largest region of each frame that differs from the background, bool (T, H, W); None without one."""
     contrast = _top_mean(difference, round(len(difference) * MIN_AREA / scale**2))
     if contrast < MIN_CONTRAST:
         return None
@@ -141,7 +143,10 @@ def _find_ball(difference: np.ndarray, scale: float) -> np.ndarray | None:
 
 
 def _ball_color(pixels: np.ndarray, difference: np.ndarray, ball: np.ndarray) -> np.ndarray:
-    """Median colour (3,) of the ball's inside: its edge is mixed with the background, by rendering, chroma or blur."""
+    """Return the median colour (3,) of the ball's interior.
+
+    The edge is left out: rendering, chroma subsampling and blur mix it with the background.
+    """
     inside = ndimage.binary_erosion(ball, _IN_FRAME)
     if inside.sum() < 0.1 * ball.sum():
         inside = ball & (difference >= np.median(difference[ball]))
@@ -151,7 +156,10 @@ def _ball_color(pixels: np.ndarray, difference: np.ndarray, ball: np.ndarray) ->
 def _areas_and_track(
     pixels: np.ndarray, background: np.ndarray, color: np.ndarray, near: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Soft area (T,) and centre (T, 2) as (x, y), both in analysed pixels, from each pixel's share of ball colour."""
+    """Return area (T,) and centre (T, 2) as (x, y) in analysed pixels.
+
+    Each pixel is weighted by its share of the ball's colour.
+    """
     axis = color - background
     share = np.clip((pixels - background) @ (axis / (axis @ axis)), 0.0, 1.0) * near  # (T, H, W)
     columns, rows = share.sum(1), share.sum(2)  # (T, W), (T, H)
@@ -163,7 +171,7 @@ def _areas_and_track(
 
 
 def _follow(track: np.ndarray, fps: float) -> _Motion:
-    """Drift, impacts and smoothness of a track (T, 2) with NaN where the ball is out of sight."""
+    """Return drift, impacts and roughness of a track (T, 2), which has NaN where the ball is not visible."""
     frames = np.arange(len(track))
     seen = ~np.isnan(track[:, 0])
     x, y = (np.interp(frames, frames[seen], track[seen, axis]) for axis in (0, 1))
@@ -190,13 +198,13 @@ def _follow(track: np.ndarray, fps: float) -> _Motion:
 
 
 def _contact(y: np.ndarray, peak: int, gravity: float, fps: float) -> tuple[float, float, float]:
-    """Time (frames), height (y) and downward speed (pixels per frame) at which the flights around a peak meet."""
+    """Return time (frames), height (y) and downward speed (pixels per frame) where the flights around a peak meet."""
     reach = max(round(FIT_S * fps), 2)
     before = np.arange(max(peak - reach, 0), peak)
     after = np.arange(peak + 1, min(peak + 1 + reach, len(y)))
     if len(before) < 2 or len(after) < 2:
         return float(peak), float(y[peak]), 0.0
-    # With gravity known, y - gravity / 2 * (t - peak)^2 is a straight line on both sides; they cross at the contact.
+    # With known gravity, y - gravity / 2 * (t - peak)^2 is a straight line on each side; they cross at the contact.
     (slope_in, start_in), (slope_out, start_out) = (
         np.polyfit(side - peak, y[side] - 0.5 * gravity * (side - peak) ** 2, 1) for side in (before, after)
     )
@@ -207,7 +215,7 @@ def _contact(y: np.ndarray, peak: int, gravity: float, fps: float) -> tuple[floa
 
 
 def _sharpness(pixels: np.ndarray) -> float:
-    """Steepness of the steepest edges relative to the clip's contrast, per Bounce-world pixel: 1 is a hard edge."""
+    """Return the slope of the steepest edges relative to the clip's contrast, per analysed pixel: 1 is a hard edge."""
     if min(pixels.shape[1:3]) < 3:
         return 0.0
     down = _length(pixels[:, 1:, :-1] - pixels[:, :-1, :-1])
@@ -217,7 +225,7 @@ def _sharpness(pixels: np.ndarray) -> float:
 
 
 def _flicker(pixels: np.ndarray, still: np.ndarray) -> float:
-    """Mean absolute change between frames, 0..255, of the pixels that are background (`still`) in both."""
+    """Return the mean absolute change between frames, 0..255, of pixels that are background (`still`) in both."""
     if len(pixels) < 2:
         return 0.0
     both = still[1:] & still[:-1]
@@ -226,12 +234,15 @@ def _flicker(pixels: np.ndarray, still: np.ndarray) -> float:
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
-    """Euclidean length over the last axis; einsum takes a third of the time of (vectors**2).sum(-1)."""
+    """Return the Euclidean length over the last axis; einsum takes a third of the time of (vectors**2).sum(-1)."""
     return np.sqrt(np.einsum("...c,...c->...", vectors, vectors))
 
 
 def _top_mean(values: np.ndarray, count: int) -> float:
-    """Mean of the `count` largest of non-negative values under 1000, to the nearest integer each (a fast selection)."""
+    """Return the mean of the `count` largest of non-negative values under 1000.
+
+    Values are rounded to integers, so that counting replaces sorting.
+    """
     counts = np.bincount(np.rint(values).astype(np.int64).reshape(-1))
     taken = np.minimum(np.cumsum(counts[::-1]), max(count, 1))
     return float(np.diff(taken, prepend=0) @ np.arange(len(counts) - 1, -1, -1) / taken[-1])

@@ -1,6 +1,6 @@
-"""What can be heard in a clip of struck sounds, from samples alone.
+"""Measurement of the sound of a clip with struck sounds, from samples alone.
 
-Everything is relative to the clip's own loudest moment, so a waveform may be scaled freely. Times are in seconds.
+Levels are relative to the clip's loudest moment, so the scale of the waveform does not matter. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from synthetic.scene import SAMPLE_RATE
 WINDOW, HOP = 512, 80  # samples: 32 ms and 5 ms
 FRAMES_PER_S = SAMPLE_RATE / HOP
 NUM_BANDS, LOWEST_HZ, HIGHEST_HZ = 24, 120.0, 7600.0
-MIN_PEAK = 0.003  # amplitude under which a clip is silent
-COMPRESSION = 0.25  # power of the energy in a band; close to the logarithm, but calm where there is next to nothing
-RISE_FRAMES = 3  # an onset compares bands this many frames before and after
-MIN_ONSET = 0.28  # rise of an onset, as a fraction of the loudest moment
-ONSET_LAG_S = 0.009  # a strike shows in the windows before it, so the steepest rise comes this early
+MIN_PEAK = 0.003  # a clip with a lower peak amplitude is silent
+COMPRESSION = 0.25  # exponent of the energy in a band; like a logarithm, but stable near zero
+RISE_FRAMES = 3  # an onset is the difference of the bands this many frames after and before
+MIN_ONSET = 0.28  # smallest rise of an onset, as a fraction of the loudest moment
+ONSET_LAG_S = 0.009  # windows before a strike already contain it, so the steepest rise is this much early
 MIN_GAP_S = 0.15  # between onsets
 PITCH_RANGE_HZ = (140.0, 3500.0)
 PITCH_WINDOW_S, MAX_SKIP_S = 0.12, 0.04
@@ -29,8 +29,8 @@ FLOOR_DB = -100.0
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """The audible half of `synthetic.measure.Measurement`, which documents the fields."""
+class SoundMeasurement:
+    """Audible part of `synthetic.measure.Measurement`, which documents the fields."""
 
     peak: float = 0.0
     clipping: float = 0.0
@@ -43,17 +43,17 @@ class Hearing:
     decay_s: float | None = None
 
 
-def hear(samples: np.ndarray) -> Hearing:
-    """Measure mono float32 (N,) at 16 kHz; N may be 0."""
+def measure_sound(samples: np.ndarray) -> SoundMeasurement:
+    """Measure mono samples, float32 (N,), at 16 kHz; N may be 0."""
     peak = float(np.abs(samples).max(initial=0.0))
     if peak < MIN_PEAK:
-        return Hearing(peak=peak)
+        return SoundMeasurement(peak=peak)
     power = _spectrogram(samples)  # (F, K)
     loudness = 10 * np.log10(power.sum(1) / power.sum(1).max() + 1e-10)  # (F,) dB, 0 at the loudest
     onsets, strengths = _onsets(power)
     decay_s = _decay(loudness, onsets)
     hz, tonality = _pitch(samples, onsets, skip_s=0.0 if decay_s is None else min(0.5 * decay_s, MAX_SKIP_S))
-    return Hearing(
+    return SoundMeasurement(
         peak=peak,
         clipping=float(np.mean(np.abs(samples) >= 0.99)),
         noise_floor=float(np.percentile(loudness, 5)),
@@ -67,8 +67,8 @@ def hear(samples: np.ndarray) -> Hearing:
 
 
 def _spectrogram(samples: np.ndarray) -> np.ndarray:
-    """Power (F, 257), frame f centred on sample f * HOP."""
-    # Mirrored ends: a sound cut off by the clip's end is no event.
+    """Return the power spectrogram (F, 257), with frame f centred on sample f * HOP."""
+    # Mirrored ends: a sound that is cut at the end of the clip gives no onset.
     padded = np.pad(samples, WINDOW // 2, mode="reflect" if len(samples) > WINDOW else "constant")
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]  # (F, WINDOW)
     spectrum = np.fft.rfft(frames * _window(), axis=1)
@@ -82,7 +82,7 @@ def _window() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _bands() -> np.ndarray:
-    """Triangular mel filters (257, NUM_BANDS)."""
+    """Return triangular mel filters (257, NUM_BANDS)."""
     mel = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), NUM_BANDS + 2)
     bins = _mel(np.fft.rfftfreq(WINDOW, 1 / SAMPLE_RATE))[:, None]
     low, centre, high = mel[:-2], mel[1:-1], mel[2:]
@@ -94,9 +94,11 @@ def _mel(hz: np.ndarray | float) -> np.ndarray:
 
 
 def _onsets(power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (fractional) at which the bands rise together, and by how much of the loudest moment."""
+    """Return the frames at which the bands rise together, and the rises as fractions of the loudest moment."""
     energy = power @ _bands()
-    loudest = max(energy.max(), 1e-6 * power.sum(1).max())  # the bands of a constant hold rounding errors only
+    loudest = max(
+        energy.max(), 1e-6 * power.sum(1).max()
+    )  # the bands of a constant signal contain only rounding errors
     level = (energy / loudest) ** COMPRESSION  # (F, NUM_BANDS)
     padded = np.pad(level, ((RISE_FRAMES, RISE_FRAMES), (0, 0)), mode="edge")
     rise = np.maximum(padded[2 * RISE_FRAMES :] - padded[: -2 * RISE_FRAMES], 0.0).sum(1) / max(level.sum(1).max(), 1.0)
@@ -107,15 +109,15 @@ def _onsets(power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pitch(samples: np.ndarray, onsets: np.ndarray, skip_s: float) -> tuple[float | None, float]:
-    """Strongest frequency after the onsets, all taken together, and the share of energy within a semitone of it.
+    """Return the strongest frequency after all onsets together, and the share of energy within a semitone of it.
 
-    `skip_s` of each attack are left out: noise and glide, of which a sound that lasts has better to offer later.
+    The first `skip_s` seconds of each attack contain noise and glide and are left out if the sound lasts longer.
     """
     length, size = round(PITCH_WINDOW_S * SAMPLE_RATE), 8192
     spectrum = np.zeros(size // 2 + 1)
     for onset in onsets:
         piece = samples[int(onset) * HOP + round(skip_s * SAMPLE_RATE) :][:length]
-        fade = 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, len(piece)))  # keeps the attack of a short strike
+        fade = 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, len(piece)))  # preserves the attack of a short strike
         spectrum += np.abs(np.fft.rfft(piece * fade, size)) ** 2
     hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     inside = (hz >= PITCH_RANGE_HZ[0]) & (hz <= PITCH_RANGE_HZ[1])
@@ -130,8 +132,9 @@ def _pitch(samples: np.ndarray, onsets: np.ndarray, skip_s: float) -> tuple[floa
 
 
 def _decay(loudness: np.ndarray, onsets: np.ndarray) -> float | None:
-    """Time constant of the amplitude after the onsets (their median), seconds."""
-    # Phase reconstruction beats: 35 ms of smoothing bridges the dips and lengthens the shortest strike by few ms.
+    """Return the time constant of the amplitude after the onsets in seconds (median); None if it cannot be measured."""
+    # Griffin-Lim's phases cause beats: smoothing over 35 ms bridges their dips and lengthens the shortest strike by a
+    # few ms.
     calm = 10 * np.log10(ndimage.uniform_filter1d(10 ** (loudness / 10), 7))
     ends = np.append(onsets[1:] - 2 * RISE_FRAMES, len(calm))[: len(onsets)]
     constants = []
@@ -140,7 +143,7 @@ def _decay(loudness: np.ndarray, onsets: np.ndarray) -> float | None:
         peak = int(onset) + int(np.argmax(calm[int(onset) : int(onset) + 12]))
         tail = calm[peak:stop]
         if len(tail) >= 3:
-            # The straight part of the decay: not the ground it comes to rest on.
+            # Only the straight part of the decay, without the noise floor at its end.
             bottom = min(max(tail[0] - DECAY_DEPTH_DB, tail.min() + GROUND_DB), tail[0])
             reach = int(np.flatnonzero(tail >= bottom)[-1]) + 1
             tail = tail[: max(reach, 3)]

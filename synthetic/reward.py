@@ -1,24 +1,24 @@
-"""Rewards that can be checked: what is seen and heard in a clip of the Bounce world, held against its caption.
+"""Verifiable rewards of the Bounce world: measured properties of a clip, compared with its caption.
 
-Every column is continuous, so that ties are rare, and is a function of one clip and one prompt. Where a part of the
-range is not reached, that is by design: the numbers are compared, not read as probabilities.
+Every column is continuous, so that ties are rare, and is a function of one clip and one prompt. Some parts of the
+ranges are never reached: the scores are for comparison and are no probabilities.
 
-column                  range   what it says
-visual_quality          [0, 1]  sharp edges, a background that neither flickers nor holds strays, a ball in sight
+column                  range   meaning
+visual_quality          [0, 1]  sharp edges, a background without flicker and stray objects, a visible ball
 motion_quality          [0, 1]  one rigid ball in free fall that strikes the floor and never gains speed
 text_alignment          [0, 1]  geometric mean of the agreements behind ib_tv: one wrong attribute weighs heavily
-audio_quality           [0, 1]  mean of the four below
-content_enjoyment       [0, 1]  tonality: how much of the sound is one clear pitch
-content_usefulness      [0, 1]  strikes that stand out of what is between them
-production_complexity   [0, 1]  how many strikes there are, weighted by their strength
+audio_quality           [0, 1]  mean of the next four columns
+content_enjoyment       [0, 1]  tonality: share of the sound that is one clear pitch
+content_usefulness      [0, 1]  strikes that are louder than the sound between them
+production_complexity   [0, 1]  number of strikes, weighted by their strength
 production_quality      [0, 1]  no clipping, a low noise floor, loud enough to hear
 ib_tv                   [0, 1]  mean agreement of caption and picture: colour, background, size, side, number seen
 ib_ta                   [0, 1]  mean agreement of caption and sound: pitch, material, number heard
 ib_av                   [0, 1]  impacts seen and heard: F-score of the matches, order of loudness
-desync                  [0, 2]  seconds: mean absolute offset of the matched impacts; 2.0 when nothing matches
+desync                  [0, 2]  seconds: mean absolute offset of the matched impacts; 2.0 if nothing matches
 
-Undefined (NaN): text columns for a caption that states none of their attributes, columns about sound for a clip
-without an audio track. A silent track is not undefined, it is bad.
+Undefined (NaN) are text columns for a caption that states none of their attributes, and sound columns for a clip
+without an audio track. A silent track is defined and scores low.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
     from media import AVClip
 
-# Distance from what the caption states at which the agreement has fallen to 1 / e.
-COLOR_SCALE = 80.0  # RGB distance; two colours of the world are 110 and more apart
+# Distance from the stated value at which the agreement is 1 / e.
+COLOR_SCALE = 80.0  # RGB distance; two colours of the world are at least 110 apart
 SIZE_SCALE = 0.25  # of the logarithm of the radius; neighbouring sizes are 0.4 apart
 PITCH_SCALE = 4.0  # semitones; neighbouring pitches are 8.7 apart
 DECAY_SCALE = 0.5  # of the logarithm of the decay; neighbouring materials are 1.2 apart
 COUNT_SCALE = 1.0
-SIDE_SCALE = 4.0  # pixels of drift over the clip; the world's balls drift 16 and more
+SIDE_SCALE = 4.0  # pixels of drift over the clip; balls of the world drift at least 16
 
 _AUDIO_COLUMNS = (
     "audio_quality",
@@ -59,7 +59,7 @@ _AUDIO_COLUMNS = (
 
 
 class VerifiableReward(Reward):
-    """Every metric column of the toolkit, from measurements of pixels and samples; no weights."""
+    """Reward with every metric column of the toolkit, computed from measurements of pixels and samples; no weights."""
 
     name = "verifiable"
     version = "1"
@@ -69,7 +69,7 @@ class VerifiableReward(Reward):
     licence = "as this project"
 
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
-        """One float32 tensor (B,) per column, in the ranges stated at the head of this module."""
+        """Return one float32 tensor (B,) per column, in the ranges given in the module's docstring."""
         import torch
 
         rows = [score_clip(clip, prompt) for clip, prompt in zip(clips, prompts, strict=True)]
@@ -77,7 +77,7 @@ class VerifiableReward(Reward):
 
 
 def score_clip(clip: AVClip, prompt: Prompt) -> dict[str, float]:
-    """All columns for one clip; NaN where a column is not defined."""
+    """Return all columns for one clip; NaN for an undefined column."""
     found = measure(clip)
     stated = parse_caption(prompt.prompt)
     stated_sound = parse_caption(prompt.audio_prompt) if prompt.audio_prompt else stated
@@ -96,7 +96,7 @@ def score_clip(clip: AVClip, prompt: Prompt) -> dict[str, float]:
 
 
 def picture_agreements(found: Measurement, stated: CaptionAttributes) -> list[float]:
-    """How well each visual attribute that the caption states was seen, in [0, 1] each."""
+    """Return the agreement of the picture with each visual attribute that the caption states, each in [0, 1]."""
     agreements = []
     if stated.color is not None:
         agreements.append(_near_color(found.color_rgb, COLORS[stated.color]))
@@ -113,7 +113,7 @@ def picture_agreements(found: Measurement, stated: CaptionAttributes) -> list[fl
 
 
 def sound_agreements(found: Measurement, stated: CaptionAttributes) -> list[float]:
-    """How well each audible attribute that the caption states was heard, in [0, 1] each."""
+    """Return the agreement of the sound with each audible attribute that the caption states, each in [0, 1]."""
     agreements = []
     if stated.pitch is not None:
         octaves = _ratio(found.pitch_hz, PITCHES[stated.pitch])
@@ -126,20 +126,23 @@ def sound_agreements(found: Measurement, stated: CaptionAttributes) -> list[floa
 
 
 def visual_quality(found: Measurement) -> float:
-    """Mean of edge sharpness, steadiness and purity of the background, and the share of frames that show the ball."""
+    """Return the mean of edge sharpness, steadiness of the background, and visibility of the ball without strays."""
     return float(
         np.mean(
             [
                 found.sharpness / (found.sharpness + 0.3),
                 1 / (1 + found.flicker / 2),  # flicker: mean change of the background between frames, 0..255
-                found.visibility / (1 + found.stray),  # stray: area off the ball that has its colour, in balls
+                found.visibility / (1 + found.stray),  # stray: foreground area outside the ball, in ball areas
             ]
         )
     )
 
 
 def motion_quality(found: Measurement, fps: float) -> float:
-    """Mean of smooth flight, rigid shape, downward acceleration, and impacts where the floor is; times visibility."""
+    """Return the mean of smooth flight, rigid shape, downward acceleration and impacts on the floor.
+
+    The mean is multiplied by the ball's visibility.
+    """
     parts = [
         1 / (1 + 2 * found.roughness),  # deviation from a parabola, pixels per frame squared
         1 / (1 + 10 * found.radius_variation),
@@ -150,10 +153,10 @@ def motion_quality(found: Measurement, fps: float) -> float:
 
 
 def audio_axes(found: Measurement) -> dict[str, float]:
-    """audio_quality and the four axes it is the mean of."""
+    """Return audio_quality and the four axes of which it is the mean."""
     strengths = np.asarray(found.impact_strengths, dtype=float)
     audible = found.peak / (found.peak + 0.01)
-    # As many equally strong strikes as would be as even as these.
+    # Effective number of strikes: equal strikes count fully, weak ones less.
     events = float(strengths.sum() ** 2 / (strengths**2).sum()) if strengths.any() else 0.0
     clean = math.exp(-50 * found.clipping) * _logistic((-30 - found.noise_floor) / 10)
     axes = {
@@ -170,7 +173,10 @@ def _agreement(found: Measurement) -> float:
 
 
 def _falling(track: np.ndarray) -> float:
-    """How clearly the ball (T, 2) accelerates downwards, in [0, 1); most frames of a bouncing ball are flight."""
+    """Return a score in [0, 1) for the downward acceleration of a track (T, 2).
+
+    The median over frames is used, because a bouncing ball is in flight in most frames.
+    """
     bends = np.diff(track[:, 1], 2)
     bends = bends[np.isfinite(bends)]
     gravity = max(float(np.median(bends)), 0.0) if len(bends) else 0.0  # pixels per frame squared
@@ -178,13 +184,13 @@ def _falling(track: np.ndarray) -> float:
 
 
 def _striking(found: Measurement, fps: float) -> float:
-    """How close to the floor the ball turns, and whether it leaves without more speed than it came with, in [0, 1]."""
+    """Return a score in [0, 1] for impacts close to the floor from which the ball does not gain speed."""
     if not found.impacts_seen or found.radius is None:
         return 0.0
     heights = []
     for time, speed in zip(found.impacts_seen, found.impact_speeds, strict=True):
         frame = min(int(time * fps), len(found.track) - 1)
-        fallen = speed * (time - frame / fps)  # since the last frame before the impact
+        fallen = speed * (time - frame / fps)  # distance since the last frame before the impact
         heights.append(FLOOR_Y - found.radius - found.track[frame, 1] - fallen)
     speeds = np.asarray(found.impact_speeds)
     gains = np.maximum(np.diff(np.log(np.maximum(speeds, 1.0))), 0.0)
@@ -196,7 +202,7 @@ def _near_color(seen: Sequence[float] | None, stated: Sequence[float]) -> float:
 
 
 def _near(distance: float | None, scale: float) -> float:
-    """1 at distance 0, 1 / e at `scale`, 0 where nothing was found."""
+    """Return exp(-|distance| / scale): 1 at distance 0, 1 / e at `scale`; 0 for None, when nothing was found."""
     return 0.0 if distance is None else math.exp(-abs(distance) / scale)
 
 

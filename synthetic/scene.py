@@ -1,6 +1,7 @@
-"""A Bounce scene: everything there is to know about one clip, as a function of a seed.
+"""Bounce scenes: the complete description of one clip as a function of a seed.
 
-Lengths are in pixels of the 64 x 64 frame: y grows downwards, heights grow upwards from the floor. Times in seconds.
+Lengths are in pixels of the 64 x 64 frame: y grows downwards, heights grow upwards from the floor. Times are in
+seconds.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ SAMPLE_RATE = 16_000
 NUM_SAMPLES = round(NUM_FRAMES / FPS * SAMPLE_RATE)
 DURATION_S = NUM_FRAMES / FPS
 
-# Any two colours, and any colour and background, are at least 110 apart in RGB (two backgrounds: 85): enough to survive
-# 4:2:0 chroma and a VAE.
+# Any two colours, and any colour and background, are at least 110 apart in RGB (two backgrounds: 85), so that they stay
+# distinct after 4:2:0 chroma subsampling and a VAE.
 COLORS: dict[str, RGB] = {
     "red": (230, 25, 40),
     "orange": (255, 130, 0),
@@ -48,28 +49,28 @@ PITCHES: dict[str, float] = {  # Hz, 8.7 semitones apart
     "shrill": 2460.0,
 }
 MATERIALS = ("bell", "wood", "drum")
-SIDES = ("left", "right")  # where the ball drifts to
+SIDES = ("left", "right")  # side to which the ball drifts
 MAX_IMPACTS = 4
 
-HELD_OUT_SEED_START = 1_000_000  # seeds from here on are never trained on
+HELD_OUT_SEED_START = 1_000_000  # seeds from this one on are never used for training
 
 FLOOR_Y = 61.0
 CEILING_Y = 2.0
 FIRST_IMPACT_S = (0.22, 1.30)
 LAST_IMPACT_S = 1.85
-NEXT_IMPACT_S = DURATION_S + 0.06  # the impact after the last one falls clearly outside the clip
+NEXT_IMPACT_S = DURATION_S + 0.06  # the first impact after the clip is at least this late
 MIN_GAP_S = 0.27
-MIN_BOUNCE = 5.0  # pixels of rise that make a bounce visible
-# Flight time after the first impact that can fit the wanted number of impacts; narrow only to reject less.
+MIN_BOUNCE = 5.0  # smallest rise of a visible bounce, pixels
+# Range of the first flight time for each number of impacts; narrow ranges only reduce the number of rejected draws.
 FLIGHT_RANGE_S = {1: (0.85, 1.9), 2: (0.5, 1.2), 3: (0.4, 0.8), 4: (0.33, 0.6)}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One ball, dropped, bouncing and drifting.
+    """One ball that is dropped, bounces and drifts to one side.
 
-    Heights are those of the ball's lowest point above the floor. Between impacts the ball is in free fall; each impact
-    keeps `restitution` of the vertical speed, so flights shorten by the same factor.
+    Heights are measured from the floor to the ball's lowest point. Between impacts the ball is in free fall; each
+    impact keeps the fraction `restitution` of the vertical speed, so flights shorten by the same factor.
     """
 
     seed: int
@@ -79,11 +80,11 @@ class Scene:
     pitch: str
     material: str
     side: str
-    x_start: float  # of the centre, at time 0
-    x_end: float  # of the centre, at the end of the clip
+    x_start: float  # x of the centre at time 0
+    x_end: float  # x of the centre at the end of the clip
     first_impact_s: float
-    first_flight_s: float  # between the first and the second impact, if that were reached
-    first_bounce: float  # apex of the first bounce
+    first_flight_s: float  # between the first and the second impact, which may be after the end of the clip
+    first_bounce: float  # height of the first bounce's apex
     restitution: float
 
     @property
@@ -92,12 +93,12 @@ class Scene:
 
     @property
     def gravity(self) -> float:
-        """Pixels per second squared."""
+        """Gravity in pixels per second squared."""
         return 8 * self.first_bounce / self.first_flight_s**2
 
     @property
     def impact_times(self) -> tuple[float, ...]:
-        """Seconds from the clip's start, ascending, those inside the clip."""
+        """Times of the impacts inside the clip, in seconds from its start, ascending."""
         return tuple(time for time in _all_impacts(self) if time < DURATION_S)
 
     @property
@@ -111,25 +112,30 @@ class Scene:
         return len(self.impact_times)
 
     def heights(self, times: np.ndarray) -> np.ndarray:
-        """Height above the floor at `times` (N,) seconds -> (N,) pixels."""
+        """Return the height above the floor in pixels, (N,), at `times` (N,) in seconds."""
         impacts = np.asarray(_all_impacts(self))
-        index = np.searchsorted(impacts, times, side="right")  # impacts that already happened
-        # Before the first impact the ball is on the parabola that ends there; afterwards on the one that starts there.
+        index = np.searchsorted(impacts, times, side="right")  # number of earlier impacts
+        # Before the first impact the ball is on the parabola that ends there; later, on the one that starts at the
+        # last impact.
         since = times - impacts[np.maximum(index - 1, 0)]
         flight = self.first_flight_s * self.restitution ** (index - 1.0)
         since = np.where(index == 0, since + flight, since)
         return 0.5 * self.gravity * since * (flight - since)
 
     def centres(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centre of the ball at `times` (N,) seconds -> x (N,), y (N,) pixels."""
+        """Return the centre of the ball, x (N,) and y (N,) in pixels, at `times` (N,) in seconds."""
         x = self.x_start + (self.x_end - self.x_start) * times / DURATION_S
         return x, FLOOR_Y - self.radius - self.heights(times)
 
 
 def scene_from_seed(seed: int) -> Scene:
-    """The scene of a seed (any integer >= 0). Attributes, num_impacts included, are uniform and independent."""
+    """Draw the scene of a seed; attributes, including num_impacts, are uniform and independent.
+
+    Raises:
+        ValueError: for a negative seed.
+    """
     if seed < 0:
-        raise ValueError(f"Seed {seed} is negative: scenes are numbered from 0. Pass a seed >= 0.")
+        raise ValueError(f"Seed {seed} is negative, but scenes are numbered from 0: pass a seed >= 0.")
     rng = np.random.default_rng(seed)
     size = _pick(rng, SIZES)
     side = _pick(rng, SIDES)
@@ -151,7 +157,7 @@ def scene_from_seed(seed: int) -> Scene:
         restitution=0.0,
     )
     room = FLOOR_Y - CEILING_Y - 2 * draft.radius
-    while True:  # about 15 draws
+    while True:  # about 15 draws on average
         scene = replace(
             draft,
             first_impact_s=rng.uniform(*FIRST_IMPACT_S),
@@ -169,7 +175,7 @@ def _all_impacts(scene: Scene) -> tuple[float, ...]:
 
 
 def _is_clear(scene: Scene, num_impacts: int, room: float) -> bool:
-    """Whether every impact can be seen and heard apart, and the ball stays in the frame."""
+    """Return true if every impact can be seen and heard separately, and the ball stays in the frame."""
     times = _all_impacts(scene)
     last = times[num_impacts - 1]
     if last > LAST_IMPACT_S or times[num_impacts] < NEXT_IMPACT_S:
@@ -179,7 +185,7 @@ def _is_clear(scene: Scene, num_impacts: int, room: float) -> bool:
     lowest_bounce = scene.first_bounce * scene.restitution ** (2 * max(num_impacts - 2, 0))
     approach = scene.heights(np.linspace(0, scene.first_impact_s, 9))
     departure = scene.heights(np.linspace(last, DURATION_S - 1 / FPS, 9))
-    if approach[0] < MIN_BOUNCE:  # the flight that ends at the first impact would begin below the floor
+    if approach[0] < MIN_BOUNCE:  # the clip would start below the floor or too close to it
         return False
     return bool(min(lowest_bounce, departure.max()) >= MIN_BOUNCE and approach.max() <= room)
 

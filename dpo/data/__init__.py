@@ -1,1 +1,1 @@
-"""Preference pairs: the pairs table, the prepared dataset and its checks."""
+"""Preference pairs: the pairs table, the training dataset and its checks."""

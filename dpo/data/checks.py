@@ -1,4 +1,4 @@
-"""What must be right about a training dataset before the first step: each mistake a ValueError that names the pair."""
+"""Checks of a training dataset before the first step; each fault raises a ValueError that names the pair."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor
 from dpo.data.schema import COLUMNS, MODALITIES, SIDES
 from model.javisdit.network.config import JointDiTConfig
 
-ROWS_AT_ONCE = 1024  # of whose list columns only the offsets are read
-ROWS_OF_VALUES = 4  # whose values are in memory together: 70 MB at 480p
+ROWS_AT_ONCE = 1024  # rows per batch when only the offsets of list columns are read
+ROWS_OF_VALUES = 4  # rows per batch when values are read: 70 MB at 480p
 
 
 def check_columns(rows: Dataset, source: str) -> None:
-    """There are rows, each pair is one of them, and they have the columns of pairs."""
+    """Raise ValueError unless there are rows, all columns are present and every pair_id is unique."""
     missing = [name for name in COLUMNS if name not in rows.column_names]
     if missing:
         raise ValueError(
@@ -33,31 +33,38 @@ def check_columns(rows: Dataset, source: str) -> None:
     pair_ids = rows.with_format(None).select_columns("pair_id").to_dict()["pair_id"]
     [(pair_id, count)] = Counter(pair_ids).most_common(1)
     if count > 1:
-        raise ValueError(f"{source} has pair {pair_id!r} {count} times, and a pair's draws go by its id: keep one.")
+        raise ValueError(
+            f"{source} has pair {pair_id!r} {count} times, but the random draws of a pair depend on its id: keep one."
+        )
 
 
 def open_rows(folder: Path) -> Dataset:
-    """The rows of a training dataset on disk, memory-mapped."""
+    """Open the rows of a training dataset on disk, memory-mapped.
+
+    Raises:
+        ValueError: if the folder holds no training dataset, or a damaged or empty one.
+    """
     state = folder / "state.json"
     if not state.is_file():
         raise ValueError(f"{folder} holds no training dataset: make one with `python -m dpo.prepare`.")
     if not json.loads(state.read_text(encoding="utf-8"))["_data_files"]:
-        raise no_pairs(str(folder))  # a dataset of no rows has no file, and `datasets` cannot open it
+        raise no_pairs(str(folder))  # a dataset without rows has no data file, and `datasets` cannot open it
     try:
         return cast(Dataset, load_from_disk(str(folder)))
     except FileNotFoundError as error:
-        raise ValueError(f"{folder} is damaged, {error.filename or error} is missing: prepare it again.") from error
+        raise ValueError(f"{folder} is damaged: {error.filename or error} is missing; prepare it again.") from error
 
 
 def no_pairs(source: str) -> ValueError:
+    """Return the error for a dataset without pairs."""
     return ValueError(
-        f"{source} has no pairs, so there is nothing to learn: see ranking.json of the pairs for why each prompt gave "
-        "none, and sample more prompts or candidates."
+        f"{source} has no pairs, so there is nothing to learn: ranking.json of the pairs gives the reason per prompt; "
+        "sample more prompts or candidates."
     )
 
 
 def check_shapes(rows: Dataset, source: str) -> None:
-    """Every list is as long as its shape columns say."""
+    """Raise ValueError unless every list has the length that its shape columns give."""
     table = rows.with_format("arrow")
     for start in range(0, len(rows), ROWS_AT_ONCE):
         batch = table[start : start + ROWS_AT_ONCE]
@@ -69,17 +76,17 @@ def check_shapes(rows: Dataset, source: str) -> None:
         texts = zip(batch["text_length"].to_pylist(), batch["text_dim"].to_pylist(), strict=True)
         wanted["text_embeds"] = [length * dim for length, dim in texts]
         for column, sizes in wanted.items():
-            lengths = pc.list_value_length(batch[column]).to_pylist()  # without copying a value
+            lengths = pc.list_value_length(batch[column]).to_pylist()  # does not read the values
             for pair_id, length, size in zip(batch["pair_id"].to_pylist(), lengths, sizes, strict=True):
                 if length != size:
                     raise ValueError(
-                        f"{source}: pair {pair_id!r} has {length} values in {column}, its shape columns "
-                        f"say {size}: the dataset is damaged; prepare it again."
+                        f"{source}: pair {pair_id!r} has {length} values in {column}, but its shape columns "
+                        f"give {size}: the dataset is damaged; prepare it again."
                     )
 
 
 def check_finite(rows: Dataset, source: str) -> None:
-    """No value is NaN or infinite; reads every row once."""
+    """Raise ValueError if a value is NaN or infinite; reads every row once."""
     names = {f"{side}_{name}_latents": f"{side} {name}" for side in SIDES for name in MODALITIES}
     names["text_embeds"] = "text"
     table = rows.with_format("arrow")
@@ -90,13 +97,13 @@ def check_finite(rows: Dataset, source: str) -> None:
                 if not np.isfinite(values.values.to_numpy(zero_copy_only=False)).all():
                     raise ValueError(
                         f"{source}: pair {batch['pair_id'][offset].as_py()!r} (row {start + offset}) has non-finite "
-                        f"values in its {what} data, which would turn the whole model into NaN: drop the pair, or "
+                        f"values in its {what} data, which would turn the whole model into NaN: remove the pair, or "
                         "prepare it again."
                     )
 
 
 def check_network(rows: Dataset, source: str, config: JointDiTConfig) -> None:
-    """Every pair was made by the codecs and the text encoder of this network, as far as sizes tell."""
+    """Raise ValueError if a pair's sizes show that other codecs or another text encoder than the network's made it."""
     columns = [*(f"{name}_latents_shape" for name in MODALITIES), "text_dim", "text_length"]
     table = rows.with_format(None).select_columns(["pair_id", *columns]).to_dict()
     sizes = zip(*(map(_hashable, table[column]) for column in columns), strict=True)
@@ -109,17 +116,17 @@ def check_network(rows: Dataset, source: str, config: JointDiTConfig) -> None:
             if len(size) != len(spec.patch) or not all(n and n % p == 0 for n, p in zip(size, spec.patch, strict=True)):
                 raise ValueError(
                     f"{where} has {spec.name} latents of size {size}, which do not split into the model's patches of "
-                    f"{spec.patch}: sample and prepare clips of another size."
+                    f"{spec.patch}: sample and prepare clips with another size."
                 )
         if text_length > config.text_len:
             raise ValueError(
-                f"{where} has a caption of {text_length} tokens, and the model takes {config.text_len}: the data "
-                "was prepared for another model; run `python -m dpo.prepare` with this one."
+                f"{where} has a caption of {text_length} tokens, but the model takes at most {config.text_len}: the "
+                "data was prepared for another model; run `python -m dpo.prepare` with this one."
             )
 
 
 def check_negative_text(negative_text: Tensor, source: str, config: JointDiTConfig) -> None:
-    """The negative prompt, which dropped captions become, is padded as the network's captions are."""
+    """Raise ValueError unless the negative prompt, which replaces dropped captions, is padded to the text length."""
     expected = (config.text_len, config.text_dim)
     if tuple(negative_text.shape) != expected:
         raise ValueError(

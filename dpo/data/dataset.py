@@ -1,8 +1,8 @@
-"""Preference pairs as tensors: the training dataset, its batches, and every random draw a pair needs.
+"""Preference pairs as tensors: the training dataset, its batches, and the random draws of each pair.
 
-The draws of a pair (timestep, noise, text dropout) are a function of (seed, pair_id, epoch) and are made once per pair,
-so winner and loser share them by construction, and a pair gets the same ones in any batch, on any worker, before and
-after a restart. Pairs of one prompt have draws of their own.
+The draws of a pair (timestep, noise, text dropout) are a function of (seed, pair_id, epoch) and are made once per
+pair. Winner and loser therefore share them by construction, and a pair gets the same draws in any batch, on any
+worker, before and after a restart. Different pairs of one prompt have different draws.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Pair:
 
     Attributes:
         chosen: modality -> latents; video (C, T, H, W), audio (C, T, M), float32.
-        rejected: the same, in the same shapes.
+        rejected: latents of the rejected clip, with the same shapes.
         text: (length, text_dim) float32 embedding of the caption, unpadded.
         num_frames, height, width: geometry of the clip in frames and pixels.
-        margin: of the ranking, summed over modalities; NaN where there is none.
+        margin: margin of the ranking, summed over modalities; NaN if there is none.
     """
 
     pair_id: str
@@ -55,18 +55,25 @@ class Pair:
 
 
 class PairDataset(torch.utils.data.Dataset[Pair]):
-    """A folder written by `python -m dpo.prepare`, checked when opened; indexed by `RowKey` or by row number."""
+    """The training dataset in a folder written by `python -m dpo.prepare`; indexed by `RowKey` or by row number.
+
+    Columns and shapes are checked on opening.
+    """
 
     def __init__(
         self, rows: Dataset, negative_text: Tensor | None, source: str = "the dataset", is_finite: bool = False
     ) -> None:
-        """Takes the rows and the negative prompt's padded embedding (text_len, text_dim), zero where padded.
+        """Check the rows and store them.
 
         Args:
-            is_finite: every value was found finite when it was written.
+            rows: one row per pair, with the columns of `dpo.data.schema`.
+            negative_text: padded embedding of the negative prompt, (text_len, text_dim), zero on padding.
+            source: name of the dataset in error messages.
+            is_finite: true if every value was checked to be finite when it was written.
 
         Raises:
-            ValueError: no rows, a pair twice, columns missing, or latents that do not fit their shape columns.
+            ValueError: if there are no rows, a pair occurs twice, columns are missing, or latents do not match their
+                shape columns.
         """
         self.rows = rows.with_format("numpy")
         self.negative_text = negative_text
@@ -77,7 +84,7 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
 
     @classmethod
     def load(cls, folder: str | Path) -> PairDataset:
-        """Opens the folder memory-mapped."""
+        """Open a folder written by `python -m dpo.prepare`, memory-mapped."""
         folder = Path(folder)
         rows = data_checks.open_rows(folder)
         negative = folder / NEGATIVE_TEXT_NAME
@@ -101,22 +108,22 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         return Pair(*ids, epoch, chosen, rejected, text, num_frames, height, width, margin)
 
     def labels(self, epoch: int) -> Sequence[Hashable]:
-        """Per row, what must be equal within a batch, the same in every epoch."""
+        """Return a label per row; only rows with equal labels share a batch. The labels are the same in every epoch."""
         return self.shapes
 
     def num_tokens(self, label: Any, config: JointDiTConfig) -> int:
-        """Tokens of one pair with this label: those of winner and loser."""
-        sizes = dict(zip(MODALITIES, (label[1:4], label[5:7]), strict=True))  # without channels
+        """Return the number of tokens of one pair with this label, winner and loser together."""
+        sizes = dict(zip(MODALITIES, (label[1:4], label[5:7]), strict=True))  # latent sizes without channels
         return 2 * config.num_tokens(sizes)
 
     def batch_size(self, label: Any) -> int | None:
-        """Pairs have no number of their own in a batch."""
+        """Return None: labels of pairs do not set the size of a batch."""
         return None
 
     def check_model(self, name_or_path: str | Path) -> None:
-        """ValueError when a model's codecs or text encoder are not those that made the data.
+        """Raise ValueError if a model has other codecs or another text encoder than those that made the data.
 
-        Nothing is known, and refused, of data that `dpo.prepare` did not make.
+        Data that `dpo.prepare` did not make has no record of them and passes.
         """
         path = Path(self.source) / ENCODERS_NAME
         if not path.is_file():
@@ -124,15 +131,15 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         made_by = json.loads(path.read_text(encoding="utf-8"))
         if encoders_identity(name_or_path) != made_by["identity"]:
             raise ValueError(
-                f"{self.source} was made by the codecs and the text encoder of {made_by['model']}, and {name_or_path} "
-                f"has others: run `python -m dpo.prepare` with it (or delete {path}, if they only lie in other files)."
+                f"{self.source} was made by the codecs and the text encoder of {made_by['model']}, but {name_or_path} "
+                f"has others: run `python -m dpo.prepare` with it (or delete {path}, if only the files are different)."
             )
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Per row, everything that must be equal within a batch, flattened: latent shapes and clip geometry.
+        """Latent shapes and clip geometry of each row, flattened; they must be equal within a batch.
 
-        Video (C, T, H, W), audio (C, T, M), num_frames, height, width.
+        Order: video (C, T, H, W), audio (C, T, M), num_frames, height, width.
         """
         columns = [*(f"{name}_latents_shape" for name in MODALITIES), "num_frames", "height", "width"]
         table = self.rows.select_columns(columns).with_format(None).to_dict()
@@ -143,34 +150,35 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the rows."""
+        """Text that changes with the rows."""
         return str(self.rows._fingerprint)
 
     def mean_margin(self) -> float:
-        """Mean of the ranking's margins, by which `PairCollator` turns them into weights with mean 1.
+        """Return the mean of the ranking's margins; `PairCollator` divides margins by it to get weights with mean 1.
 
         Raises:
-            ValueError: a pair has no margin, or one that is not positive and finite.
+            ValueError: if a pair has no margin, or one that is not positive and finite.
         """
         columns = self.rows.select_columns(["pair_id", "margin"]).with_format(None).to_dict()
         for pair_id, margin in zip(columns["pair_id"], columns["margin"], strict=True):
             if margin is None or not 0 < margin < float("inf"):
                 raise ValueError(
-                    f"{self.source}: pair {pair_id!r} has margin {margin}, which gives it no weight. Pairs labelled by "
-                    "people have the margin of the reward models, if any: turn margin_weighting off for them."
+                    f"{self.source}: pair {pair_id!r} has margin {margin}, but a weight needs a positive one. Pairs "
+                    "labelled by people have the margin of the reward models, if any: turn margin_weighting off for "
+                    "them."
                 )
         return float(np.mean(columns["margin"]))
 
     def check_finite(self) -> None:
-        """ValueError names the first pair with a NaN or infinite value.
+        """Raise a ValueError that names the first pair with a NaN or infinite value.
 
-        Reads every row once, but for data of `dpo.prepare`, which has looked at each as it wrote it.
+        Reads every row once; data of `dpo.prepare` is not read, because its values were checked when written.
         """
         if not self._is_finite:
             data_checks.check_finite(self.rows, self.source)
 
     def check_network(self, network: JointDiT | JointDiTConfig) -> None:
-        """ValueError when the data was made by other codecs or another text encoder than the network's."""
+        """Raise ValueError if sizes show that other codecs or another text encoder than the network's made the data."""
         config = network if isinstance(network, JointDiTConfig) else network.config
         data_checks.check_network(self.rows, self.source, config)
         if self.negative_text is not None:
@@ -194,20 +202,26 @@ class PairCollator:
         mean_margin: float | None = None,
         text_len: int | None = None,
     ) -> None:
-        """Takes the run's seed, the padded embedding of the negative prompt (dropped captions become it, as published).
+        """Store the settings of the batches and their draws.
 
         Args:
-            mean_margin: with `PairDataset.mean_margin()` a pair's weight is its margin over it, so that weights have
-                mean 1 over the dataset and the loss keeps its scale; without, every weight is 1, as published.
-            text_len: length that captions are padded to, by default that of the negative text; the network attends to
-                padding as well, so that it must not depend on the batch.
+            seed: seed of the run.
+            negative_text: padded embedding of the negative prompt (text_len, text_dim), which replaces dropped
+                captions, as published.
+            text_dropout: probability that a caption is dropped.
+            shift_scale: scale of the timestep shift, see `model.flow.shift_ratio`.
+            mean_margin: `PairDataset.mean_margin()`, to weight each pair by its margin divided by this mean, so that
+                weights have mean 1 over the dataset and the loss keeps its scale; None gives every pair the weight 1,
+                as published.
+            text_len: length to which captions are padded, by default that of the negative text. The network attends
+                to padding, so the length must not depend on the batch.
 
         Raises:
-            ValueError: text dropout without a negative text to put in place of the captions.
+            ValueError: if text_dropout is positive without a negative text.
         """
         if text_dropout > 0 and negative_text is None:
             raise ValueError(
-                f"text_dropout is {text_dropout}, but the dataset has no {NEGATIVE_TEXT_NAME} to put in place of a "
+                f"text_dropout is {text_dropout}, but the dataset has no {NEGATIVE_TEXT_NAME} to replace a dropped "
                 "caption: prepare it again, or set text_dropout to 0."
             )
         self.seed = seed

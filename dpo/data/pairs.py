@@ -1,4 +1,7 @@
-"""The pairs that training data is made from, as ranking or people chose them. Imports neither torch nor datasets."""
+"""The table of preference pairs, selected by ranking or by people, from which training data is prepared.
+
+Imports neither torch nor datasets.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,16 @@ _OPTIONAL = (
     *(f"{side}_{name}" for side in SIDES for name in ("audio_path", "latents_path", "seed")),
 )
 
-PairRow = dict[str, Any]  # the columns above; None where the table has none
+PairRow = dict[str, Any]  # the columns above; None for columns that the table lacks
 
 
 def read_pairs(folder: Path) -> list[PairRow]:
-    """The pairs of a folder of `pipeline.rank`, or of labels of people; pairs of one prompt stand together.
+    """Read the pairs in a folder written by `pipeline.rank`, or from people's labels, grouped by prompt.
 
-    Prompts keep the order in which the table first names them, and pairs theirs within a prompt.
+    Prompts are in the order of their first row, and the pairs of a prompt in the order of the table.
 
     Raises:
-        ValueError: no dataset, no pairs, a column missing, or two pairs of one id.
+        ValueError: if there is no dataset or no pairs, a column is missing, or two pairs have the same id.
     """
     state = folder / "state.json"
     if not state.is_file():
@@ -46,15 +49,15 @@ def read_pairs(folder: Path) -> list[PairRow]:
     rows = [_complete(row) for table in tables for row in _select(table, folder).to_pylist()]
     if not rows:
         raise ValueError(
-            f"{folder} has no pairs, so there is nothing to train on: {folder / 'ranking.json'} says why each "
-            "prompt gave none; sample more prompts or candidates."
+            f"{folder} has no pairs, so there is nothing to train on: {folder / 'ranking.json'} gives the reason per "
+            "prompt; sample more prompts or candidates."
         )
     _check_unique(rows, folder)
     return [pair for pairs in by_prompt(rows) for pair in pairs]
 
 
 def pairs_lineage(folder: Path) -> Lineage:
-    """What chose the winners in a folder of pairs, as its ranking.json says; UNKNOWN where it does not."""
+    """Read the rewards or annotators that selected the winners from a folder's ranking.json; UNKNOWN without it."""
     path = folder / "ranking.json"
     if not path.is_file():
         return UNKNOWN
@@ -62,7 +65,7 @@ def pairs_lineage(folder: Path) -> Lineage:
 
 
 def by_prompt(pairs: Iterable[PairRow]) -> list[list[PairRow]]:
-    """The pairs of each prompt."""
+    """Group pairs by prompt, in the order of first occurrence."""
     groups: dict[str, list[PairRow]] = {}
     for pair in pairs:
         groups.setdefault(pair["prompt_id"], []).append(pair)
@@ -70,7 +73,7 @@ def by_prompt(pairs: Iterable[PairRow]) -> list[list[PairRow]]:
 
 
 def fingerprint(pairs: Sequence[PairRow]) -> str:
-    """Sixteen hex digits of everything that the training data is made from."""
+    """Return sixteen hex digits that change with any column of the pairs."""
     digest = hashlib.blake2b(digest_size=8)
     for pair in pairs:
         digest.update(json.dumps(pair, sort_keys=True).encode())
@@ -78,13 +81,19 @@ def fingerprint(pairs: Sequence[PairRow]) -> str:
 
 
 def candidate_files(root: Path, pair: PairRow, side: str) -> tuple[Path, Path | None]:
-    """What a side is read from: (latents, None) where the sampler kept them, else (clip, its sound or None)."""
+    """Return the files of one side of a pair: (latents, None) if the sampler kept latents, else (clip, sound or None).
+
+    Args:
+        root: folder to which the paths in the table are relative.
+        pair: row of the pairs table.
+        side: "chosen" or "rejected".
+    """
     first, sound = _file_names(pair, side)
     return resolve_in(root, first), resolve_in(root, sound) if sound else None
 
 
 def missing_files(root: Path, pairs: Iterable[PairRow]) -> list[list[Path]]:
-    """For each pair, the files that it promises and the disk or store lacks."""
+    """Return, per pair, the files that its row names but that do not exist."""
     size_of = file_sizes(root)
     names = ([name for side in SIDES for name in _file_names(pair, side) if name] for pair in pairs)
     return [[resolve_in(root, name) for name in of_pair if size_of(name) is None] for of_pair in names]
@@ -97,7 +106,7 @@ def _file_names(pair: PairRow, side: str) -> tuple[str, str | None]:
 
 
 def _read_stream(path: Path) -> pa.Table:
-    with local_copy(path) as file:  # what is mapped stays when a temporary file goes
+    with local_copy(path) as file:  # the mapped data stays valid after a temporary file is deleted
         return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
 
 
@@ -109,7 +118,7 @@ def _select(table: pa.Table, folder: Path) -> pa.Table:
 
 
 def _complete(row: PairRow) -> PairRow:
-    """With every column; the id of a pair is made as ranking makes it where the table has none."""
+    """Add the missing columns as None; a missing pair_id is composed in the same way as by ranking."""
     pair_id = row.get("pair_id") or f"{row['chosen_candidate_id']}>{row['rejected_candidate_id']}"
     return dict.fromkeys(_OPTIONAL) | row | {"pair_id": pair_id}
 

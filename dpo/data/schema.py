@@ -1,4 +1,4 @@
-"""The training dataset on disk: one row per pair, flat columns. Imports neither torch nor datasets."""
+"""Columns of the training dataset on disk, which has one row per pair. Imports neither torch nor datasets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "ENCODERS_NAME", "MODALITIES", "NEGATIVE_TEXT_NAME", "SIDES", "dataset_features"]
 
 SIDES = ("chosen", "rejected")
-ENCODERS_NAME = "encoders.json"  # whose codecs and text encoder made the rows: "model", "identity"
+ENCODERS_NAME = "encoders.json"  # the model whose codecs and text encoder made the rows: "model", "identity"
 
 COLUMNS = {
-    "pair_id": "string",  # unique; its draws are a function of it
-    "prompt_id": "string",  # a prompt may give several pairs
+    "pair_id": "string",  # unique; the random draws of a pair depend on it
+    "prompt_id": "string",  # a prompt may have several pairs
     "prompt": "string",
-    "margin": "float32",  # of the ranking, summed over modalities; null where people chose among unranked candidates
+    "margin": "float32",  # of the ranking, summed over modalities; null for people's choices of unranked candidates
     "text_embeds": "list<float16>",  # (text_length, text_dim), the caption without padding
     "text_length": "int32",
     "text_dim": "int32",
@@ -36,5 +36,5 @@ COLUMNS = {
 
 
 def dataset_features() -> Features:
-    """The columns for `datasets`."""
+    """Return the columns as features of the `datasets` library."""
     return features_of(COLUMNS)

@@ -1,4 +1,4 @@
-"""Which pairs a training dataset was made from. Imports nothing heavy."""
+"""Fingerprint of a training dataset. Imports neither torch nor datasets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def dataset_fingerprint(folder: Path) -> str:
-    """Changes with the rows of a training dataset: with the pairs and the model it was made from, and what failed.
+    """Return a text that changes with the rows of a training dataset: its pairs, its model and its failures.
 
     Raises:
-        ValueError: the folder holds no dataset.
+        ValueError: if the folder holds no dataset.
     """
     state = folder / "state.json"
     if not state.is_file():

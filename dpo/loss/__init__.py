@@ -1,1 +1,1 @@
-"""The preference loss per modality, its objectives and its reference model."""
+"""The preference loss with one term per modality, its loss functions and the reference model."""

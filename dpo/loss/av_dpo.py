@@ -15,14 +15,15 @@ PerModality = float | Mapping[str, float]
 
 @dataclass(frozen=True, eq=False)
 class AVDPOLoss:
-    """Loss per pair, and what it is made of.
+    """Loss per pair, and its parts as metrics.
 
     Attributes:
         loss: (B,) float32, with gradient; reduce it with `mean()`.
-        metrics: name -> (B,) detached tensor. Per modality `rewards/{chosen,rejected,margins,accuracies}/<m>`,
-            `error/{chosen,rejected}/<m>`, `ref_error/{chosen,rejected}/<m>`, `loss/{dpo,fm}/<m>` and, where the winner
-            is preserved, `loser_scale/<m>`; TRL's four `rewards/*` without a modality are the weighted sums over
-            modalities.
+        metrics: name -> (B,) detached tensor. Per modality m: `rewards/{chosen,rejected,margins,accuracies}/<m>`,
+            `error/{chosen,rejected}/<m>`, `ref_error/{chosen,rejected}/<m>`, `loss/{dpo,fm}/<m>` and, if
+            winner_preserving_mu is set, `loser_scale/<m>`. TRL's names without a modality, `rewards/{chosen,rejected,
+            margins}`, are the weighted sums over modalities; `rewards/accuracies` is 1 where the summed margin is
+            positive.
     """
 
     loss: Tensor
@@ -43,36 +44,37 @@ def av_dpo_loss(
     mask: Mapping[str, Tensor] | None = None,
     pair_weight: Tensor | None = None,
 ) -> AVDPOLoss:
-    """DPO on velocity errors, one term per modality, each kept on the data by a flow-matching term.
+    """Compute the DPO loss on velocity errors, with one preference and one flow-matching term per modality.
 
-    With e = mean((prediction - target)^2) of one sample, w the winner and l the loser:
+    With e = mean((prediction - target)^2) of one sample, w the winner (chosen) and l the loser (rejected):
 
         d_m    = (e_w - e_l)_policy - (e_w - e_l)_reference
         h_m    = -beta_m / 2 * d_m                                   implicit reward margin
         loss_m = f(h_m) + fm_weight_m * e_w,policy
         loss   = pair_weight * sum_m weight_m * loss_m
 
-    f is `dpo.loss.objectives.preference_loss`; published is -log sigmoid(h).
+    f is `dpo.loss.objectives.preference_loss`; the published loss is -log sigmoid(h).
 
     Args:
-        policy: modality -> (2B, ...) predicted velocity; the B chosen samples first, then their B rejected ones.
-        reference: the same from the frozen reference, or (2B,) its errors e, where they were computed before.
-        target: the same as `policy`, true velocities.
+        policy: modality -> (2B, ...) predicted velocities; the B chosen samples first, then the B rejected ones.
+        reference: modality -> (2B, ...) velocities predicted by the frozen reference, or (2B,) its precomputed
+            errors e.
+        target: modality -> (2B, ...) true velocities.
         beta: strength of the preference, >= 0; one number or one per modality (published: video 3000, audio 1000).
         modality_weights: weight of each modality's loss, 1 by default.
         fm_weight: weight of the winner's flow-matching error, >= 0; one number or one per modality (published 0.1).
         loss_type: "sigmoid", "robust", "ipo" or "hinge".
-        label_smoothing: share of pairs assumed to be labelled the wrong way round, in [0, 0.5); "sigmoid" and "robust".
-        winner_preserving_mu: scales the loser's gradient by `safe_loser_scale`, so that the winner's error does not
-            rise to first order; None leaves it. No value of the loss changes.
-        mask: modality -> (2B, ...), broadcast to `target`: 1 where a latent is real, 0 where it is padding, which then
-            counts neither in the sum nor in the mean. Modalities without a mask are taken whole.
+        label_smoothing: assumed share of pairs with swapped labels, in [0, 0.5); only for "sigmoid" and "robust".
+        winner_preserving_mu: scales the loser's gradient by `safe_loser_scale`, so that, to first order, the winner's
+            error does not rise; None leaves the gradient unscaled. The value of the loss does not change.
+        mask: modality -> (2B, ...), broadcast to `target`: 1 for a real latent, 0 for padding, which is left out of
+            the mean. A modality without a mask has no padding.
         pair_weight: (B,) weight of each pair.
 
-    Errors are reduced in float32 (or float64 if given), whatever the precision of the predictions.
+    Errors are reduced in float32 (float64 for float64 predictions), for any precision of the predictions.
 
     Raises:
-        ValueError: modalities or shapes disagree, an odd batch, or a setting out of its range.
+        ValueError: if modalities or shapes disagree, the batch size is odd, or a setting is out of range.
     """
     masks = mask or {}
     _check_inputs(policy, reference, target, masks, pair_weight)
@@ -90,7 +92,7 @@ def av_dpo_loss(
         pushed = loser
         if winner_preserving_mu is not None:
             scale = safe_loser_scale(*_gradients(velocity, true, real), winner_preserving_mu)
-            pushed = loser.detach() + scale * (loser - loser.detach())  # the value stays, the gradient is scaled
+            pushed = loser.detach() + scale * (loser - loser.detach())  # same value, scaled gradient
             metrics[f"loser_scale/{name}"] = scale
         margin = -0.5 * betas[name] * ((winner - pushed) - (ref_winner - ref_loser))
         preference = preference_loss(margin, loss_type, label_smoothing)
@@ -105,7 +107,7 @@ def av_dpo_loss(
 
 
 def velocity_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared error per sample (2B,) of (2B, ...), over the positions where `mask` is 1."""
+    """Return the mean squared error per sample, (2B,), of tensors (2B, ...), over the positions where `mask` is 1."""
     squared = _residual(prediction, target).square()
     if mask is None:
         return squared.flatten(1).mean(1)
@@ -114,12 +116,21 @@ def velocity_error(prediction: Tensor, target: Tensor, mask: Tensor | None = Non
 
 
 def per_modality(setting: str, value: PerModality, modalities: Iterable[str]) -> dict[str, float]:
-    """One number per modality from one number for all of them, or from a mapping that names each."""
+    """Return one number per modality, given one number for all modalities or a mapping with one for each.
+
+    Args:
+        setting: name of the setting in error messages.
+        value: the number or the mapping.
+        modalities: names of the modalities in the data.
+
+    Raises:
+        ValueError: for a mapping with other modalities, or a number that is negative or NaN.
+    """
     names = list(modalities)
     if isinstance(value, Mapping):
         if set(value) != set(names):
             raise ValueError(
-                f"{setting} is given for {sorted(value)}, the data has {sorted(names)}: "
+                f"{setting} is given for {sorted(value)}, but the data has {sorted(names)}: "
                 "give one number for all modalities, or exactly one for each."
             )
         return {name: _non_negative(setting, value[name]) for name in names}
@@ -127,7 +138,7 @@ def per_modality(setting: str, value: PerModality, modalities: Iterable[str]) ->
 
 
 def _non_negative(setting: str, value: float) -> float:
-    if not value >= 0:  # NaN fails this as well
+    if not value >= 0:  # also true for NaN
         raise ValueError(f"{setting} is {value}, which would train towards the loser: give a number >= 0.")
     return float(value)
 
@@ -138,7 +149,7 @@ def _residual(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def _gradients(prediction: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The gradients of the winners' and of the losers' errors by their predictions, (B, ...) each."""
+    """Return the gradients of the winners' and the losers' errors by their predictions, each (B, ...)."""
     gradient = 2 * _residual(prediction.detach(), target)
     if mask is None:
         gradient = gradient / gradient[0].numel()
@@ -156,7 +167,7 @@ def _reference_error(reference: Tensor, target: Tensor, mask: Tensor | None) -> 
 def _rewards(
     name: str, beta: float, winner: Tensor, loser: Tensor, ref_winner: Tensor, ref_loser: Tensor
 ) -> dict[str, Tensor]:
-    """Implicit rewards of a modality under TRL's names, and the errors that they come from, (B,) each."""
+    """Return the implicit rewards of a modality under TRL's names, and the errors behind them, each (B,)."""
     difference = (winner - loser) - (ref_winner - ref_loser)
     return {
         f"rewards/chosen/{name}": -0.5 * beta * (winner - ref_winner),
@@ -188,13 +199,15 @@ def _check_inputs(
     if not target or not set(policy) == set(reference) == set(target) >= set(masks):
         raise ValueError(
             f"Modalities differ: policy {sorted(policy)}, reference {sorted(reference)}, target {sorted(target)}, mask "
-            f"{sorted(masks)}; pass the same non-empty set in the first three, and masks for some of them."
+            f"{sorted(masks)}. Pass the same non-empty set in the first three, and masks for any of them."
         )
     for name, value in target.items():
         _check_modality(name, policy[name], reference[name], value, masks.get(name))
     batches = {value.shape[0] for value in target.values()}
     if len(batches) > 1:
-        raise ValueError(f"Modalities hold {sorted(batches)} samples: every pair needs all of its modalities.")
+        raise ValueError(
+            f"The modalities have {sorted(batches)} samples, but every pair needs all modalities: pass equally many."
+        )
     num_pairs = batches.pop() // 2
     if pair_weight is not None and tuple(pair_weight.shape) != (num_pairs,):
         raise ValueError(f"pair_weight has shape {tuple(pair_weight.shape)} for {num_pairs} pairs: give one per pair.")
@@ -202,7 +215,7 @@ def _check_inputs(
 
 def _check_modality(name: str, policy: Tensor, reference: Tensor, target: Tensor, mask: Tensor | None) -> None:
     shape = tuple(target.shape)
-    shapes = {tuple(policy.shape), shape} | ({tuple(reference.shape)} - {shape[:1]})  # (2B,): errors
+    shapes = {tuple(policy.shape), shape} | ({tuple(reference.shape)} - {shape[:1]})  # (2B,): precomputed errors
     if len(shapes) > 1:
         raise ValueError(
             f"{name} has shapes {sorted(shapes)} in policy, reference and target, so their errors "
@@ -222,4 +235,7 @@ def _check_modality(name: str, policy: Tensor, reference: Tensor, target: Tensor
             "each sample, and as many axes as the latents have."
         )
     if not mask.flatten(1).any(1).all():
-        raise ValueError(f"The mask of {name} leaves nothing of some sample, whose mean error would be 0 / 0.")
+        raise ValueError(
+            f"The mask of {name} leaves nothing of at least one sample, so its mean error would be 0 / 0: leave out "
+            "such samples."
+        )

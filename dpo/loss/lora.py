@@ -1,6 +1,6 @@
-"""The adapter that learns, and the reference that it leaves in place: the same network with the adapter off.
+"""The trained adapter, and the reference model, which is the same network with the adapter off.
 
-Where a fine-tuned adapter is trained on, the reference is that adapter as it was, frozen beside the one that learns.
+If training continues a fine-tuned adapter, the reference is a frozen copy of that adapter as it was at the start.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ REFERENCE_ADAPTER = "reference"
 
 
 def continue_adapter(network: JointDiT, folder: str | Path, dropout: float) -> PeftModel:
-    """The adapter in `folder` on its base, to be trained on, and a frozen copy of it for the reference.
+    """Load the adapter in `folder` for further training, and a frozen copy of it as the reference.
 
-    Rank, scale and layers are the folder's, as in the release's third stage.
+    Rank, scale and layers are those of the folder, as in the release's third stage.
+
+    Args:
+        network: base network of the adapter.
+        folder: adapter folder.
+        dropout: dropout of the adapter in training.
 
     Raises:
-        ValueError: the folder's adapter is no plain LoRA, or its tensors are not those of the network's layers.
+        ValueError: if the folder's adapter is no plain LoRA, or its tensors do not match the network's layers.
     """
-    check_adapter(network, folder)  # peft would only warn
+    check_adapter(network, folder)  # peft itself would only warn
     config = LoraConfig.from_pretrained(str(folder))
     config.lora_dropout, config.inference_mode = dropout, False
     base = config.base_model_name_or_path
@@ -40,10 +45,11 @@ def continue_adapter(network: JointDiT, folder: str | Path, dropout: float) -> P
 
 
 def share_dropout(model: PeftModel) -> PeftModel:
-    """Gives winner and loser the same dropout mask in every adapter, and returns the model.
+    """Replace every adapter's dropout by one that gives winner and loser the same mask, and return the model.
 
-    With independent masks two identical clips would have different errors, and their pair a preference. Even a shared
-    mask makes the policy differ from the reference, which has none: use dropout 0 for an exact start at log 2.
+    With independent masks, two identical clips would have different errors and their pair a preference. A shared mask
+    still makes the policy differ from the reference, which has no dropout: only with dropout 0 does the loss start at
+    exactly log 2.
     """
     for module in model.modules():
         if isinstance(module, LoraLayer):
@@ -55,7 +61,7 @@ def share_dropout(model: PeftModel) -> PeftModel:
 
 @contextmanager
 def reference_model(model: PeftModel) -> Iterator[None]:
-    """While open, `model` is the reference: its adapter off or the frozen one on, no dropout, no gradient."""
+    """Turn `model` into the reference inside the block: adapter off (or the frozen one on), no dropout, no gradient."""
     was_training = model.training
     model.eval()
     switched = _frozen_adapter(model) if REFERENCE_ADAPTER in model.peft_config else model.disable_adapter()
@@ -73,7 +79,7 @@ def _frozen_adapter(model: PeftModel) -> Iterator[None]:
     try:
         yield
     finally:
-        model.set_adapter(trained)  # which freezes the other one again
+        model.set_adapter(trained)  # also freezes the reference adapter again
 
 
 class PairedDropout(nn.Dropout):

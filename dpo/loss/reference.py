@@ -1,4 +1,4 @@
-"""What the policy is compared with: the same network without its adapter, or a frozen copy."""
+"""The reference model: the policy's network without its adapter, or a frozen copy of the network."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from dpo.loss.lora import reference_model
 from model.javisdit.network.transformer import JointDiT
 from model.train.joint_trainer import JointTrainer, TrainedNetwork, reshard
 
-REFERENCE_NAME = "reference.safetensors"  # in checkpoints of a run whose reference moves
+REFERENCE_NAME = "reference.safetensors"  # in checkpoints of runs with sync_ref_model
 
 
 def velocities(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Modality -> predicted velocity (2B, ...)."""
+    """Run the network and return its predictions: modality -> velocity (2B, ...)."""
     output = model(**arguments)
     return {name: getattr(output, name) for name in MODALITIES}
 
 
 def adapter_reference(model: PeftModel, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Predictions of the network without its adapter, or with the adapter that it began with."""
+    """Return the reference's predictions (see `velocities`): without the adapter, or with the starting adapter."""
     with reference_model(model):
         return velocities(model, arguments)
 
 
 class FrozenCopy:
-    """A second network, for full fine-tuning; sharded where the policy is."""
+    """A frozen copy of the network as the reference of full fine-tuning; sharded if the policy is."""
 
     def __init__(self, network: JointDiT, compile_backend: str | None = None) -> None:
-        """Copies the network as it is; where the policy's blocks will be compiled, so are the copy's."""
+        """Copy the network in its present state; a `compile_backend` compiles the blocks of the copy."""
         own = copy.deepcopy(network).eval().requires_grad_(False)
         if compile_backend is not None:
             own.compile_blocks(backend=compile_backend)
         self.model: nn.Module = TrainedNetwork(own)
 
     def place(self, trainer: JointTrainer) -> None:
-        """Moves it beside the policy.
+        """Move the copy to the policy's devices.
 
         Raises:
-            ValueError: weights are sharded in a way that this copy does not follow.
+            ValueError: if the policy is sharded in a way that the copy does not support.
         """
         plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
         zero = trainer.accelerator.state.deepspeed_plugin if trainer.is_deepspeed_enabled else None
         if (plugin is not None and plugin.fsdp_version != 2) or (zero is not None and zero.zero_stage == 3):
             raise ValueError(
-                "Full fine-tuning holds a frozen copy of the network, which FSDP 1 and ZeRO stage 3 would not shard: "
+                "Full fine-tuning keeps a frozen copy of the network, which FSDP 1 and ZeRO stage 3 would not shard: "
                 "use fsdp_version 2 or ZeRO stage 2, or set precompute_ref_errors true."
             )
         if plugin is None:
@@ -61,24 +61,26 @@ class FrozenCopy:
 
     @torch.no_grad()
     def predict(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the copy's predictions (see `velocities`)."""
         predicted = velocities(self.model, arguments)
         reshard(self.model)
         return predicted
 
     @torch.no_grad()
     def match_precision(self, policy: nn.Module) -> None:
-        """DeepSpeed turns the policy's weights into bfloat16 when training begins."""
+        """Cast the copy to the policy's dtypes; DeepSpeed casts the policy to bfloat16 when training begins."""
         for own, other in self._beside(policy):
             if own.dtype != other.dtype:
                 own.data = own.data.to(other.dtype)
 
     @torch.no_grad()
     def move_towards(self, policy: nn.Module, alpha: float) -> None:
-        """reference = alpha policy + (1 - alpha) reference (TR-DPO, arXiv 2404.09656)."""
+        """Set reference = alpha * policy + (1 - alpha) * reference (TR-DPO, arXiv 2404.09656)."""
         for own, other in self._beside(policy):
             own.mul_(1 - alpha).add_(other.detach(), alpha=alpha)
 
     def weights(self) -> dict[str, Tensor]:
+        """Return the copy's weights by name."""
         return dict(self.model.named_parameters())
 
     def _beside(self, policy: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:

@@ -1,1 +1,1 @@
-"""`python -m dpo.prepare`: encode preference pairs once into a training set."""
+"""`python -m dpo.prepare`: encode preference pairs once into a training dataset."""

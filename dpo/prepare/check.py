@@ -1,4 +1,4 @@
-"""Prepared pairs back to media files, to see and hear what a model will be trained on."""
+"""Decoding of prepared pairs to media files, to inspect the training data by eye and ear."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from model.prepare.check import CHECK_FOLDER, file_name, to_latents, write_laten
 
 
 def decode_pairs(folder: Path, model: str, device: str, count: int, seed: int) -> list[Path]:
-    """Writes both members of `count` pairs of a prepared folder, drawn by `seed`, into its check/, with their caption.
+    """Decode `count` pairs of a prepared folder, drawn with `seed`, and write both clips and the caption into check/.
 
-    A larger count adds to the pairs of a smaller one.
+    The pairs of a smaller count are among those of a larger one.
 
     Returns:
         The mp4 files, `<row>-<pair_id>-chosen.mp4` and `-rejected.mp4`, each with a wav beside it.

@@ -11,19 +11,19 @@ from model.prepare.config import PrepareOptions, setting
 
 @dataclass(frozen=True)
 class PairSettings:
-    """What rows are made from; plain values, from which any process makes the same rows."""
+    """Settings from which rows are made; plain values, so that every process makes the same rows."""
 
     pairs: str
     model: str
     device: str
     dtype: str  # of the text encoder
 
-    encoder: ClassVar[str] = "dpo.prepare.rows:PairEncoder"  # what makes the rows; imports torch
+    encoder: ClassVar[str] = "dpo.prepare.rows:PairEncoder"  # the class that makes the rows; imports torch
 
 
 @dataclass(frozen=True)
 class PrepareConfig(PrepareOptions):
-    """Where the pairs are, whose codecs and text encoder to use, and where the training data goes."""
+    """Settings of `python -m dpo.prepare`: pairs, model with codecs and text encoder, and output folder."""
 
     pairs: str = setting(
         "", "needed: folder of pairs, written by pipeline.rank, or by pipeline.convert from labels of people"
@@ -35,5 +35,5 @@ class PrepareConfig(PrepareOptions):
         super().__post_init__()
 
     def row_settings(self) -> PairSettings:
-        """For the processes that make rows, which may be in another folder."""
+        """Return the settings of the processes that make rows, with absolute paths: their folder may be another."""
         return PairSettings(str(storage_path(self.pairs).resolve()), self.resolved_model, self.torch_device, self.dtype)

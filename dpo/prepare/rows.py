@@ -1,4 +1,4 @@
-"""Pairs to rows of the training dataset, prompt by prompt."""
+"""Encoding of pairs as rows of the training dataset, prompt by prompt."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from model.prepare.rows import flat, not_finite, text_columns, write_negative_te
 
 
 class PairEncoder:
-    """Makes parts. Pairs and model are read when the first part is asked for."""
+    """Makes parts of the training dataset. Pairs and model are read when the first part is made."""
 
     def __init__(self, settings: PairSettings) -> None:
         self.settings = settings
@@ -40,22 +40,22 @@ class PairEncoder:
         given_up: Collection[int] = (),
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
-        """Makes the rows of some prompts, one by one so that no clip's bits depend on its neighbours.
+        """Make the rows of some prompts, one clip at a time, so that a clip's bits do not depend on other clips.
 
         Args:
-            given_up: prompts on which processes have died; their pairs become failures.
+            given_up: prompts at which processes have crashed; their pairs are recorded as failures.
 
         Raises:
-            ValueError: the model cannot be used, or is not the one that the pairs were sampled from.
+            ValueError: if the model cannot be used, or is not the one from which the pairs were sampled.
         """
         write_negative_text(self.encoder, parts.folder)
         self._write_encoders(parts.folder / ENCODERS_NAME)
         parts.make(start, self.rows, self._give_up, given_up, progress)
 
     def rows(self, prompt: int) -> list[Row]:
-        """The pairs of a prompt, encoded, or why they are not."""
+        """Return the rows of a prompt: its pairs, encoded, or the reasons why they could not be."""
         candidates = _Candidates(storage_path(self.settings.pairs), self.encoder.pipeline, self._channels)
-        texts: dict[str, Tensor] = {}  # one, unless pairs of a prompt differ in its words
+        texts: dict[str, Tensor] = {}  # one, unless the pairs of a prompt have different texts
         rows = []
         for pair in self._prompts[prompt]:
             try:
@@ -92,7 +92,7 @@ class PairEncoder:
 
 
 class _Candidates:
-    """The clips of one prompt as latents; each is read, or encoded, once."""
+    """The clips of one prompt as latents; each clip is read or encoded only once."""
 
     def __init__(self, root: Path, pipeline: JointAVPipeline, channels: dict[str, int]) -> None:
         self._root = root
@@ -101,7 +101,11 @@ class _Candidates:
         self._found: dict[Any, AVLatents | MediaError] = {}
 
     def latents(self, pair: PairRow, side: str) -> AVLatents:
-        """MediaError, the same one for every pair of the clip, where it cannot be used."""
+        """Return the latents of one side of a pair.
+
+        Raises:
+            MediaError: if the clip cannot be used; every pair with this clip gets the same error.
+        """
         path, sound = candidate_files(self._root, pair, side)
         geometry = {name: pair[name] for name in GEOMETRY}
         is_kept = bool(pair[f"{side}_latents_path"])

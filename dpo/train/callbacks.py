@@ -1,4 +1,4 @@
-"""What watches preference training: alarms for the ways it fails, and the reference that follows the policy."""
+"""Callbacks of preference training: warnings about known failures, and updates of the frozen reference."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from dpo.loss.reference import FrozenCopy
     from dpo.train.config import AVDPOConfig
 
-# A rise within a percent is the noise of few pairs; collapsing runs were seen to rise by tens of percents.
+# A rise of up to one percent is noise from few pairs; in collapsing runs, rises of tens of percent were observed.
 RISE_TOLERANCE = 0.01
-LEAST_GRADIENT_SHARE = 0.02  # below it a modality trains as if it were left out
+LEAST_GRADIENT_SHARE = 0.02  # a modality below this share hardly trains
 
 logger = logging.getLogger(__name__)
 
 
 class Window:
-    """Mean of a value over the last steps; None until so many have passed."""
+    """Running mean of a value over the last `length` steps."""
 
     def __init__(self, length: int) -> None:
         self.length = length
         self.history: deque[tuple[int, float]] = deque()
 
     def mean(self, step: int, value: float) -> float | None:
+        """Add a value and return the mean over the window; None until `length` steps have passed."""
         self.history.append((step, value))
         while len(self.history) > 1 and self.history[1][0] <= step - self.length:
             self.history.popleft()
@@ -40,15 +41,15 @@ class Window:
 
 
 class TrainingAlarms(TrainerCallback):
-    """Warns, per modality, when the winner's error has risen over the reference's, and when a modality goes unheard.
+    """Warns, per modality, if the winner's error exceeds the reference's, or if the gradient share is very small.
 
-    DPO can widen the margin by making both clips less likely, the loser faster. The margin looks fine then, and the
-    samples fall apart. And a modality whose gradient is a few hundredths of the other's does not learn, whatever its
-    own loss does: known from joint audio-video training, where the sound is the one.
+    DPO can widen the margin by making both clips less likely, the loser faster. The margin then looks good while the
+    samples deteriorate. A modality whose gradient is a few hundredths of the other's does not learn, whatever its own
+    loss does; in joint audio-video training this is known to happen to audio.
     """
 
     def __init__(self, window: int) -> None:
-        """Takes the number of steps to look back on."""
+        """Set the number of steps over which values are averaged."""
         self.window = window
         self.rises, self.shares = ({name: Window(window) for name in MODALITIES} for _ in range(2))
         self.alarmed: set[tuple[str, str]] = set()
@@ -67,7 +68,7 @@ class TrainingAlarms(TrainerCallback):
             key = f"error/chosen/{name}"
             if key in logs:
                 self._watch_winner(name, state.global_step, logs[key] / logs[f"ref_{key}"] - 1)
-            if logs.get(f"grad_share/{name}"):  # 0: its weight is
+            if logs.get(f"grad_share/{name}"):  # skips a share of 0: the modality's weight is 0
                 self._watch_share(name, state.global_step, logs[f"grad_share/{name}"])
 
     def _watch_winner(self, name: str, step: int, rise: float) -> None:
@@ -102,14 +103,14 @@ class TrainingAlarms(TrainerCallback):
             )
 
     def _starts(self, alarm: str, name: str, rings: bool) -> bool:
-        """Whether an alarm begins to ring; it is told once, until it has been silent."""
+        """Return true if an alarm starts; an alarm warns again only after it has stopped."""
         was_ringing = (alarm, name) in self.alarmed
         (self.alarmed.add if rings else self.alarmed.discard)((alarm, name))
         return rings and not was_ringing
 
 
 class TrainerWithReference(Protocol):
-    """What keeping a reference needs of a trainer."""
+    """The attributes of a trainer that `ReferenceKeeper` uses."""
 
     model: nn.Module
     args: AVDPOConfig
@@ -117,7 +118,7 @@ class TrainerWithReference(Protocol):
 
 
 class ReferenceKeeper(TrainerCallback):
-    """Gives a frozen copy the policy's precision, and lets it follow the policy every so many steps where asked to."""
+    """Casts the frozen copy to the policy's precision, and with sync_ref_model moves it towards the policy."""
 
     def __init__(self, trainer: TrainerWithReference) -> None:
         self.trainer = trainer

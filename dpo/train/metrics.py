@@ -1,4 +1,7 @@
-"""What preference training tells between two log lines: means over pairs, by noise level, and whose gradient it was."""
+"""Metrics of preference training between two log lines: means over pairs, and each modality's share of the gradient.
+
+Means are computed over all pairs and, for the main metrics, by noise level.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ BY_SIGMA = (
 
 
 class PreferenceMeter:
-    """Mean of every metric of `av_dpo_loss` over the pairs of all processes, and of some by noise level."""
+    """Means of the metrics of `av_dpo_loss` over the pairs of all processes; those in BY_SIGMA also by noise level."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
-        self._sums = torch.zeros(0, NUM_SIGMA_BINS, dtype=torch.float64)  # (metrics and the count of pairs, bins)
+        self._sums = torch.zeros(0, NUM_SIGMA_BINS, dtype=torch.float64)  # (metrics + pair count, bins)
 
     def add(self, metrics: Mapping[str, Tensor], sigma: Tensor) -> None:
-        """Takes the metrics (B,) and the noise levels (B,) of a batch."""
+        """Add the metrics, each (B,), and the noise levels (B,), in [0, 1], of a batch."""
         if not self._names:
             self._names = list(metrics)
             self._sums = torch.zeros(len(metrics) + 1, NUM_SIGMA_BINS, dtype=torch.float64)
@@ -32,7 +35,7 @@ class PreferenceMeter:
         self._sums.index_add_(1, sigma_bins(sigma).cpu(), torch.stack(rows).double().cpu())
 
     def drain(self, reduce: Reduce) -> dict[str, float]:
-        """`<metric>` and, per modality, `<metric>/sigma_a-b`; starts anew."""
+        """Return the means as `<metric>` and, for metrics in BY_SIGMA, `<metric>/sigma_a-b`, and reset the meter."""
         *sums, counts = reduce(self._sums)
         means = {}
         for name, row in zip(self._names, sums, strict=True):
@@ -48,25 +51,25 @@ class PreferenceMeter:
 
 
 class GradientShares:
-    """Whose gradient trains the network: `grad_share/<modality>`, which sum to 1.
+    """Share of each modality in the gradient: `grad_share/<modality>`, which sum to 1.
 
-    Measured exactly, in the backward pass that happens anyway, by the gradient that reaches each modality's predicted
-    velocity: the root of its squared sum over the pairs since the last look, as a share of the modalities' sum. A
-    modality's own loss alone reaches its prediction, so the share follows its weight, beta and errors; what the network
-    makes of it is told by `grad_norm/<branch>`.
+    The shares are exact and need no extra backward pass. They use the gradient at each modality's predicted velocity:
+    the root of its sum of squares over the pairs since the last log line, divided by the sum over modalities. Only a
+    modality's own loss reaches its prediction, so its share depends on its weight, beta and errors;
+    `grad_norm/<branch>` measures the gradient inside the network.
     """
 
     def __init__(self) -> None:
         self._squares = dict.fromkeys(MODALITIES, torch.zeros((), dtype=torch.float64))
 
     def watch(self, predictions: Mapping[str, Tensor]) -> None:
-        """Looks at the gradients of these predictions when they come."""
+        """Register hooks that record the gradients of these predictions in the backward pass."""
         for name, prediction in predictions.items():
             if prediction.requires_grad:
                 prediction.register_hook(lambda gradient, name=name: self._add(name, gradient))
 
     def drain(self, reduce: Reduce) -> dict[str, float]:
-        """The shares over all processes; empty where no gradient came. Starts anew."""
+        """Return the shares over all processes (empty if there was no gradient), and reset them."""
         norms = reduce(torch.stack([self._squares[name].cpu() for name in MODALITIES])).sqrt()
         self._squares = dict.fromkeys(MODALITIES, torch.zeros((), dtype=torch.float64))
         if not norms.sum():

@@ -1,4 +1,4 @@
-"""What a run of preference training would do and need, told before it starts."""
+"""Plan of a preference training run, for `--dry_run`: batches, parameters, memory, time and disk space."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from model.javisdit.network.transformer import JointDiT
 from model.lora import attach_adapter, lora_config
 from model.train.plan import batch_lines, disk_line, estimate_memory, label_name
 
-# Forward passes that a step costs: one of the reference, one of the policy, and a backward pass that costs two.
+# Cost of a step in forward passes: one of the reference, one of the policy, and a backward pass that counts as two.
 POLICY_PASSES, REFERENCE_PASSES = 3, 1
-H100_FLOPS, ASSUMED_SHARE = 989e12, 0.4  # dense bfloat16, as its maker says; what a well-fed transformer gets of it
-TIMED_FLOPS = 2e11  # of a clip's pass at most, to be timed on this CPU: a few seconds
+H100_FLOPS, ASSUMED_SHARE = 989e12, 0.4  # dense bfloat16 peak of the data sheet; share that a transformer reaches
+TIMED_FLOPS = 2e11  # largest pass of one clip that is timed on this CPU: a few seconds
 
 
 def plan(config: TrainConfig) -> str:
-    """Pairs, batches and their tokens, parameters trained, memory, time and disk, one line each.
+    """Return the plan as text: pairs, batches and tokens, trained parameters, memory, time and disk, a line each.
 
     Raises:
-        ValueError: no data, or data that does not fit the model.
+        ValueError: if there is no data, or it does not fit the model.
     """
     (dataset, eval_dataset), network = open_pairs(config), planned_network(config)
     for data in filter(None, (dataset, eval_dataset)):
@@ -71,7 +71,10 @@ def _reference(config: TrainConfig) -> str:
 def _time_line(
     config: TrainConfig, network: JointDiT, label: tuple[int, ...], tokens: int, clips: int, steps: Steps
 ) -> str:
-    """Arithmetic of the largest batch; where it is small and the weights are there, a clip's pass timed on this CPU."""
+    """Estimate the time from the operations of the largest batch, for an H100 and, if small enough, for this CPU.
+
+    For this CPU, the pass of one clip is timed, which needs the weights.
+    """
     checkpointing = bool(config.activation_checkpointing or config.gradient_checkpointing)
     passes = POLICY_PASSES + REFERENCE_PASSES + checkpointing
     pass_flops = clip_flops(network, tokens)
@@ -89,8 +92,11 @@ def _time_line(
 
 
 def clip_flops(network: JointDiT, tokens: int) -> float:
-    """Of a forward pass of one clip: each token meets the parameters but the other modalities' feed-forward, and all
-    tokens of its clip."""
+    """Return the floating-point operations of a forward pass of one clip.
+
+    Each token passes through all parameters except the feed-forward of other modalities, and attends to all tokens of
+    its clip.
+    """
     config = network.config
     parameters = sum(parameter.numel() for parameter in network.parameters())
     experts = (len(config.experts) - 1) * config.num_layers * 2 * config.dim * config.ffn_dim
@@ -99,7 +105,7 @@ def clip_flops(network: JointDiT, tokens: int) -> float:
 
 @torch.no_grad()
 def _forward_seconds(network: JointDiT, config: JointDiTConfig, label: tuple[int, ...]) -> float:
-    """Time of one clip's pass, the best of three."""
+    """Return the time of a forward pass of one clip in seconds, the shortest of three runs."""
     arguments: dict[str, Any] = {
         "video": torch.zeros(1, *label[:4], dtype=network.dtype),
         "audio": torch.zeros(1, *label[4:7], dtype=network.dtype),

@@ -1,4 +1,7 @@
-"""Scores the samples that a run makes on the way, by rewards it was ranked by and by others, and stops on a decline."""
+"""Scoring of the samples of a training run, by the rewards that ranked the pairs and by held-out rewards.
+
+A run can be stopped when the held-out scores decline.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ if TYPE_CHECKING:
     from dpo.train.trainer import AVDPOTrainer
     from rewards import RewardSuite
 
-SCORES_NAME = "scores.json"  # beside the samples of a step
-GAIN, DECLINES = "eval_held_out/gain", "eval_held_out/declines"  # declines: evaluations below the start, in a row
-Scores = dict[str, list[float | None]]  # column -> one per prompt
+SCORES_NAME = "scores.json"  # in the folder of a step's samples
+GAIN, DECLINES = "eval_held_out/gain", "eval_held_out/declines"  # declines: consecutive evaluations below the start
+Scores = dict[str, list[float | None]]  # column -> one score per prompt
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +33,16 @@ logger = logging.getLogger(__name__)
 class RewardWatcher(TrainerCallback):
     """Logs `eval_scores/<column>` and `eval_held_out/<column>`, means over the prompts, at every evaluation.
 
-    Evaluates before the first step as well. `eval_held_out/gain` compares with that: the mean over prompts and
-    held-out columns of the change for the better, in standard deviations of the start's scores over the prompts.
-    Prompts and seeds are the same every time, so that the change is the model's. Comes after `SampleWriter`.
+    There is also an evaluation before the first step. `eval_held_out/gain` is the improvement since that evaluation:
+    the mean over prompts and held-out columns, in standard deviations of the first scores over the prompts. Prompts
+    and seeds are the same at every evaluation, so a change is due to the model. Must be added after `SampleWriter`.
     """
 
     def __init__(self, trainer: AVDPOTrainer, config: TrainConfig) -> None:
-        """Loads the rewards, in the first process alone.
+        """Load the rewards, in the first process only.
 
         Raises:
-            ValueError: no such reward, no package or no weights for it.
+            ValueError: if a reward is unknown, or its package or weights are missing.
         """
         from rewards import MissingPackageError, RewardSuite, expand_names, get_reward
 
@@ -77,7 +80,7 @@ class RewardWatcher(TrainerCallback):
             control.should_training_stop = True
 
     def _measure(self, args: TrainingArguments, step: int) -> dict[str, float]:
-        """Scores a step's samples, keeps the scores beside them, and sums them up."""
+        """Score the samples of a step, write the scores beside them, and return their means for the log."""
         folder = samples_folder(args, step)
         scores = {group: self._score(suite, folder) for group, suite in self.suites.items()}
         logs = {
@@ -90,7 +93,7 @@ class RewardWatcher(TrainerCallback):
             start = _read(samples_folder(args, 0))["scores"] if step else scores
             better = self.suites["eval_held_out"].higher_is_better
             logs[GAIN] = standardised_gain(start["eval_held_out"], scores["eval_held_out"], better)
-            # Counted from the files, so that a resumed run goes on counting.
+            # Counted from the files, so that a resumed run continues the count.
             previous = [path for path in folder.parent.glob(f"step-*/{SCORES_NAME}") if path.parent.name < folder.name]
             count = _read(max(previous).parent)["declines"] if previous else 0
             logs[DECLINES] = count + 1 if logs[GAIN] < -(self.config.stop_on_decline or 0.0) else 0
@@ -112,16 +115,16 @@ class RewardWatcher(TrainerCallback):
         return {column: [row.scores[column] for row in rows] for column in suite.columns}
 
     def _share(self, logs: dict[str, float]) -> dict[str, float]:
-        """The first process's numbers, in all of them."""
+        """Return the first process's numbers in all processes."""
         values = torch.tensor([[logs.get(name, 0.0), float(name in logs)] for name in self.names], dtype=torch.float64)
         shared = self.trainer.sum_over_processes(values).tolist()
         return {name: value for name, (value, known) in zip(self.names, shared, strict=True) if known}
 
 
 def standardised_gain(start: Scores, now: Scores, higher_is_better: Mapping[str, bool]) -> float:
-    """Mean change for the better over prompts and columns, in standard deviations of `start` over the prompts.
+    """Return the mean improvement over prompts and columns, in standard deviations of `start` over the prompts.
 
-    Columns that do not vary, and prompts without a score at either time, are left out; 0 where nothing is left.
+    Columns that do not vary, and prompts without both scores, are left out; the result is 0 if nothing is left.
     """
     changes: list[float] = []
     for column, before in start.items():

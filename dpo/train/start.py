@@ -1,4 +1,4 @@
-"""From the settings of preference training to the model that trains and its pairs."""
+"""Construction of the trainer, the model and the pairs from the settings of preference training."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from model.lora import lora_config
 
 
 def make_trainer(config: TrainConfig) -> AVDPOTrainer:
-    """The trainer of the settings, with its data and its watchers.
+    """Build the trainer with its data and its callbacks.
 
     Raises:
-        ValueError: data that does not fit the model, or a model that is none.
+        ValueError: if there is no model, or the data does not fit it.
     """
     dataset, eval_dataset = open_pairs(config)
     model = starting_model(config)
@@ -39,24 +39,24 @@ def make_trainer(config: TrainConfig) -> AVDPOTrainer:
 
 
 def open_pairs(config: TrainConfig) -> tuple[PairDataset, PairDataset | None]:
-    """The pairs to train on, and those to measure on.
+    """Open the training pairs and the evaluation pairs (None without eval_dataset).
 
     Raises:
-        ValueError: no pairs, or pairs that the codecs and the text encoder of another model made.
+        ValueError: if there are no pairs, or other codecs or another text encoder than the model's made them.
     """
     dataset = PairDataset.load(config.dataset)
     eval_dataset = PairDataset.load(config.eval_dataset) if config.eval_dataset else None
-    if config.model not in SIZES:  # a size's name, for a dry run, has no codecs
+    if config.model not in SIZES:  # the name of a size, allowed in a dry run, has no codecs
         for pairs in filter(None, (dataset, eval_dataset)):
             pairs.check_model(config.model)
     return dataset, eval_dataset
 
 
 def starting_model(config: TrainConfig) -> JointDiT | PeftModel:
-    """The network, with the adapter that is trained on where it is to be continued, on the CPU.
+    """Load the network on the CPU; with adapter "continue", with the adapter whose training continues.
 
     Raises:
-        ValueError: no weights at the given place, or no adapter to continue.
+        ValueError: if there are no weights at the given path, or no adapter to continue.
     """
     import torch
 
@@ -66,8 +66,8 @@ def starting_model(config: TrainConfig) -> JointDiT | PeftModel:
     base = adapter_base(config.model)
     if base is None:
         raise ValueError(
-            f"adapter is 'continue', and {config.model} is no adapter folder: give what stage 2 wrote with trainable: "
-            "lora, or set adapter to 'new'."
+            f"adapter is 'continue', but {config.model} is no adapter folder: give a folder that stage 2 wrote with "
+            "trainable: lora, or set adapter to 'new'."
         )
     model = continue_adapter(load_transformer(base, dtype), config.model, config.lora_dropout)
     _check_own_settings(config, cast(LoraConfig, model.peft_config["default"]))
@@ -75,7 +75,7 @@ def starting_model(config: TrainConfig) -> JointDiT | PeftModel:
 
 
 def _check_own_settings(config: TrainConfig, adapter: LoraConfig) -> None:
-    """A continued adapter keeps its rank, scale and layers: settings that ask for others would be lost."""
+    """Raise ValueError for settings of rank, scale or layers that differ from those of a continued adapter."""
     layers = adapter.target_modules or ()
     own = {
         "lora_r": adapter.r,
@@ -85,17 +85,17 @@ def _check_own_settings(config: TrainConfig, adapter: LoraConfig) -> None:
     for name, value in config.changed_adapter_settings().items():
         if name in own and (sorted(value) if isinstance(value, list) else value) != own[name]:
             raise ValueError(
-                f"{name} is {value!r}, but adapter 'continue' trains on the adapter in {config.model}, which has "
+                f"{name} is {value!r}, but adapter 'continue' continues the adapter in {config.model}, which has "
                 f"{own[name]!r}: leave {name} out, or set adapter to 'new'."
             )
 
 
 def planned_network(config: TrainConfig) -> JointDiT:
-    """For a dry run: a size's name gives a network without memory for its weights; adapters count as merged."""
+    """Return the network for a dry run: on the meta device for the name of a size; adapters are merged."""
     if config.model in SIZES:
         return JointDiT.on_meta(SIZES[config.model])
     if config.adapter == "continue":
-        starting_model(config)  # finds what is wrong with it
+        starting_model(config)  # raises if it cannot be loaded
     import torch
 
     return load_transformer(config.model, getattr(torch, config.dtype))

@@ -1,4 +1,4 @@
-"""The trainer of joint audio-video DPO: one forward pass for winner and loser, the reference by adapter off."""
+"""The trainer of joint audio-video DPO: one forward pass for winner and loser, and one for the reference model."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from model.train.joint_trainer import JointTrainer, network_of, reshard
 
 
 class AVDPOTrainer(JointTrainer):
-    """Preference training of an adapter, or of the whole network beside a frozen copy of it.
+    """Preference training of an adapter, or of the whole network with a frozen copy as the reference.
 
-    Log lines hold the metrics of `av_dpo_loss`, the main ones by noise level as well
+    Log lines contain the metrics of `av_dpo_loss`, the main ones also by noise level
     (`rewards/accuracies/<modality>/sigma_0.2-0.4`, 0 = data, 1 = noise), and `grad_share/<modality>`.
     """
 
@@ -51,20 +51,20 @@ class AVDPOTrainer(JointTrainer):
         peft_config: LoraConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        """Checks the data against the model before any step.
+        """Check the data against the model, and set up training.
 
         Args:
-            model: a `JointDiT`, which trains in full, or gets a new adapter by `peft_config`; or a `PeftModel`, whose
-                trainable adapter is trained, and whose reference is the model without it, or with the adapter
-                `dpo.loss.lora.REFERENCE_ADAPTER` where there is one.
+            model: a `JointDiT`, which is trained in full or, with `peft_config`, gets a new adapter; or a `PeftModel`,
+                whose trainable adapter is trained. The reference of a `PeftModel` is the model without this adapter,
+                or with the adapter `dpo.loss.lora.REFERENCE_ADAPTER` if there is one.
             args: the settings.
-            train_dataset: the pairs.
-            eval_dataset: pairs that are not trained on, measured at every evaluation, always at the same draws.
-            peft_config: the adapter to add.
-            callbacks: watchers beside the log and the alarms.
+            train_dataset: the training pairs.
+            eval_dataset: held-out pairs, measured at every evaluation with the same draws.
+            peft_config: configuration of a new adapter.
+            callbacks: callbacks in addition to the log and the alarms.
 
         Raises:
-            ValueError: settings that contradict the model, or data that this model cannot take.
+            ValueError: if the settings contradict the model, or the data does not fit it.
         """
         network = network_of(model)
         for dataset in filter(None, (train_dataset, eval_dataset)):
@@ -73,13 +73,13 @@ class AVDPOTrainer(JointTrainer):
         trained = _trained(model, peft_config, args.seed)
         copied = not isinstance(trained, PeftModel) and not args.precompute_ref_errors
         if args.sync_ref_model and not copied:
-            raise ValueError("sync_ref_model moves a frozen copy of the network, and there is none: train in full.")
+            raise ValueError("sync_ref_model moves a frozen copy of the network, but there is none: train in full.")
         if eval_dataset is not None and not copied and not isinstance(trained, PeftModel):
             raise ValueError("eval_dataset needs a reference in memory: set precompute_ref_errors to false.")
         backend = (args.torch_compile_backend or "inductor") if args.torch_compile else None
         self.frozen_copy = FrozenCopy(network, backend) if copied else None
         self.reference_errors: ReferenceErrors | None = None
-        if args.precompute_ref_errors:  # now, while the network is as it will be compared with
+        if args.precompute_ref_errors:  # now, while the weights are still those of the reference
             draws = args.seed, args.text_dropout, args.shift_scale, train_dataset.fingerprint
             self._reference_identity = identity(network, *draws)
         self.meter, self.shares = PreferenceMeter(), GradientShares()
@@ -92,14 +92,14 @@ class AVDPOTrainer(JointTrainer):
             _collator(args, train_dataset, network, mean_margin),
             postfix=_margins,
             callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
-            eval_dataset=() if eval_dataset is None else eval_dataset,  # evaluation may be samples alone
+            eval_dataset=() if eval_dataset is None else eval_dataset,  # an evaluation may consist of samples only
         )
         if self.frozen_copy is not None:
             self.frozen_copy.place(self)
             self.add_callback(ReferenceKeeper(self))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', after the reference's errors where they are to be known before the first step."""
+        """Train as transformers does; with precompute_ref_errors, compute the reference's errors first."""
         if self.args.precompute_ref_errors:
             self.reference_errors = self._precompute_reference_errors()
         return super().train(*args, **kwargs)
@@ -111,7 +111,7 @@ class AVDPOTrainer(JointTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, AVDPOLoss]:
-        """Mean preference loss of a batch of `PairCollator`; ValueError as soon as it is not finite."""
+        """Return the mean preference loss of a batch of `PairCollator`. Raises ValueError if it is not finite."""
         noisy, target = noisy_pairs(inputs)
         if self.reference_errors is None:
             reference = self._reference(noisy)
@@ -128,10 +128,11 @@ class AVDPOTrainer(JointTrainer):
         return (loss, result) if return_outputs else loss
 
     def measured(self) -> dict[str, float]:
+        """Return the metrics since the last log line."""
         return self.meter.drain(self.sum_over_processes) | self.shares.drain(self.sum_over_processes)
 
     def evaluation_losses(self) -> dict[str, float]:
-        """`eval_loss` and the metrics of the loss, as `eval_<metric>`, on `eval_dataset`."""
+        """Return `eval_loss` and the metrics of the loss, as `eval_<metric>`, on `eval_dataset`."""
         if not len(self.eval_dataset):
             return {}
         meter, model = PreferenceMeter(), self.model_wrapped
@@ -175,22 +176,22 @@ class AVDPOTrainer(JointTrainer):
         )
 
     def _reference(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What the reference predicts for a batch."""
+        """Return the reference's predictions for a batch: modality -> velocity (2B, ...)."""
         if self.frozen_copy is not None:
             return self.frozen_copy.predict(noisy)
         return adapter_reference(self.accelerator.unwrap_model(self.model), noisy)
 
     def _precompute_reference_errors(self) -> ReferenceErrors:
-        """The errors of the network as it is before the first step, at every draw that the run will make.
+        """Compute the errors of the network before the first step, at every draw of the run.
 
-        In the batches of the run, each process those it will train on, so that the numbers are those that a frozen copy
-        would give. The network is whole on each device meanwhile.
+        Each process uses the batches on which it will train, so the numbers equal those of a frozen copy. During the
+        computation, the network is whole on each device.
         """
         folder = Path(str(self.args.output_dir)) / FOLDER_NAME / self._reference_identity
         known = ReferenceErrors(folder, self.args.process_index)
         loader = self.get_train_dataloader()
         steps = Steps.of(len(self.sampler), self.args.world_size, self.args)
-        left = steps.total * self.args.gradient_accumulation_steps  # batches
+        left = steps.total * self.args.gradient_accumulation_steps  # remaining batches
         home = next(self.model.parameters()).device
         self.model.to(self.args.device).eval()
         for epoch in range(-(-steps.total // steps.per_epoch)):
@@ -203,7 +204,7 @@ class AVDPOTrainer(JointTrainer):
 
     @torch.no_grad()
     def _precompute_epoch(self, known: ReferenceErrors, loader: DataLoader, left: int) -> int:
-        """Computes what is missing of an epoch's first `left` batches; returns how many there were."""
+        """Compute the missing errors of the first `left` batches of an epoch, and return the number of batches."""
         count = 0
         for batch in islice(loader, left):
             count += 1
@@ -233,9 +234,9 @@ class AVDPOTrainer(JointTrainer):
 
 
 def noisy_pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The network's arguments for a batch of `PairCollator`, and the velocities it should predict, all (2B, ...).
+    """Return the network's arguments for a batch of `PairCollator`, and the target velocities, all (2B, ...).
 
-    Winner and loser of a pair are rows i and B + i; they get the same noise, timestep and text.
+    Winner and loser of a pair are rows i and B + i; they have the same noise, timestep and text.
     """
     timestep = batch["timestep"].repeat(2)
     arguments = {
@@ -255,7 +256,7 @@ def noisy_pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
 def _trained(model: JointDiT | PeftModel, peft_config: LoraConfig | None, seed: int) -> JointDiT | PeftModel:
     if isinstance(model, PeftModel):
         if peft_config is not None:
-            raise ValueError("The model has an adapter and peft_config would add another one: give only one of them.")
+            raise ValueError("The model has an adapter, and peft_config would add another one: give only one of them.")
         return share_dropout(model)
     if peft_config is not None:
         return share_dropout(attach_adapter(model, peft_config, seed))
@@ -272,6 +273,6 @@ def _collator(
 
 
 def _margins(logs: Mapping[str, Any]) -> dict[str, str]:
-    """What the progress bar shows: the loss and the margins."""
+    """Return the numbers for the progress bar: the loss and the margins."""
     margins = {f"margin/{name}": f"{logs[f'rewards/margins/{name}']:+.3f}" for name in MODALITIES}
     return {"loss": f"{logs['loss']:.3f}"} | margins

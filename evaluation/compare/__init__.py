@@ -1,1 +1,1 @@
-"""`python -m evaluation.compare`: models compared on the same prompts."""
+"""`python -m evaluation.compare`: paired comparison of models on the same prompts."""

@@ -18,13 +18,13 @@ from rewards.metrics import MODALITY_METRICS
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One line of the comparison; every figure is over the same `num_samples` pairs (None = not defined)."""
+    """One line of the comparison; all figures are over the same `num_samples` pairs (None = undefined)."""
 
     kind: str  # "metric", "modality" (mean of standardised metrics) or "overall" (mean of the modalities)
     name: str
     higher_is_better: bool
     training: str  # kind of the TrainingMark: "trained", "related", "unknown" or "held_out"
-    marked_models: tuple[str, ...]  # those of the mark
+    marked_models: tuple[str, ...]  # models of the TrainingMark
     num_samples: int
     num_prompts: int
     baseline_mean: float | None
@@ -39,11 +39,11 @@ class ComparisonRow:
     win_rate_low: float | None
     win_rate_high: float | None
     p_value: float | None  # sign-flip test over prompts, two-sided
-    p_corrected: float | None  # by Holm over all metrics of all candidates; modalities and overall among themselves
+    p_corrected: float | None  # Holm, over all metrics of all candidates; modalities and overall form another family
 
     @property
     def verdict(self) -> str:
-        """ "better" or "worse" where the corrected p-value tells the models apart, else ""."""
+        """ "better" or "worse" if the corrected p-value is at most 1 - CONFIDENCE, else ""."""
         if self.p_corrected is None or self.p_corrected > 1 - CONFIDENCE or not self.difference:
             return ""
         return "better" if self.difference * self.sign > 0 else "worse"
@@ -55,20 +55,28 @@ class ComparisonRow:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A candidate against the baseline."""
+    """Comparison of a candidate with the baseline."""
 
     pairs: PairedScores
     rows: list[ComparisonRow]  # metrics, modalities, overall
 
 
 def compare_models(pairs: PairedScores, *, num_bootstrap: int, seed: int) -> list[ComparisonRow]:
-    """Rows for every metric, then every modality, then overall."""
+    """Compare one candidate with the baseline; rows for every metric, then every modality, then overall."""
     [comparison] = compare_all([pairs], num_bootstrap=num_bootstrap, seed=seed)
     return comparison.rows
 
 
 def compare_all(candidates: Sequence[PairedScores], *, num_bootstrap: int, seed: int) -> list[Comparison]:
-    """Each candidate against the same baseline; p-values are corrected over all of them, marks are of all models."""
+    """Compare each candidate with the same baseline.
+
+    p-values are corrected over all candidates, and training marks consider all models.
+
+    Args:
+        candidates: paired scores of each candidate with the baseline.
+        num_bootstrap: number of bootstrap resamples.
+        seed: seed of the resamples and of the sign flips.
+    """
     lineages = {name: lineage for pairs in candidates for name, lineage in pairs.lineages.items()}
     found = [_rows(pairs, lineages, num_bootstrap, seed) for pairs in candidates]
     rows = [row for one in found for row in one]
@@ -85,7 +93,7 @@ def compare_all(candidates: Sequence[PairedScores], *, num_bootstrap: int, seed:
 
 
 def _rows(pairs: PairedScores, lineages: Mapping[str, Lineage], num_bootstrap: int, seed: int) -> list[ComparisonRow]:
-    """The rows of one candidate, p-values not yet corrected."""
+    """Return the rows of one candidate, with p-values that are not yet corrected."""
     baseline, candidate = pairs.baseline, pairs.candidate
     modalities = modality_scores(baseline, candidate, pairs.higher_is_better)
     kinds = dict.fromkeys(baseline.columns, "metric") | dict.fromkeys(modalities[0].columns, "modality")
@@ -133,7 +141,7 @@ def _rows(pairs: PairedScores, lineages: Mapping[str, Lineage], num_bootstrap: i
 
 
 def _marks(pairs: PairedScores, lineages: Mapping[str, Lineage]) -> dict[str, TrainingMark]:
-    """Of every metric, of every modality by its metrics, and of all modalities together."""
+    """Return the training marks of every metric, of every modality (from its metrics) and of "overall"."""
     marks = {name: mark(origin.column, origin.reward, lineages) for name, origin in pairs.origins.items()}
     modalities = {
         modality: joined([marks[name] for name in metrics if name in marks])
@@ -143,7 +151,10 @@ def _marks(pairs: PairedScores, lineages: Mapping[str, Lineage]) -> dict[str, Tr
 
 
 def paired_columns(left: np.ndarray, right: np.ndarray, higher_is_better: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Differences right - left, and wins of the right side (1, 0, or 0.5 for a tie); (N, K), NaN where either is."""
+    """Return the differences right - left, and the wins of the right side: 1, 0, or 0.5 for a tie.
+
+    All arrays are (N, K); results are NaN where a score is NaN. `higher_is_better` is (K,) bool.
+    """
     differences = right - left
     wins = (np.sign(differences) * np.where(higher_is_better, 1, -1) + 1) / 2
     return differences, wins
@@ -152,14 +163,14 @@ def paired_columns(left: np.ndarray, right: np.ndarray, higher_is_better: np.nda
 def modality_scores(
     baseline: pd.DataFrame, candidate: pd.DataFrame, higher_is_better: Mapping[str, bool]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Per-modality scores as in ranking: metrics standardised over both models' rows, signed, averaged.
+    """Return the scores per modality of both models: as in ranking, the mean of signed, standardised metrics.
 
-    A sample lacks a modality score where one of its metrics is undefined. A metric without any score is left out of
-    its modality; `overall` is the mean of the modalities.
+    Metrics are standardised over the rows of both models. A sample with an undefined metric has no score in that
+    modality. A metric without any score is left out of its modality. `overall` is the mean of the modalities.
     """
     both = pd.concat([baseline, candidate], ignore_index=True)
     deviation = both.std(ddof=1)
-    # A metric that never varies tells nothing: zero for every sample, rather than 0/0.
+    # A constant metric carries no information: zero for every sample, not 0/0.
     standardised = (both - both.mean()) / deviation.where(deviation > 0, 1.0)
     for name in both.columns:
         standardised[name] *= 1 if higher_is_better[name] else -1

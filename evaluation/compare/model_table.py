@@ -1,4 +1,4 @@
-"""The samples of one model with their scores: read from a run of the pipeline or of `evaluation.run`, and checked."""
+"""Table of one model's samples and scores, read from a run of the pipeline or of `evaluation.run` and checked."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from core.score_origin import ScoreOrigin, origin_of
 from rewards.metrics import HIGHER_IS_BETTER, METRIC_COLUMNS
 
 SAMPLES_NAME = "samples.parquet"  # of evaluation.run
-_NO_METRICS = ("seed", "duration_s", "generation_s")  # numbers of that table beside its metrics
+_NO_METRICS = ("seed", "duration_s", "generation_s")  # numeric columns of that table that are no metrics
 
 
 class TableError(ValueError):
-    """A table that cannot be compared: names the file, what is wrong with it, and what to do."""
+    """Error for a table that cannot be compared; the message names the file, the fault and the remedy."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A candidate that takes no part in the comparison, and why."""
+    """A candidate that is left out of the comparison, and the reason."""
 
     candidate_id: str
     model: str
@@ -33,14 +33,14 @@ class LeftOut:
 
 @dataclass(frozen=True, eq=False)
 class ModelTable:
-    """The usable samples of one model: one row per candidate_id (the index), sorted."""
+    """Usable samples of one model: one row per candidate_id (the index), sorted."""
 
-    model: str  # its name in messages and tables
+    model: str  # name in messages and tables
     folder: Path
     rows: pd.DataFrame  # prompt_id, prompt, seed (None where unknown), duration_s, and one float column per metric
     higher_is_better: dict[str, bool]  # metric -> direction, in column order
-    origins: dict[str, ScoreOrigin]  # metric -> the reward that it came from
-    lineage: Lineage  # of the model that was sampled
+    origins: dict[str, ScoreOrigin]  # metric -> the reward that computed it
+    lineage: Lineage  # preference trainings of the model
     left_out: tuple[LeftOut, ...]
     num_ground_truth: int
     notes: tuple[str, ...]
@@ -48,7 +48,7 @@ class ModelTable:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A table of one stage, with the failures that it wrote beside."""
+    """The table of one stage, and the path of its table of failures."""
 
     stage: str
     rows: pd.DataFrame
@@ -56,13 +56,17 @@ class _Part:
 
 
 def read_model(folder: Path, model: str) -> ModelTable:
-    """The samples in a folder with samples.parquet (of `evaluation.run`), or with candidates/ and scores/.
+    """Read the samples in a folder with samples.parquet (of `evaluation.run`), or with candidates/ and scores/.
 
-    Ground-truth rows are counted and set aside. Rows that are duplicated, failed, unscored or infinite are left out by
-    name.
+    Ground-truth rows are counted and removed. Rows that are duplicated, failed, unscored or infinite are listed in
+    `left_out`.
+
+    Args:
+        folder: output folder of a run.
+        model: name of the model in messages and tables.
 
     Raises:
-        TableError: a table or one of its columns is missing, or it cannot be read.
+        TableError: if a table or one of its columns is missing, or a table cannot be read.
     """
     if (folder / SAMPLES_NAME).is_file():
         return _read_evaluated(folder, model)
@@ -101,7 +105,10 @@ def _read_evaluated(folder: Path, model: str) -> ModelTable:
 def _model_table(
     folder: Path, model: str, parts: list[_Part], truth: set[str], scores: pa.Schema, lineage: Lineage
 ) -> ModelTable:
-    """The rows that every part has and none calls failed; the first part tells the prompts, the last the scores."""
+    """Join the rows that every part has and none lists as failed.
+
+    The first part gives the prompts, the last part the scores.
+    """
     directions, unknown = _metric_directions(scores)
     reasons = _failure_reasons(parts, list(directions), truth)
     first, last = (part.rows[~part.rows["candidate_id"].isin(list(reasons))] for part in (parts[0], parts[-1]))
@@ -144,12 +151,12 @@ def _read_table(path: Path, columns: tuple[str, ...], command: str) -> pa.Table:
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
-    # Seeds have 63 bits: a float64 column, pandas' default for integers with nulls, would make different ones equal.
+    # Seeds have 63 bits: in a float64 column, pandas' default for integers with nulls, different seeds could be equal.
     return table.to_pandas(integer_object_nulls=True)
 
 
 def _without_ground_truth(rows: pd.DataFrame) -> tuple[pd.DataFrame, set[str]]:
-    """The sampled rows, and the ids of the others."""
+    """Return the sampled rows, and the ids of the ground-truth rows."""
     is_truth = rows["is_ground_truth"].fillna(False).astype(bool)
     return rows[~is_truth], set(rows.loc[is_truth, "candidate_id"])
 
@@ -162,9 +169,9 @@ def _lineage(schema: pa.Schema, path: Path) -> Lineage:
 
 
 def _metric_directions(schema: pa.Schema) -> tuple[dict[str, bool], list[str]]:
-    """Direction of every metric column of a table, and the float columns whose direction is not known.
+    """Return the direction of every metric column of a table, and the float columns with unknown direction.
 
-    Columns of third-party rewards state theirs in the parquet field metadata: `higher_is_better` = `true` or `false`.
+    Columns of third-party rewards give it in the parquet field metadata: `higher_is_better` = `true` or `false`.
     """
     directions, unknown = {}, []
     for field in schema:
@@ -180,7 +187,7 @@ def _metric_directions(schema: pa.Schema) -> tuple[dict[str, bool], list[str]]:
 
 
 def _failure_reasons(parts: list[_Part], metrics: list[str], truth: set[str]) -> dict[str, str]:
-    """candidate_id -> why it cannot be compared; the first reason found stands."""
+    """Return candidate_id -> reason why it cannot be compared; the first reason found is kept."""
     reasons: dict[str, str] = {}
     for part in parts:
         counts = part.rows["candidate_id"].value_counts()

@@ -1,4 +1,4 @@
-"""Comparisons as aligned text tables, JSON and CSV."""
+"""Output of comparisons as aligned text tables, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from evaluation.statistics.bootstrap import CONFIDENCE
 from evaluation.statistics.significance import NUM_FLIPS
 
 _ARROWS = {True: "\u2191", False: "\u2193"}
-_MAX_NAMED = 10  # left-out samples listed on the screen; comparison.json has them all
+_MAX_NAMED = 10  # left-out samples in the text; comparison.json lists them all
 _INTERVAL = f"{CONFIDENCE:.0%} interval"
 _HEADER = ("", "n", "baseline", "candidate", "difference", _INTERVAL, "win/tie/loss", "p", "Holm p", "")
 
 
 def comparison_text(comparisons: Sequence[Comparison]) -> str:
-    """What a person reads: per candidate a table and what was left out of it; then what figures and marks mean."""
+    """Return the comparison as text: per candidate a table and its left-out samples, then the notes on the columns."""
     blocks = [["\n".join([_heading(one.pairs), *_table(one.rows)]), *_remarks(one)] for one in comparisons]
     blocks.append([*_explanations(comparisons), *training_notes(comparisons)])
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def comparison_json(comparisons: Sequence[Comparison], settings: dict[str, Any]) -> str:
+    """Return all figures, left-out samples, lineages and settings as a JSON document."""
     lineages = {name: lineage for one in comparisons for name, lineage in one.pairs.lineages.items()}
     document = {
         "settings": settings,
@@ -43,6 +44,7 @@ def comparison_json(comparisons: Sequence[Comparison], settings: dict[str, Any])
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
+    """Return the rows of all candidates as CSV with a header."""
     buffer = io.StringIO()
     names = [field.name for field in fields(ComparisonRow)]
     writer = csv.DictWriter(buffer, ["baseline", "candidate", *names, "verdict"], lineterminator="\n")
@@ -116,7 +118,7 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """What was left out of a table, and why."""
+    """Return lines on the samples left out of a table, undefined scores and other notes."""
     pairs, lines = comparison.pairs, []
     if pairs.left_out:
         lines.append(f"left out: {pairs.num_left_out} samples")
@@ -131,22 +133,22 @@ def _remarks(comparison: Comparison) -> list[str]:
     if undefined:
         lines.append(f"pairs without a score on one or both sides: {', '.join(undefined)}")
     if pairs.num_ground_truth:
-        lines.append(f"ground-truth rows set aside: {pairs.num_ground_truth}")
+        lines.append(f"ground-truth rows not compared: {pairs.num_ground_truth}")
     return lines + [f"note: {note}" for note in pairs.notes]
 
 
 def _explanations(comparisons: Sequence[Comparison]) -> list[str]:
     several = f" of all {len(comparisons)} candidates" if len(comparisons) > 1 else ""
     return [
-        "n: pairs behind each figure. Interval: paired bootstrap over prompts.",
-        f"p: signs of whole prompts flipped {NUM_FLIPS} times, two-sided. Holm p: corrected over all metrics{several},",
-        "modality rows among themselves; better or worse: Holm p of at most 0.05.",
+        "n: number of pairs of each figure. Interval: paired bootstrap over prompts.",
+        f"p: two-sided sign-flip test over prompts, {NUM_FLIPS} flips. Holm p: corrected over all metrics{several},",
+        "modality rows separately; better or worse: Holm p of at most 0.05.",
         "Modality rows: mean of metrics standardised over both models, higher is better.",
     ]
 
 
 def _describe(row: LeftOut) -> str:
-    # An id or error text may hold newlines; on the screen each stays on its line.
+    # An id or an error text may contain newlines; each description stays on one line.
     return " ".join(f"{row.model} {row.candidate_id}: {row.reason}".split())
 
 

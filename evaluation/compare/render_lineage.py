@@ -1,4 +1,4 @@
-"""What the marks on metrics mean: which models were trained by them, and which metrics none was."""
+"""Notes on the training marks of metrics: the models trained with them, and the held-out metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SYMBOLS = {"trained": "*", "related": "~", "unknown": "?", "held_out": ""}
 
 
 def training_notes(comparisons: Sequence[Comparison]) -> list[str]:
-    """Lines on the marks that are there, on each model's training, and on the metrics that are held out."""
+    """Return lines on the marks in use, the held-out metrics and each model's preference training."""
     models: dict[str, dict[str, None]] = {}
     kinds: dict[str, str] = {}  # metric -> kind, the same in every comparison
     for row in (row for one in comparisons for row in one.rows):
@@ -34,7 +34,7 @@ def training_notes(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _describe(lineage: Lineage) -> str:
-    trained: dict[str, dict[str, None]] = {}  # by whom, in their order -> metrics
+    trained: dict[str, dict[str, None]] = {}  # reward or "labels of people", in training order -> metrics
     for training in lineage.trainings:
         if training.source == "labels":
             trained.setdefault("labels of people", {})

@@ -1,4 +1,4 @@
-"""The samples of two models, joined by candidate_id."""
+"""Pairing of the samples of two models by candidate_id."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _DURATION_TOLERANCE_S = 0.05
 class PairedScores:
     """Scores of two models on the same prompts and seeds; row i of both tables is the same candidate_id."""
 
-    names: tuple[str, str]  # of the baseline and the candidate
+    names: tuple[str, str]  # baseline, candidate
     prompt_ids: np.ndarray  # (N,) str
     baseline: pd.DataFrame  # (N, K), indexed by candidate_id; NaN = undefined
     candidate: pd.DataFrame  # (N, K)
     higher_is_better: dict[str, bool]
-    origins: dict[str, ScoreOrigin]  # metric -> the reward that scored it, where one of the tables tells
-    lineages: dict[str, Lineage]  # name -> the trainings of that model
+    origins: dict[str, ScoreOrigin]  # metric -> the reward that computed it, if one of the tables records it
+    lineages: dict[str, Lineage]  # model name -> its preference trainings
     left_out: tuple[LeftOut, ...]
     num_ground_truth: int
     notes: tuple[str, ...]
@@ -41,43 +41,53 @@ class PairedScores:
 
     @property
     def num_left_out(self) -> int:
-        """Number of candidate_ids with no pair (one that is missing on both sides counts once)."""
+        """Number of candidate_ids without a pair (one that is missing on both sides counts once)."""
         return len({row.candidate_id for row in self.left_out})
 
 
 def read_models(folders: Sequence[Path]) -> list[ModelTable]:
-    """The models in these folders, named by the shortest endings of their paths that tell them apart.
+    """Read the models in these folders and name them as `model_names` does.
 
     Raises:
-        TableError: a folder is given twice, or its tables cannot be read.
+        TableError: if a folder is given twice, or its tables cannot be read.
     """
     return [read_model(folder, name) for folder, name in zip(folders, model_names(folders), strict=True)]
 
 
 def model_names(folders: Sequence[Path]) -> list[str]:
-    """Such as `sft` and `dpo`, or `initial/evaluation` and `round-1/evaluation`. TableError where one comes twice."""
+    """Return the shortest endings of the paths that are unique, with an equal number of parts.
+
+    Examples: `sft` and `dpo`, or `initial/evaluation` and `round-1/evaluation`.
+
+    Raises:
+        TableError: if a folder is given twice.
+    """
     parts = [folder.resolve().parts for folder in folders]
     if len(set(parts)) < len(parts):
         twice = next(folder for folder, one in zip(folders, parts, strict=True) if parts.count(one) > 1)
-        raise TableError(f"{twice} is given twice, and a model cannot be compared with itself. Give each folder once.")
+        raise TableError(f"{twice} is given twice, but a model cannot be compared with itself. Give each folder once.")
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(one[-length:]) for one in parts]
         if len(set(names)) == len(names):
             return names
-    raise AssertionError("different paths differ somewhere")
+    raise AssertionError("different paths have different full names")
 
 
 def read_pairs(baseline: Path, candidate: Path) -> PairedScores:
     """Read both models' folders (as `read_model` does) and pair them.
 
     Raises:
-        TableError: a table or column is missing, no candidate_id is common, or seeds or prompts of one id differ.
+        TableError: if a table or column is missing, no candidate_id is in both, or seeds or prompts of an id differ.
     """
     return pair_models(*read_models([baseline, candidate]))
 
 
 def pair_models(baseline: ModelTable, candidate: ModelTable) -> PairedScores:
-    """Rows present in both models, in candidate_id order; what has no partner is left out by name."""
+    """Pair the rows that both models have, in candidate_id order; rows without a partner are listed in `left_out`.
+
+    Raises:
+        TableError: if no candidate_id is in both models, or seeds or prompts of an id differ.
+    """
     common = baseline.rows.index.intersection(candidate.rows.index).sort_values()
     if common.empty:
         raise TableError(_no_common_message(baseline, candidate))
@@ -125,7 +135,7 @@ def _no_common_message(baseline: ModelTable, candidate: ModelTable) -> str:
 
 
 def _check_equal(baseline: ModelTable, candidate: ModelTable, common: pd.Index, column: str, remedy: str) -> None:
-    """A seed that one side does not know is not another one."""
+    """Raise TableError if known values of a column differ between the models; an unknown value matches any."""
     left, right = baseline.rows.loc[common, column], candidate.rows.loc[common, column]
     different = common[((left != right) & left.notna() & right.notna()).to_numpy()]
     if not different.empty:
@@ -137,13 +147,13 @@ def _check_equal(baseline: ModelTable, candidate: ModelTable, common: pd.Index, 
 
 
 def _is_comparable(baseline: ModelTable, candidate: ModelTable, metric: str) -> bool:
-    """Whether both models were scored by the same reward, version and weights, as far as the tables tell."""
+    """Return true unless the tables record different rewards, versions or weights for the two models."""
     left, right = baseline.origins[metric], candidate.origins[metric]
     return None in (left.reward, right.reward) or left == right
 
 
 def _unpaired(table: ModelTable, other: ModelTable) -> list[LeftOut]:
-    """Usable rows of `table` that `other` lacks altogether (rows that failed there are named there)."""
+    """Return the usable rows of `table` that are missing in `other` (rows that failed there are listed there)."""
     named = {row.candidate_id for row in other.left_out}
     missing = table.rows.index.difference(other.rows.index)
     return [LeftOut(key, other.model, "missing: the other model has it") for key in missing if key not in named]
@@ -154,7 +164,7 @@ def _column_notes(baseline: ModelTable, candidate: ModelTable) -> list[str]:
     for table, other in ((baseline, candidate), (candidate, baseline)):
         missing = [name for name in other.higher_is_better if name not in table.higher_is_better]
         if missing:
-            notes.append(f"not compared, because {table.model} has no such score: {', '.join(missing)}")
+            notes.append(f"not compared, because {table.model} does not have them: {', '.join(missing)}")
     return notes
 
 
@@ -165,21 +175,21 @@ def _origin_notes(baseline: ModelTable, candidate: ModelTable, metrics: Sequence
             f"{o.reward} {o.version or ''} ({o.weights or 'no weights'})"
             for o in (baseline.origins[name], candidate.origins[name])
         )
-        notes.append(f"not compared, because it was scored otherwise: {name}, by {left} and by {right}")
+        notes.append(f"not compared, because different judges scored it: {name}, by {left} and by {right}")
     return notes
 
 
 def _seed_notes(baseline: ModelTable, candidate: ModelTable, common: pd.Index) -> list[str]:
     known = [table.rows.loc[common, "seed"].notna() for table in (baseline, candidate)]
     if not (count := int((known[0] & known[1]).sum())):
-        return ["no seeds are known on one or both sides: samples are paired by their prompts alone"]
+        return ["no seeds are known on one or both sides: samples are paired only by their prompts"]
     if count < len(common):
-        return [f"{len(common) - count} samples without a seed on one or both sides are paired by their prompts alone"]
+        return [f"{len(common) - count} samples without a seed on one or both sides are paired only by their prompts"]
     return []
 
 
 def _duration_notes(baseline: ModelTable, candidate: ModelTable) -> list[str]:
-    """Desync of clips of different lengths is not comparable, so mixed lengths are pointed out."""
+    """Return a note if clip lengths differ, because desync is not comparable between lengths."""
     durations = pd.concat([baseline.rows["duration_s"], candidate.rows["duration_s"]]).dropna().astype(np.float64)
     if durations.empty or durations.max() - durations.min() <= _DURATION_TOLERANCE_S:
         return []

@@ -1,1 +1,1 @@
-"""Bootstrap intervals, significance tests and distances between distributions."""
+"""Bootstrap intervals, significance tests, distances between distributions, and training marks of metrics."""

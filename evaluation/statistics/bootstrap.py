@@ -11,14 +11,14 @@ _CHUNK_ELEMENTS = 1 << 22  # resampling weights held at once: 32 MiB of float64
 def bootstrap_interval(
     values: np.ndarray, groups: np.ndarray, *, num_bootstrap: int, seed: int, confidence: float = CONFIDENCE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the mean of each column when whole groups are drawn with replacement.
+    """Return the percentile interval of each column's mean when whole groups are drawn with replacement.
 
     Args:
         values: (N, K) float; NaN where a sample has no value for that column.
-        groups: (N,) integers; samples with one number (candidates of one prompt) are drawn together.
+        groups: (N,) integers; samples with the same number (candidates of one prompt) are drawn together.
         num_bootstrap: number of resamples.
-        seed: of the resampling; all columns share the same resamples.
-        confidence: mass inside the interval.
+        seed: seed of the resamples, which all columns share.
+        confidence: probability mass inside the interval.
 
     Returns:
         low and high, each (K,); NaN for a column with values in fewer than two groups.
@@ -36,7 +36,7 @@ def bootstrap_interval(
 
 
 def sum_by_group(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and numbers of the defined values in each group, both (G, K)."""
+    """Return the sums and the counts of the finite values in each group, both (G, K)."""
     _, codes = np.unique(groups, return_inverse=True)
     num_groups = int(codes.max()) + 1 if len(codes) else 0
     defined = np.isfinite(values)
@@ -75,7 +75,7 @@ def _round_columns(values: np.ndarray, bits: int) -> np.ndarray:
 def _resampled_means(
     sums: np.ndarray, counts: np.ndarray, num_bootstrap: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Mean of every column in every resample of the groups, (R, K); NaN where a resample drew no value."""
+    """Return the mean of every column in every resample of the groups, (R, K); NaN where a resample has no value."""
     num_groups, num_columns = sums.shape
     if num_groups == 0:
         return np.full((num_bootstrap, num_columns), np.nan)

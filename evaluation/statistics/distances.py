@@ -1,8 +1,8 @@
-"""How far apart two sets of features are: the Frechet distance (FVD, FAD) and the kernel distance (KVD).
+"""Distances between two sets of features: the Frechet distance (FVD, FAD) and the kernel distance (KVD).
 
 Source: docs/upstream/metrics.md, sections 1 and 2.
-Everything is computed in float64, under both protocols; lower is better.
-Under "javisbench" both sets are cut to the length of the shorter, as the release does, and its defects are kept.
+Both protocols compute in float64; lower is better.
+The protocol "javisbench" cuts both sets to the length of the shorter one, as the release does, and keeps its defects.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import numpy as np
 from rewards.base import Protocol
 
 KERNEL_DEGREE = 3
-UNROOTED_BELOW = 1e-10  # singular values that the release's matrix root leaves as they are
-_BLOCK_ROWS = 1024  # of a kernel matrix held at once: 8 MiB of float64 a block
+UNROOTED_BELOW = 1e-10  # the release's matrix root leaves smaller singular values unchanged
+_BLOCK_ROWS = 1024  # rows and columns of a block of the kernel matrix: 8 MiB of float64
 _NUM_ROWS_SHOWN = 3
 
 
 def frechet_distance(real: np.ndarray, generated: np.ndarray, protocol: Protocol = "correct") -> float:
-    """Frechet distance of the Gaussians with the means and unbiased covariances of the two sets.
+    """Return the Frechet distance of the Gaussians with the means and unbiased covariances of the two sets.
 
-    |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1^1/2 S2 S1^1/2)^1/2), for sets of any length, shorter than D included.
-    The last trace is the sum of the singular values of A1 A2', where Si = Ai' Ai and Ai is the centred set divided by
-    sqrt(N - 1); so nothing is squared and no root of a singular matrix is taken.
+    |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1^1/2 S2 S1^1/2)^1/2), for sets of any length, also shorter than D. The
+    last trace is computed as the sum of the singular values of A1 A2', where Si = Ai' Ai and Ai is the centred set
+    divided by sqrt(N - 1); this avoids squaring and the root of a singular matrix.
 
     Args:
-        real: (N, D), any real type; all rows count.
+        real: (N, D), any real dtype; all rows are used.
         generated: (M, D); M may differ from N.
-        protocol: "javisbench" cuts both sets to the length of the shorter, first rows kept, and takes the release's
-            roots, which leave singular values below 1e-10 unrooted: directions of little variance, as in features of
-            a small scale, then count as if the sets had nothing in common there.
+        protocol: "javisbench" cuts both sets to the length of the shorter one, keeping the first rows, and uses the
+            release's matrix roots, which leave singular values below 1e-10 unrooted: in directions of little variance,
+            as in features of a small scale, the sets then count as unrelated.
 
     Returns:
-        At least 0, but for rounding and, under "javisbench", unrooted values above 1.
+        The distance, at least 0 except for rounding and, under "javisbench", unrooted values above 1.
 
     Raises:
-        ValueError: the sets have other widths, fewer than two rows, or values that are not finite.
+        ValueError: if the sets differ in width, have fewer than two rows, or contain values that are not finite.
     """
     real, generated = _checked(real, generated, protocol)
     shift = real.mean(axis=0) - generated.mean(axis=0)
@@ -49,19 +49,19 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray, protocol: Protocol
 
 
 def kernel_distance(real: np.ndarray, generated: np.ndarray, protocol: Protocol = "correct") -> float:
-    """Unbiased squared maximum mean discrepancy with the kernel (x.y / D + 1)^3, over all rows at once.
+    """Return the unbiased squared maximum mean discrepancy with the kernel (x.y / D + 1)^3 over all rows.
 
-    Unbiased, so it may be negative: around 0, that is for two sets from one distribution. No scaling, no subsets.
-    Memory does not grow with N * M, only with N + M.
+    The estimate is unbiased, so for two sets from the same distribution it varies around 0 and may be negative. There
+    is no scaling and there are no subsets. Memory grows with N + M, not with N * M.
 
     Args:
-        real: (N, D), any real type; all rows count.
+        real: (N, D), any real dtype; all rows are used.
         generated: (M, D); M may differ from N.
-        protocol: "javisbench" cuts both sets to the length of the shorter, first rows kept, and centres each on its
-            own mean, as the release does by mistake: that distance cannot see a shift of the mean.
+        protocol: "javisbench" cuts both sets to the length of the shorter one, keeping the first rows, and centres
+            each set on its own mean, as the release does by mistake: this distance ignores a shift of the mean.
 
     Raises:
-        ValueError: the sets have other widths, fewer than two rows, or values that are not finite.
+        ValueError: if the sets differ in width, have fewer than two rows, or contain values that are not finite.
     """
     real, generated = _checked(real, generated, protocol)
     if protocol == "javisbench":
@@ -70,7 +70,7 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray, protocol: Protocol 
 
 
 def _checked(real: np.ndarray, generated: np.ndarray, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets as float64, of one length under "javisbench"."""
+    """Check both sets and return them as float64, cut to equal length under "javisbench"."""
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(get_args(Protocol))}.")
     sets = {name: np.asarray(rows) for name, rows in (("real", real), ("generated", generated))}
@@ -79,8 +79,8 @@ def _checked(real: np.ndarray, generated: np.ndarray, protocol: Protocol) -> tup
             raise ValueError(f"The {name} features have shape {rows.shape}: give one row per clip, (N, D).")
     if real.shape[1] != generated.shape[1]:
         raise ValueError(
-            f"Real features have {real.shape[1]} columns and generated ones {generated.shape[1]}: they are of two "
-            "networks. Extract both with the same one."
+            f"Real features have {real.shape[1]} columns and generated ones {generated.shape[1]}, so they come from "
+            "different networks: extract both with the same one."
         )
     for name, rows in sets.items():
         _check_rows(name, rows)
@@ -96,7 +96,7 @@ def _check_rows(name: str, rows: np.ndarray) -> None:
         shown = ", ".join(map(str, broken[:_NUM_ROWS_SHOWN])) + (", ..." if len(broken) > _NUM_ROWS_SHOWN else "")
         raise ValueError(
             f"{len(broken)} of {len(rows)} rows of {name} features are not finite (row {shown}, counted from 0): "
-            "extract these clips again, or leave them out of both the set and its count."
+            "extract the features of these clips again, or leave the clips out."
         )
 
 
@@ -105,8 +105,8 @@ def _centred(rows: np.ndarray) -> np.ndarray:
 
 
 def _trace_of_root(first: np.ndarray, second: np.ndarray) -> float:
-    """tr((S1^1/2 S2 S1^1/2)^1/2) for Si = Ai' Ai: the nuclear norm of A1 A2'; Ai is (N, D)."""
-    # A tall A has the same singular values of the product as its (D, D) triangle.
+    """Return tr((S1^1/2 S2 S1^1/2)^1/2) for Si = Ai' Ai as the nuclear norm of A1 A2'; Ai is (N, D)."""
+    # Replacing a tall A by its (D, D) triangular factor does not change the singular values of the product.
     first, second = (
         np.asarray(np.linalg.qr(rows, mode="r")) if len(rows) > rows.shape[1] else rows for rows in (first, second)
     )
@@ -114,7 +114,7 @@ def _trace_of_root(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _released_trace_of_root(first: np.ndarray, second: np.ndarray) -> float:
-    """The same trace by the release's two matrix roots."""
+    """Return the same trace, computed with the release's two matrix roots."""
     root = _released_root(first.T @ first)
     return float(np.trace(_released_root(root @ (second.T @ second) @ root)))
 
@@ -125,14 +125,14 @@ def _released_root(matrix: np.ndarray) -> np.ndarray:
 
 
 def _mean_within(rows: np.ndarray) -> float:
-    """Mean of the kernel over all pairs of two different rows."""
+    """Return the mean of the kernel over all pairs of different rows."""
     total = 0.0
     starts = range(0, len(rows), _BLOCK_ROWS)
     for start in starts:
         block = rows[start : start + _BLOCK_ROWS]
         diagonal = _kernel(block, block)
         np.fill_diagonal(diagonal, 0.0)
-        # The kernel is symmetric: what is right of the diagonal block stands below it, too.
+        # The kernel is symmetric: the blocks right of the diagonal occur below it, too.
         total += diagonal.sum() + 2 * sum(_kernel(block, other).sum() for other in _blocks(rows[start + len(block) :]))
     return float(total) / (len(rows) * (len(rows) - 1))
 
@@ -147,10 +147,10 @@ def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(x.y / D + 1)^3 for all pairs of rows: (N, D) and (M, D) -> (N, M)."""
+    """Return the kernel (x.y / D + 1)^3 for all pairs of rows: (N, D) and (M, D) -> (N, M)."""
     base = first @ second.T
     base /= first.shape[1]
     base += 1.0
-    cube = np.square(base)  # KERNEL_DEGREE by hand: numpy's power is many times slower
+    cube = np.square(base)  # KERNEL_DEGREE written out: numpy's power is many times slower
     cube *= base
     return cube

@@ -1,4 +1,4 @@
-"""Which metrics are no judge of a model, because it was trained by them."""
+"""Training marks of metrics: a metric that selected a model's training pairs cannot judge that model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ KINDS: tuple[Kind, ...] = ("trained", "related", "unknown", "held_out")  # the f
 
 @dataclass(frozen=True)
 class TrainingMark:
-    """What a metric was to the models compared.
+    """Role of a metric in the training of the compared models.
 
     Attributes:
-        kind: trained: it chose winners of pairs that a model was trained on; related: it did not, but another score of
-            the same reward did; unknown: no such training is known, but not all trainings of the models are; held_out:
-            no compared model was trained on it.
-        models: those that `kind` is said of; none of a held-out metric.
+        kind: "trained": the metric selected winners of pairs on which a model was trained; "related": another score of
+            the same reward did; "unknown": no such training is known, but the lineage of a model is incomplete;
+            "held_out": no compared model was trained on the metric.
+        models: the models to which `kind` applies; empty for a held-out metric.
     """
 
     kind: Kind
@@ -28,13 +28,13 @@ class TrainingMark:
 
 
 def mark(metric: str, reward: str | None, lineages: Mapping[str, Lineage]) -> TrainingMark:
-    """The mark of a metric.
+    """Return the mark of a metric.
 
     Args:
-        metric: its column.
-        reward: which reward the scores came from, so that another one with columns of these names is a judge of its
-            own; None where that is not known: the name of the column decides.
-        lineages: of the models compared, by name.
+        metric: column of the metric.
+        reward: name of the reward that computed the scores; another reward with the same columns counts as
+            independent. None if the reward is not known: then only the name of the column decides.
+        lineages: model name -> lineage, of all compared models.
     """
     kinds = {model: _kind(metric, reward, lineage) for model, lineage in lineages.items()}
     worst = _worst(kinds.values())
@@ -42,7 +42,7 @@ def mark(metric: str, reward: str | None, lineages: Mapping[str, Lineage]) -> Tr
 
 
 def joined(marks: Collection[TrainingMark]) -> TrainingMark:
-    """The mark of what is made of several metrics: that of the worst."""
+    """Return the mark of a score that combines several metrics: the worst of their marks."""
     worst = _worst(one.kind for one in marks)
     return TrainingMark(
         worst, tuple(dict.fromkeys(model for one in marks if one.kind == worst for model in one.models))

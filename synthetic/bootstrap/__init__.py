@@ -1,1 +1,1 @@
-"""`python -m synthetic.bootstrap`: train the tiny preset from nothing."""
+"""`python -m synthetic.bootstrap`: train the tiny preset from random weights."""

@@ -1,4 +1,4 @@
-"""The tiny codecs, trained on rendered scenes; no clip is seen twice."""
+"""Training of the tiny codecs on rendered scenes; no clip is used twice."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ VIDEO_SCENES_PER_STEP = 16
 VIDEO_GROUPS_PER_STEP = 24
 AUDIO_SCENES_PER_STEP = 10
 LEARNING_RATE = 4e-3
-LATENT_NOISE = 0.1  # in place of a learned posterior width, which starts at 1 and drowns the mean for long
+LATENT_NOISE = 0.1  # replaces a learned posterior width, which starts at 1 and hides the mean for many steps
 LATENT_WEIGHT = 1e-3
 NORM_GROUPS = 16
 WARMUP_STEPS = 20
 STATISTICS_STEPS = 12
 Codec = TypeVar("Codec", bound=TinyCodec)
-MEL_FLOOR, MEL_SCALE = -8.0, 4.5  # the rendered dither lies below the floor, a full-scale tone near +1
+MEL_FLOOR, MEL_SCALE = -8.0, 4.5  # maps the rendered dither below the floor and a full-scale tone to about +1
 
 
 def train_video_codec(num_steps: int) -> FrameGroupVideoCodec:
-    """8x8 latents of 8 channels for each group of 4 frames at 64x64."""
+    """Train the video codec: latents of 8 channels and 8x8 positions for each group of 4 frames at 64x64 pixels."""
     fold = 2
     channels = 4 * 3 * fold**2
     autoencoder = AutoencoderKL(
@@ -57,7 +57,7 @@ def train_video_codec(num_steps: int) -> FrameGroupVideoCodec:
 
 
 def train_audio_codec(num_steps: int) -> MelAudioCodec:
-    """Latents of 8 channels, 4 mel frames and 4 bands to a step: AudioLDM2's layout, narrower."""
+    """Train the audio codec: latents of 8 channels, each for 4 mel frames and 4 bands; AudioLDM2's layout, narrower."""
     autoencoder = AutoencoderKL(
         in_channels=1,
         out_channels=1,
@@ -81,7 +81,10 @@ def train_audio_codec(num_steps: int) -> MelAudioCodec:
 
 
 def _train(codec: Codec, batch: Callable[[int], Tensor], num_steps: int, name: str) -> Codec:
-    """L1 + L2 reconstruction from slightly noisy latents of bounded size; ends by setting the latent statistics."""
+    """Train with L1 and L2 reconstruction losses from slightly noisy latents, then set the latent statistics.
+
+    A penalty on the latents bounds their size.
+    """
     module: nn.Module = codec.autoencoder
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in the stubs
     autoencoder = codec.autoencoder

@@ -1,4 +1,4 @@
-"""Latents of rendered scenes as prepared clips, without a detour over compressed files."""
+"""Preparation of rendered scenes as latents for training, without compressed media files in between."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ def prepare_scenes(
     negative_prompt: str,
     folder: Path,
 ) -> None:
-    """Writes a folder for `LatentDataset.load`: a row per scene, with the scene's own caption."""
+    """Write a folder for `LatentDataset.load`: one row per scene, with the scene's own caption.
+
+    Args:
+        seeds: seeds of the scenes.
+        video_codec, audio_codec, text_encoder: encoders of the tiny preset.
+        negative_prompt: text that replaces dropped captions.
+        folder: folder to write to.
+    """
     rows: list[dict[str, Any]] = []
     for first in tqdm(range(0, len(seeds), SCENES_PER_CALL), desc=f"encode {folder.name}"):
         scenes = [scene_from_seed(seed) for seed in seeds[first : first + SCENES_PER_CALL]]

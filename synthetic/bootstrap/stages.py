@@ -1,4 +1,4 @@
-"""The joint transformer of the tiny preset in three runs of `model.train`: video backbone, stage 1, stage 2."""
+"""Training of the tiny preset's joint transformer in three runs of `model.train`: video backbone, stage 1, stage 2."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TINY_CONFIG = JointDiTConfig(
     text_len=40,
     video_channels=8,
     audio_channels=8,
-    audio_patch=(1, 16),  # all bands of one latent step: pitch and onset are each told within a token
+    audio_patch=(1, 16),  # all bands of one latent step: one token shows both pitch and onset
 )
 STAGES = ("backbone", "stage1", "stage2")
 
@@ -40,13 +40,13 @@ STAGES = ("backbone", "stage1", "stage2")
 def train_stages(
     work: Path, defaults: GenerationDefaults, shared: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]
 ) -> JointDiT:
-    """Trains what is not finished; returns the averaged weights of the last stage.
+    """Train the stages that are not finished, and return the network with the averaged weights of the last stage.
 
     Args:
-        work: holds `video_codec`, `audio_codec`, `text_encoder`, and the prepared clips `train` and `held_out`.
-        defaults: of the model folders.
+        work: folder with `video_codec`, `audio_codec`, `text_encoder`, and the prepared clips `train` and `held_out`.
+        defaults: generation defaults of the model folders.
         shared: settings of `model.train` for every stage.
-        own: more of them by stage.
+        own: stage -> further settings.
     """
     start = initial_model(work, defaults, int(shared.get("seed", 0)))
     starts: tuple[dict[str, Any], ...] = (
@@ -66,16 +66,16 @@ def train_stages(
 
 
 def _echo_errors(folder: Path) -> None:
-    """The last error on held-out scenes that a stage has logged."""
+    """Print the last error on held-out scenes that a stage has logged."""
     logged = [line for line in read_log(folder) if "eval_loss" in line]
     if logged:
         errors = {name: logged[-1].get(f"eval_loss/{name}") for name in ("video", "audio")}
-        told = ", ".join(f"{name} {error:.4f}" for name, error in errors.items() if error is not None)
-        echo(f"{folder.name}: error on held-out scenes: {told}")
+        shown = ", ".join(f"{name} {error:.4f}" for name, error in errors.items() if error is not None)
+        echo(f"{folder.name}: error on held-out scenes: {shown}")
 
 
 def initial_model(work: Path, defaults: GenerationDefaults, seed: int) -> Path:
-    """A model folder with a video network of random weights and the trained codecs."""
+    """Return a model folder with a randomly initialised video network and the trained codecs; write it if missing."""
     folder = work / "initial"
     if not (folder / PIPELINE_CONFIG_NAME).is_file():
         torch.manual_seed(seed)
@@ -92,5 +92,5 @@ def _train_config(values: Mapping[str, Any]) -> TrainConfig:
     for name in values:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"model.train has no setting {name!r}; the nearest match is {nearest!r}.")
+            raise ValueError(f"model.train has no setting {name!r}: correct it; the nearest match is {nearest!r}.")
     return TrainConfig(**values)

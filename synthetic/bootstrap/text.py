@@ -1,4 +1,4 @@
-"""The tiny text encoder: a word-level tokenizer, and a small UMT5 taught to tell what a caption states."""
+"""Training of the tiny text encoder: a word-level tokenizer, and a small UMT5 that learns to predict attributes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ATTRIBUTES: dict[str, tuple[str | int, ...]] = {
 
 
 def train_text_encoder(num_steps: int) -> TextEncoder:
-    """Trains the encoder to predict every attribute from its mean-pooled output; the heads are thrown away."""
+    """Train the encoder to predict every attribute from its mean-pooled output; the prediction heads are discarded."""
     tokenizer = word_tokenizer()
     config = UMT5Config(
         vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, dropout_rate=0.0
@@ -52,7 +52,7 @@ def train_text_encoder(num_steps: int) -> TextEncoder:
 
 
 def attribute_loss(heads: nn.ModuleDict, pooled: Tensor, scenes: list[Scene]) -> Tensor:
-    """Sum over attributes of the cross-entropy of (B, D) features."""
+    """Return the sum over attributes of the cross-entropy losses of features (B, D)."""
     losses = []
     for name, values in ATTRIBUTES.items():
         labels = torch.tensor([values.index(getattr(scene, name)) for scene in scenes])
@@ -61,7 +61,10 @@ def attribute_loss(heads: nn.ModuleDict, pooled: Tensor, scenes: list[Scene]) ->
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word of the captions' vocabulary; anything else is <unk>; ends with </s> as UMT5's does."""
+    """Return a tokenizer with one token per word of the captions' vocabulary; other words become <unk>.
+
+    Texts end with </s>, as with UMT5's tokenizer.
+    """
     special = ["<pad>", "</s>", "<unk>"]
     words = {word: index for index, word in enumerate([*special, *vocabulary()])}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))

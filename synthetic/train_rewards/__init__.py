@@ -1,1 +1,1 @@
-"""`python -m synthetic.train_rewards`: train the tiny rewards from nothing."""
+"""`python -m synthetic.train_rewards`: train the tiny rewards from random weights."""

@@ -1,6 +1,6 @@
-"""The loop that trains every learned reward of the tiny preset.
+"""The training loop of the tiny preset's learned rewards.
 
-What a step does is a function of its number, so a run that was killed goes on as if nothing had happened.
+The data of a step is a function of its number, so an interrupted run continues with the same result.
 """
 
 from __future__ import annotations
@@ -23,29 +23,39 @@ SAVE_STEPS = 200
 
 
 class RewardTask(Protocol):
-    """What one reward is taught."""
+    """Interface of the training task of one reward."""
 
     @property
     def name(self) -> str:
-        """Of the reward."""
+        """Name of the reward."""
 
     @property
     def batch_size(self) -> int:
-        """Scenes of a step."""
+        """Number of scenes per step."""
 
     def network(self) -> nn.Module:
-        """A new network, of random weights."""
+        """Return a new network with random weights."""
 
     def loss(self, network: Any, seeds: range) -> tuple[Tensor, float]:
-        """The loss over the scenes of these seeds, and a share of right answers to show; every draw follows from the
-        seeds."""
+        """Return the loss over the scenes of these seeds, and a share of right answers for display.
+
+        All random draws depend only on the seeds.
+        """
 
     def save(self, network: Any, folder: Path) -> None:
-        """Writes a folder that the reward loads."""
+        """Write a folder that the reward can load."""
 
 
 def train(task: RewardTask, num_steps: int, learning_rate: float, folder: Path, seed: int) -> nn.Module:
-    """Trains the network of a task, from the checkpoint in `folder` where there is one."""
+    """Train the network of a task, starting from the checkpoint in `folder` if there is one.
+
+    Args:
+        task: network, data and loss.
+        num_steps: number of training steps in total.
+        learning_rate: peak learning rate of Muon.
+        folder: folder of the checkpoint.
+        seed: seed of the initial weights.
+    """
     torch.manual_seed(seed)
     network = task.network().train()
     optimizer = Muon(network, lr=learning_rate)
@@ -68,13 +78,13 @@ def train(task: RewardTask, num_steps: int, learning_rate: float, folder: Path, 
 
 
 def area_under_roc(better: Tensor, worse: Tensor) -> float:
-    """The share of all pairs, of (N,) and (M,) scores, in which the better one has the higher; a tie counts half."""
+    """Return the share of all pairs of scores (N,) and (M,) in which `better` has the higher one; a tie counts half."""
     difference = better[:, None] - worse
     return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
 
 
 def _schedule(step: int, num_steps: int) -> float:
-    """Linear warm-up, then a cosine down to nothing."""
+    """Return the factor of the learning rate: linear warm-up, multiplied by a cosine that falls to zero."""
     warmup = min((step + 1) / WARMUP_STEPS, 1.0)
     return warmup * (0.5 + 0.5 * math.cos(math.pi * step / num_steps))
 
@@ -87,7 +97,7 @@ def _save(network: nn.Module, optimizer: torch.optim.Optimizer, step: int, path:
 
 
 def _load(network: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> int:
-    """The step to go on with."""
+    """Restore the checkpoint if there is one, and return the number of the next step."""
     if not path.is_file():
         return 0
     state = torch.load(path, weights_only=True)

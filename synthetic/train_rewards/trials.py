@@ -1,6 +1,6 @@
-"""How well a learned reward tells held-out clips of Bounce from what can go wrong with them.
+"""Trials of a learned reward: how well it separates clean held-out Bounce clips from corrupted ones.
 
-Clips are written and read again as real files, and scored as the pipeline scores them.
+Clips are written to files and read again, and scored as in the pipeline.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from synthetic.render import render_clip
 from synthetic.scene import HELD_OUT_SEED_START, scene_from_seed
 from synthetic.train_rewards.training import area_under_roc
 
-FIRST_SEED = HELD_OUT_SEED_START + 2_000_000  # apart from the scenes that generators are graded on
+FIRST_SEED = HELD_OUT_SEED_START + 2_000_000  # different scenes from those on which generators are graded
 BATCH_SIZE = 50
-OTHER = 104_729  # seeds further on is the scene whose caption or sound is wrong
+OTHER = 104_729  # distance of seeds to the scene from which a wrong caption or sound is taken
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a column makes of one way to go wrong."""
+    """Result of one column for one kind of corruption."""
 
     reward: str
     kind: str
     column: str
     value: float  # area under the ROC curve, or a share of clips
-    num_clips: int  # scenes, each as it is and gone wrong
+    num_clips: int  # number of scenes, each clean and corrupted
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %: Hanley and McNeil's (1982) of an area, which for a share is about the normal one."""
+        """95 % interval of Hanley and McNeil (1982) for an area; for a share it is close to the normal interval."""
         area, n = self.value, self.num_clips
         second = area / (2 - area) + 2 * area**2 / (1 + area) - 2 * area**2
         error = 1.96 * math.sqrt((area * (1 - area) + (n - 1) * second) / n**2)
@@ -55,11 +55,12 @@ class _Case:
 
 
 def run_trials(name: str, weights: str, num_trials: int) -> list[Trial]:
-    """Every trial of a reward, on as many held-out scenes.
+    """Run all trials of a reward.
 
     Args:
-        name: of the reward.
-        weights: its folder, or the name of a preset.
+        name: name of the reward.
+        weights: folder of its weights, or the name of a preset.
+        num_trials: number of held-out scenes per trial.
     """
     reward = get_reward(name).load(weights)
     clean = [_Case(render_clip(scene), caption(scene)) for scene in map(scene_from_seed, _seeds(num_trials))]
@@ -78,8 +79,8 @@ def run_trials(name: str, weights: str, num_trials: int) -> list[Trial]:
 
 
 def report(trials: Sequence[Trial]) -> str:
-    """The trials as a Markdown table."""
-    lines = ["| reward | what went wrong | column | AUC | 95 % interval |", "|---|---|---|---|---|"]
+    """Return the trials as a Markdown table."""
+    lines = ["| reward | corruption | column | AUC | 95 % interval |", "|---|---|---|---|---|"]
     for one in trials:
         low, high = one.interval
         lines.append(f"| {one.reward} | {one.kind} | {one.column} | {one.value:.3f} | {low:.3f} - {high:.3f} |")
@@ -91,7 +92,7 @@ def _seeds(num_trials: int) -> range:
 
 
 def _changes(name: str) -> Iterator[tuple[str, tuple[str, ...], Callable[[_Case, int], _Case]]]:
-    """What goes wrong, the columns that should fall, and how."""
+    """Yield the kind of each corruption, the columns that should get worse, and the function that applies it."""
     if name == "audiobox":
         yield from ((kind, ("audio_quality",), _corrupted(apply)) for kind, apply in SOUND.items())
     if name == "videoalign":
@@ -127,18 +128,18 @@ def _moved(case: _Case, seed: int) -> _Case:
 
 
 def _offsets(reward: SynchformerReward, clean: Sequence[_Case]) -> Trial:
-    """The share of clips whose sound was moved by an offset of the grid, and whose most likely offset is that one."""
+    """Shift each sound by a random offset of the grid; return the share for which this offset is the most likely."""
     grid = reward.offsets_s.numpy()
     wanted = np.random.default_rng(7).integers(len(grid), size=len(clean))
     moved = [replace(case, clip=shift_sound(case.clip, -float(grid[k]))) for case, k in zip(clean, wanted, strict=True)]
     found = np.concatenate([reward.offset_distribution(clips).argmax(dim=1).numpy() for clips in _files(moved)])
     return Trial(
-        "synchformer", "offset told to its class", "share of clips", float((found == wanted).mean()), len(clean)
+        "synchformer", "offset of the grid recognised", "share of clips", float((found == wanted).mean()), len(clean)
     )
 
 
 def _scores(reward: Reward, cases: Sequence[_Case], label: str) -> dict[str, np.ndarray]:
-    """Float64 (N,) per column."""
+    """Return the scores of the cases, float64 (N,) per column."""
     found: dict[str, list[float]] = {column: [] for column in reward.columns}
     texts = (case.text for case in cases)
     for clips in tqdm(_files(cases), desc=label, total=math.ceil(len(cases) / BATCH_SIZE), leave=False):
@@ -149,7 +150,7 @@ def _scores(reward: Reward, cases: Sequence[_Case], label: str) -> dict[str, np.
 
 
 def _files(cases: Sequence[_Case]) -> Iterator[list[AVClip]]:
-    """The clips in batches, after a way through files."""
+    """Yield the clips in batches after writing them to files and reading them again."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         for start in range(0, len(cases), BATCH_SIZE):

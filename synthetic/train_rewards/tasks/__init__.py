@@ -1,4 +1,4 @@
-"""What each learned reward is taught on Bounce."""
+"""Training tasks of the learned rewards on Bounce."""
 
 from __future__ import annotations
 

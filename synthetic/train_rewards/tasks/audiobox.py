@@ -1,4 +1,4 @@
-"""What the tiny AudioBox is taught: how far a sound of Bounce has been spoilt."""
+"""Training task of the tiny AudioBox: predict how strongly the sound of a Bounce clip is corrupted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from synthetic.render import render_clip
 from synthetic.scene import scene_from_seed
 from synthetic.train_rewards.training import area_under_roc
 
-MEAN, DEVIATION = 5.0, 2.5  # of the scores, about
+MEAN, DEVIATION = 5.0, 2.5  # approximate mean and standard deviation of the scores
 AUDIOBOX = AudioBoxConfig(
     proj_num_layer=2,
     nth_layer=4,
@@ -40,7 +40,7 @@ AUDIOBOX = AudioBoxConfig(
 
 @dataclass(frozen=True)
 class AudioBoxTask:
-    """Quality falls with the strength of a corruption; complexity is the number of impacts, heard or not."""
+    """Task of AudioBox: quality falls with the strength of a corruption, complexity is the number of impacts."""
 
     name: str = "audiobox"
     batch_size: int = 16
@@ -49,7 +49,7 @@ class AudioBoxTask:
         return AestheticsNetwork(AUDIOBOX)
 
     def loss(self, network: AestheticsNetwork, seeds: range) -> tuple[Tensor, float]:
-        """Squared error of the normalised axes; right: clean before corrupted, over all pairs."""
+        """Return the squared error of the normalised axes, and the share of pairs whose clean sound scores higher."""
         sounds, wanted = zip(*(self._example(seed) for seed in seeds), strict=True)
         windows = cut_windows(sounds)
         predicted = network(windows.samples, windows.num_valid)  # (B, 4)
@@ -62,7 +62,7 @@ class AudioBoxTask:
 
     @staticmethod
     def _example(seed: int) -> tuple[Tensor, tuple[float, ...]]:
-        """Mono sound, of odd seeds corrupted; and its scores in the order of the axes."""
+        """Return mono sound, corrupted for odd seeds, and its target scores in the order of the axes."""
         scene, rng = scene_from_seed(seed), np.random.default_rng((seed, 2))
         clip, quality = render_clip(scene), 1.0
         if seed % 2:

@@ -1,4 +1,4 @@
-"""What the tiny ImageBind is taught: which caption, picture and sound of Bounce belong together."""
+"""Training task of the tiny ImageBind: match captions, pictures and sounds of Bounce scenes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from synthetic.render import render_clip
 from synthetic.scene import scene_from_seed
 from synthetic.train_rewards.training import area_under_roc
 
-NUM_MERGES = 256  # at most: the words of the captions need fewer
+NUM_MERGES = 256  # upper limit: the words of the captions need fewer
 NUM_TOKENIZER_CAPTIONS = 2000
 TEMPERATURE = 0.07
 AUDIO_VIDEO_WEIGHT = 2.0
 CALIBRATION_WEIGHT = 10.0
-MOVED_S = (0.25, 0.9)  # by how much a sound is moved to be a wrong one
+MOVED_S = (0.25, 0.9)  # range of the shift that makes a sound a negative example
 IMAGEBIND = ImageBindConfig(
     embed_dim=64,
     vision=VisionConfig(width=64, blocks=3, heads=4, image_size=64, patch_size=16, frames_per_clip=16),
@@ -42,7 +42,7 @@ IMAGEBIND = ImageBindConfig(
 
 @dataclass(frozen=True)
 class ImageBindTask:
-    """Contrast: a caption, a picture and a sound are nearest to those of their own scene."""
+    """Task of ImageBind: contrastive learning, so that the modalities of one scene are nearest to each other."""
 
     name: str = "imagebind"
     batch_size: int = 32
@@ -57,11 +57,11 @@ class ImageBindTask:
         return ImageBind(replace(IMAGEBIND, text=text), USED)
 
     def loss(self, network: ImageBind, seeds: range) -> tuple[Tensor, float]:
-        """InfoNCE of every pair of modalities, both ways.
+        """Return InfoNCE over every pair of modalities in both directions, and the share of right orders.
 
-        A picture is held against sounds that come too early or too late as well: other scenes differ in so much that
-        when a ball strikes would be learned last. Right: own sounds before
-        wrong ones, of whatever picture.
+        For a picture, sounds that are too early or too late are further negatives: other scenes differ in so many
+        ways that timing would be learned last. The share counts pairs in which a matching sound scores higher than a
+        wrong one, over all pictures.
         """
         scenes = [scene_from_seed(seed) for seed in seeds]
         clips = [render_clip(scene) for scene in scenes]
@@ -79,7 +79,7 @@ class ImageBindTask:
             AUDIO_VIDEO_WEIGHT * F.cross_entropy(audio @ vision.T / TEMPERATURE, targets),
         ]
         own, wrong = heard[targets, targets], heard[~torch.eye(*heard.shape, dtype=torch.bool)]
-        # Scores of different clips are compared, which the contrast within a row does not teach.
+        # Scores of different clips must be comparable, which the contrast within a row does not enforce.
         losses.append(CALIBRATION_WEIGHT * F.softplus(wrong - own[:, None]).mean())
         return torch.stack(losses).sum(), area_under_roc(own, wrong)
 
@@ -102,7 +102,7 @@ def _moved(clip: AVClip, seed: int) -> AVClip:
 
 
 def _mel(clips: Sequence[AVClip]) -> Tensor:
-    """The first of the views that the front end hears, (B, 1, mel_bins, mel_frames)."""
+    """Return the first of the front end's audio views, (B, 1, mel_bins, mel_frames)."""
     waves = torch.from_numpy(np.stack([clip.audio[0] for clip in clips]))
     start, stop = clip_ranges(waves.shape[1])[0]
     heard = waves[:, start:stop]

@@ -1,4 +1,4 @@
-"""What the tiny Synchformer is taught: by how much the sound of a Bounce clip was moved."""
+"""Training task of the tiny Synchformer: predict the offset of the sound of a Bounce clip."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ SYNCHFORMER = SynchformerConfig(
     audio_width=64,
     audio_depth=2,
     audio_heads=4,
-    num_segments=5,  # all of a Bounce clip
+    num_segments=5,  # a whole Bounce clip
     fusion_width=64,
     fusion_depth=2,
     fusion_heads=4,
     num_offsets=11,
     max_offset_s=1.0,
 )
-OFFSET_JITTER_S = 0.06  # around the offset of a class; half the way to the next is 0.1
+OFFSET_JITTER_S = 0.06  # around the offset of a class; the next class is 0.2 s away
 
 
 @dataclass(frozen=True)
 class SynchformerTask:
-    """Tells by how much the sound was moved."""
+    """Task of Synchformer: classify the offset of the sound."""
 
     name: str = "synchformer"
     batch_size: int = 16
@@ -48,7 +48,7 @@ class SynchformerTask:
         return Synchformer(SYNCHFORMER)
 
     def loss(self, network: Synchformer, seeds: range) -> tuple[Tensor, float]:
-        """Cross-entropy of the offset's class."""
+        """Return the cross-entropy of the offset's class, and the share of right classes."""
         frames, mels, classes = zip(*(self._example(seed) for seed in seeds), strict=True)
         logits = network(torch.stack(frames), torch.stack(mels))
         targets = torch.tensor(classes)
@@ -59,7 +59,7 @@ class SynchformerTask:
 
     @staticmethod
     def _example(seed: int) -> tuple[Tensor, Tensor, int]:
-        """Segments (S, T, 3, H, W) and (S, 1, mels, frames) of a window, and the class."""
+        """Return the segments of a window, (S, T, 3, H, W) and (S, 1, mels, frames), and the class of the offset."""
         config, rng = SYNCHFORMER, np.random.default_rng((seed, 3))
         target = int(rng.integers(config.num_offsets))
         offset = float(offset_grid(config.num_offsets, config.max_offset_s)[target])  # > 0: the sound is early

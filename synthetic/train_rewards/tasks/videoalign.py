@@ -1,4 +1,4 @@
-"""What the tiny VideoAlign is taught: a good picture, good motion, and whether a caption is true of a Bounce clip."""
+"""Training task of the tiny VideoAlign: picture quality, motion quality and agreement with the caption on Bounce."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEMPLATE = (
     "does it show {text_prompt} <|TA_reward|>"
 )
 CHAT_WORDS = ("system", "you", "are", "a", "helpful", "assistant", "user")
-WEIGHTS = (1.0, 1.0, 3.0)  # of picture, motion and caption, the hardest
+WEIGHTS = (1.0, 1.0, 3.0)  # of picture, motion and caption, which is the hardest
 PAD, UNKNOWN = "<|endoftext|>", "<|unknown|>"
 VIDEOALIGN = VideoAlignConfig(
     text_config=TextConfig(
@@ -53,7 +53,7 @@ VIDEOALIGN = VideoAlignConfig(
 
 @dataclass(frozen=True)
 class VideoAlignTask:
-    """Bradley-Terry, as the published one was trained: a clean clip beats one that went wrong in one dimension."""
+    """Task of VideoAlign: Bradley-Terry, as published; a clean clip must beat clips that are worse in one dimension."""
 
     name: str = "videoalign"
     batch_size: int = 12
@@ -66,19 +66,19 @@ class VideoAlignTask:
         return VideoAlignNetwork(VIDEOALIGN, self.chat.ids)
 
     def loss(self, network: VideoAlignNetwork, seeds: range) -> tuple[Tensor, float]:
-        """Every clean clip against every one that is worse in a dimension, whatever their scenes are."""
+        """Return the loss of all pairs of a clean and a worse clip, of any scenes, and the share of right orders."""
         clips = [render_clip(scene_from_seed(seed)) for seed in seeds]
         clean = [self._sample(clip, seed) for clip, seed in zip(clips, seeds, strict=True)]
-        spoilt = [self._spoilt(clip, seed) for clip, seed in zip(clips, seeds, strict=True)]
-        lied_of = [self._sample(clip, _other_seed(seed)) for clip, seed in zip(clips, seeds, strict=True)]
-        batch = collate([*clean, *spoilt, *lied_of], self.chat.ids.pad)
+        corrupted = [self._corrupted(clip, seed) for clip, seed in zip(clips, seeds, strict=True)]
+        mismatched = [self._sample(clip, _other_seed(seed)) for clip, seed in zip(clips, seeds, strict=True)]
+        batch = collate([*clean, *corrupted, *mismatched], self.chat.ids.pad)
         good, bad, untrue = network(batch.input_ids, batch.patches, batch.grids).chunk(3)  # (B, 3) each
         columns = ((good[:, 0], bad[::2, 0]), (good[:, 1], bad[1::2, 1]), (good[:, 2], untrue[:, 2]))
         losses = torch.stack([F.softplus(worse - better[:, None]).mean() for better, worse in columns])
         return losses @ torch.tensor(WEIGHTS), float(np.mean([area_under_roc(*column) for column in columns]))
 
     def save(self, network: VideoAlignNetwork, folder: Path) -> None:
-        """The published layout, without LoRA."""
+        """Write the published layout, without LoRA."""
         step = folder / "checkpoint-1"
         step.mkdir(parents=True, exist_ok=True)
         word_tokenizer().save_pretrained(step / "tokenizer")
@@ -100,8 +100,11 @@ class VideoAlignTask:
         atomic_write_text(folder / OVERRIDES_NAME, json.dumps(overrides, indent=2) + "\n")
         atomic_write_text(folder / TEMPLATE_NAME, TEMPLATE)
 
-    def _spoilt(self, clip: AVClip, seed: int) -> Sample:
-        """By turns a worse picture and worse motion, from the first scene of a batch on: batches are even."""
+    def _corrupted(self, clip: AVClip, seed: int) -> Sample:
+        """Return the clip with a worse picture for an even seed, with worse motion for an odd one.
+
+        Batches have an even size, so every batch starts with a worse picture.
+        """
         return self._sample(corrupt(clip, (PICTURE, MOTION)[seed % 2], np.random.default_rng((seed, 4)))[0], seed)
 
     def _sample(self, clip: AVClip, caption_seed: int) -> Sample:
@@ -111,12 +114,12 @@ class VideoAlignTask:
 
 
 def _other_seed(seed: int) -> int:
-    """A scene whose caption is not true of this one's clip."""
+    """Return the seed of another scene, whose caption does not match this scene's clip."""
     return int(np.random.default_rng((seed, 9)).integers(2**40))
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word of the captions, the template and the chat."""
+    """Return a tokenizer with one token per word of the captions, the template and the chat."""
     marks = (PAD, UNKNOWN, *CONTROL_TOKENS, *REWARD_TOKENS)
     template = pre_tokenizers.Whitespace().pre_tokenize_str(TEMPLATE)
     words = sorted({*vocabulary(), *CHAT_WORDS, ".", *(word for word, _ in template if word.isalpha())})

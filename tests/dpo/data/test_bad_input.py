@@ -85,7 +85,7 @@ def test_captions_of_another_text_encoder(model, tmp_path, capsys):
         ({"video_latents_shape": [5, 3, 4, 4], "latents": 240}, "'p2' has 5 video channels, the model expects 4"),
         ({"video_latents_shape": [4, 4, 3, 4], "latents": 192}, "'p2' has video latents of size (4, 3, 4)"),
         ({"text_embeds": [0.5] * 12, "text_length": 2, "text_dim": 6}, "'p2' has 6 text channels"),
-        ({"text_embeds": [0.5] * 84, "text_length": 7}, "'p2' has a caption of 7 tokens, and the model takes 6"),
+        ({"text_embeds": [0.5] * 84, "text_length": 7}, "'p2' has a caption of 7 tokens, but the model takes at most 6"),
     ],
 )
 def test_pair_of_another_model_behind_fitting_ones(model, tmp_path, capsys, changes, message):

@@ -90,7 +90,7 @@ def test_samples_of_evaluation_run_without_seeds_are_paired_by_prompt(tmp_path):
     b = samples(tmp_path / "b", np.ones(6), seeds=range(6), lineage=LABELLED)
     pairs = read_pairs(a, b)
     assert pairs.num_pairs == 6
-    assert any("paired by their prompts alone" in note for note in pairs.notes)
+    assert any("paired only by their prompts" in note for note in pairs.notes)
     assert pairs.lineages["b"] == LABELLED
     assert not pairs.lineages["a"].is_complete
     other = samples(tmp_path / "c", np.ones(6), edit=lambda frame: frame.assign(prompt="another text"))

@@ -16,7 +16,7 @@ from model.data.clip_table import fingerprint, read_clips
 from model.data.on_the_fly import OnTheFlyClips
 from model.javisdit.pipeline import JointAVPipeline
 from synthetic.make import MakeConfig, make
-from synthetic.measure_sound import hear
+from synthetic.measure_sound import measure_sound
 from synthetic.render import render_clip
 from synthetic.scene import DURATION_S, scene_from_seed
 from tests.golden_files import real_clips
@@ -149,7 +149,7 @@ def test_sound_is_cut_to_the_frames_that_are_shown(tmp_path, long_clip, sound):
         assert errors[start] < 1e-5
         starts.add(start)
         expected = [time - start / 16 for time in impacts if 0.1 < time - start / 16 < DURATION_S - 0.1]
-        heard = [time for time in hear(sample.waveform.numpy()).impacts if 0.1 < time < DURATION_S - 0.1]
+        heard = [time for time in measure_sound(sample.waveform.numpy()).impacts if 0.1 < time < DURATION_S - 0.1]
         assert len(expected) >= 1
         assert heard == pytest.approx(expected, abs=0.03)
     assert len(starts) > 1
