@@ -98,7 +98,8 @@ def main() -> None:
     args = parser.parse_args()
     if find_chromium() is None:
         sys.exit(
-            f"None of {', '.join(BROWSERS)} is on PATH, but one is needed: install it (Debian: apt-get install chromium)."
+            f"None of {', '.join(BROWSERS)} is on PATH, but a browser is needed: install one (Debian: apt-get install "
+            "chromium)."
         )
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"

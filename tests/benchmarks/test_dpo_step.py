@@ -17,8 +17,8 @@ def published():
 def test_variants_compute_the_loss_of_the_published_step(variant, published):
     step = build(variant, SETTING)
     first, second = step(), step()
-    assert first == pytest.approx(published[0], abs=1e-3)  # beta times the rounding of errors
-    assert second != first  # it learns
+    assert first == pytest.approx(published[0], abs=1e-3)  # beta multiplies the rounding of errors
+    assert second != first  # the loss falls
     assert second < first + 1e-3
 
 

@@ -1,4 +1,4 @@
-"""Pairs small enough for a step in milliseconds, and a trainer of them."""
+"""Pairs so small that a step takes milliseconds, and a trainer for them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def make_trainer(folder, rows=None, model=None, peft_config=None, eval_rows=None
 
 
 def save_rows(folder, rows, text_len=TEXT_LEN):
-    """A training dataset as `dpo.prepare` leaves it; `text_len` is that of the model."""
+    """Write a training dataset like that of `dpo.prepare`; `text_len` is that of the model."""
     folder.mkdir(parents=True)
     Dataset.from_list(rows, features=Features(dataset_features())).save_to_disk(str(folder))
     save_file({"embeds": negative_text(rows[0]["text_dim"], text_len)}, folder / NEGATIVE_TEXT_NAME)
@@ -63,7 +63,7 @@ def save_rows(folder, rows, text_len=TEXT_LEN):
 
 
 def save_model(folder, network):
-    """A model folder with the codecs and the text encoder of the tiny preset, which training does not look at."""
+    """Write a model folder with the codecs and the text encoder of the tiny preset, which training does not use."""
     network.save_pretrained(folder / "transformer")
     parts = {name: str(preset_path("tiny") / name) for name in ("video_codec", "audio_codec", "text_encoder")}
     (folder / "pipeline.json").write_text(json.dumps({"components": parts, "defaults": {"num_inference_steps": 2}}))

@@ -1,4 +1,4 @@
-"""A random pipeline on disk, and pairs of its clips: what `dpo.prepare` reads."""
+"""A randomly initialised pipeline on disk and pairs of its clips, as input of `dpo.prepare`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _statistics(channels):
 
 
 def save_pipeline(folder, seed=0):
-    """A pipeline folder with random weights in every part."""
+    """Write a pipeline folder with random weights in every part."""
     transformer = small_network(seed).eval()
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokens.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -55,7 +55,7 @@ def save_pipeline(folder, seed=0):
 
 
 def save_pairs(folder, model, num_pairs=3, ground_truth=True):
-    """Pairs whose members keep their latents, but for the first winner, a ground-truth clip."""
+    """Write pairs whose candidates have stored latents, except for the first winner, a ground-truth clip."""
     pipeline = JointAVPipeline.from_pretrained(model)
     media = folder.parent / "media"
     media.mkdir(parents=True, exist_ok=True)

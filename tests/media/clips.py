@@ -26,7 +26,7 @@ def moving_ball(num_frames=33, height=64, width=64) -> np.ndarray:
 
 
 def click(sample_rate: int, duration_s: float, at_s=CLICK_S, channels=1) -> np.ndarray:
-    """Silence with a 1 ms click, which begins at at_s."""
+    """Return silence with a click of 1 ms that starts at at_s."""
     audio = np.zeros((channels, round(duration_s * sample_rate)), np.float32)
     start = round(at_s * sample_rate)
     audio[:, start : start + max(2, sample_rate // 1000)] = 0.9
@@ -34,7 +34,7 @@ def click(sample_rate: int, duration_s: float, at_s=CLICK_S, channels=1) -> np.n
 
 
 def click_time(audio: np.ndarray, sample_rate: int) -> float:
-    """When the 1 ms click begins in one channel (samples,): the centre of its energy, less half its length."""
+    """Return the start of the 1 ms click in one channel (samples,): the centre of its energy minus half its length."""
     energy = audio.astype(np.float64) ** 2
     energy[energy < 0.1 * energy.max()] = 0
     centre = float((energy * np.arange(len(energy))).sum() / energy.sum())
@@ -47,7 +47,7 @@ def make_clip(sample_rate=16000, channels=1, num_frames=33, height=64, width=64,
 
 
 def numbered_frames(count: int, size: int = 32) -> np.ndarray:
-    """Grey frames whose level tells their number (7 levels apart: count <= 34)."""
+    """Return grey frames whose level gives their number (7 levels apart: count <= 34)."""
     levels = np.arange(count, dtype=np.uint8) * 7 + 10
     return np.broadcast_to(levels[:, None, None, None], (count, size, size, 3)).copy()
 
@@ -66,7 +66,7 @@ def write_raw(
     audio_codec: str = "aac",
     audio_gap_s: tuple[float, float] = (0.0, 0.0),
 ) -> Path:
-    """Encode frames at given times, and sound from a given time on, without the care that write_clip takes."""
+    """Encode frames at given times and sound from a given time on, without the safeguards of write_clip."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "10"})
         stream.height, stream.width, stream.pix_fmt = video.shape[1], video.shape[2], "yuv420p"
@@ -95,7 +95,7 @@ def write_raw(
 
 
 def set_rotation(path: Path, a: int, b: int, c: int, d: int) -> None:
-    """Put the display matrix of x' = a x + c y, y' = b x + d y into the first track header of an mp4."""
+    """Write the display matrix of x' = a x + c y, y' = b x + d y into the first track header of an mp4."""
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 4 + 4 + 20 + 16  # version and flags, times and ids (version 0), layer to reserved
     content[at : at + 20] = struct.pack(">5i", a << 16, b << 16, 0, c << 16, d << 16)

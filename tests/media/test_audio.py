@@ -74,7 +74,7 @@ def test_extensible_headers_other_chunks_and_streamed_sizes(tmp_path):
     floats = np.array([0.5, -0.25, 3.0], "<f4")
     extensible = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 16000, 64000, 4, 32, 22, 32, 4) + FLOAT_GUID
     path.write_bytes(wav_bytes(extensible, floats.tobytes()))
-    np.testing.assert_array_equal(read_wav(path)[0], [[0.5, -0.25, 1.0]])  # beyond 1 is clipped
+    np.testing.assert_array_equal(read_wav(path)[0], [[0.5, -0.25, 1.0]])  # values beyond 1 are clipped
 
     plain = wav_bytes(struct.pack("<HHIIHH", 1, 2, 16000, 64000, 4, 16), samples.tobytes())
     path.write_bytes(plain.replace(b"data" + struct.pack("<I", 8), b"data\xff\xff\xff\xff"))

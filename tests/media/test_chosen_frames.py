@@ -1,4 +1,4 @@
-"""Clips of which only some frames are wanted: the same clip, with the others black and not even converted."""
+"""Reading of only some frames of a clip: the other frames are black and are not converted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VARIABLE_S = [0.0, 0.1, 0.2, 0.5, 1.0, 1.05, 1.1, 1.6]
 
 @pytest.fixture
 def converted(monkeypatch):
-    """Times of the frames that are converted to RGB."""
+    """Collect the times of the frames that are converted to RGB."""
     times = []
     to_rgb = media.read.to_rgb
     monkeypatch.setattr(

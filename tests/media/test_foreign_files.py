@@ -92,7 +92,7 @@ def test_lower_rate_takes_the_latest_frame_before(tmp_path):
     ("matrix", "corner"),
     [
         ((1, 0, 0, 1), "top left"),
-        ((0, 1, -1, 0), "top right"),  # right becomes down: a quarter turn clockwise, as phones record
+        ((0, 1, -1, 0), "top right"),  # right becomes down: a quarter turn clockwise, as in recordings of phones
         ((-1, 0, 0, -1), "bottom right"),
         ((0, -1, 1, 0), "bottom left"),
     ],

@@ -61,7 +61,9 @@ def test_frame_rate_and_number_of_frames_survive(tmp_path, fps):
     assert back.fps == pytest.approx(fps, rel=1e-6)
     assert back.num_frames == 33
     moved = np.abs(back.video.astype(int) - clip.video).mean(axis=(1, 2, 3))
-    assert moved.max() < 6  # each frame is where it was: neighbours differ by more at the edge of the ball
+    assert (
+        moved.max() < 6
+    )  # each frame keeps its place: neighbouring frames differ more than this at the edge of the ball
 
 
 @pytest.mark.parametrize("size", [(63, 65), (64, 33), (33, 64), (2, 2), (1, 1), (17, 500)])
@@ -143,7 +145,7 @@ def test_the_same_clip_gives_the_same_bytes(tmp_path):
 def test_the_bytes_do_not_depend_on_the_number_of_cores(tmp_path):
     write_clip(
         make_clip(num_frames=4, height=512, width=512), tmp_path / "a.mp4"
-    )  # a small one gets one thread in any case
+    )  # a small clip gets one thread in any case
     assert b" threads=1 " in (tmp_path / "a.mp4").read_bytes()  # x264 keeps its settings in the stream
 
 

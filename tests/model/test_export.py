@@ -1,4 +1,4 @@
-"""`python -m model.export`: what others get is the model that was trained, in either layout, here and on the hub."""
+"""`python -m model.export`: the exported model equals the trained one, in either layout, locally and on the hub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.small_latents import small_network
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
-    """The folder of an adapter on an adapter on a network, as preference training after stage 2 leaves it."""
+    """Return the folder of an adapter on an adapter on a network, as written by preference training after stage 2."""
     root = tmp_path_factory.mktemp("models")
     small_network().save_pretrained(root / "base" / "transformer")
     parts = {name: str(preset_path("tiny") / name) for name in ("video_codec", "audio_codec", "text_encoder")}
@@ -108,7 +108,7 @@ def test_scaled_adapter_goes_on_in_its_direction_from_its_base(adapter, tmp_path
 
 
 def test_checkpoint_of_a_run_and_the_releases_layout_are_adapters_too(adapter, tmp_path):
-    """A checkpoint has the average and the optimiser beside the adapter, and the release has torch's files."""
+    """A checkpoint also contains averaged weights and optimiser state; the release uses torch's file format."""
     checkpoint = shutil.copytree(adapter, tmp_path / "checkpoint-1")
     tensors = load_file(adapter / "adapter_model.safetensors")
     save_file({f"{name}.average": tensor for name, tensor in tensors.items()}, checkpoint / "ema.safetensors")

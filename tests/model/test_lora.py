@@ -1,4 +1,4 @@
-"""Adapters are merged as peft merges them, and refused unless they fit the network exactly."""
+"""Adapters are merged with the same result as by peft, and refused unless they fit the network exactly."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_adapter_that_does_not_fit_is_refused(adapter, edit, message):
     model = small_model()
     with pytest.raises(ValueError, match=message):
         merge_lora(model, adapter)
-    assert same_weights(model, small_model())  # and nothing of it was merged
+    assert same_weights(model, small_model())  # and nothing was merged
 
 
 @pytest.mark.parametrize(

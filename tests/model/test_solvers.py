@@ -1,4 +1,4 @@
-"""Every solver follows the flow: on a flow whose solution is known, errors fall with the order that it promises."""
+"""Every solver follows the flow: on a flow with a known solution, errors fall with the solver's order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZE = (240, 432, 65, 1.0)
 
 
 def velocity(latents: torch.Tensor, timestep: float) -> torch.Tensor:
-    """E[noise - data | latents], which a perfect network would predict."""
+    """Return E[noise - data | latents], which a perfect network would predict."""
     sigma = timestep / 1000
     centred = (latents - (1 - sigma) * MEAN) / ((1 - sigma) ** 2 * STD**2 + sigma**2)
     return sigma * centred - MEAN - (1 - sigma) * STD**2 * centred
@@ -46,7 +46,7 @@ def test_euler_is_of_first_order_and_the_others_beat_it_in_half_the_steps():
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 @pytest.mark.parametrize("num_steps", [1, 50, 200])
 def test_every_published_size_and_shift_can_be_sampled(name, size, scale, num_steps):
-    """Strong shifts crowd the first steps, so that their whole numbers, by which diffusers finds them, are equal."""
+    """With strong shifts, the first timesteps round to equal integers, by which diffusers would look them up."""
     solver, latents = make_solver(name, num_steps, *size, scale), torch.linspace(-2, 2, 11)[None]
     for index, timestep in enumerate(solver.timesteps):
         latents = solver.step(index, velocity(latents, timestep), latents)

@@ -1,4 +1,4 @@
-"""Measurements against the renderer, from memory and through files, and on clips that show nothing of the kind."""
+"""Measurements of rendered clips, in memory and from files, and of clips that are no Bounce clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def held_out(count, start=0):
 
 
 def check(scenes, measurements, at_least=0.99):
-    """Each class, both counts and all impact times within a frame, for `at_least` of the scenes."""
+    """Assert that classes, counts and impact times (within a frame) are right for `at_least` of the scenes."""
     pairs = list(zip(scenes, measurements, strict=True))
     for name in CLASSES:
         assert np.mean([getattr(scene, name) == getattr(found, name) for scene, found in pairs]) >= at_least, name

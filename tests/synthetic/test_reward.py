@@ -1,4 +1,4 @@
-"""The verifiable rewards tell good Bounce clips from corrupted ones, each corruption in the columns it should."""
+"""The verifiable rewards separate clean Bounce clips from corrupted ones, each in the expected columns."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def score(clips, prompts=PROMPTS):
 
 
 def edit(clips, video=None, audio=None):
-    """Clips with a function of (array, generator) applied to their picture or sound."""
+    """Return clips with a function of (array, generator) applied to their picture or sound."""
     edited = []
     for seed, clip in enumerate(clips):
         rng = np.random.default_rng(seed)
@@ -67,13 +67,13 @@ def edit(clips, video=None, audio=None):
 
 
 def auc(better, worse):
-    """Chance that a random clean clip scores above a random corrupted one."""
+    """Return the probability that a random clean clip scores above a random corrupted one."""
     order = np.sign(better[:, None] - worse[None, :])
     return float((order + 1).mean() / 2)
 
 
 def assert_worse(clean, corrupted, columns):
-    """Every named column falls: over all clip pairs (AUC) and clip by clip."""
+    """Assert that every named column falls, over all pairs of clips (AUC) and clip by clip."""
     for column in columns:
         sign = 1 if HIGHER_IS_BETTER[column] else -1
         assert auc(sign * clean[column], sign * corrupted[column]) >= 0.9, column
@@ -218,7 +218,7 @@ def test_a_caption_of_another_world_leaves_text_columns_undefined(clips):
 
 
 def test_files_score_like_the_clips_they_were_written_from(clips, clean, tmp_path):
-    """H.264 in between: still told apart from a corrupted clip, with impacts in time."""
+    """After H.264, clean clips still score above corrupted ones, and impacts keep their times."""
     files = []
     for index in range(8):
         write_clip(clips[index], tmp_path / f"{index}.mp4")
@@ -240,7 +240,7 @@ def test_real_clips_get_finite_scores(path):
 
 
 def test_odd_clips_give_scores_too():
-    """One frame, one pixel, stereo, another rate: nothing here may raise or leave the range."""
+    """Clips with one frame, one pixel, stereo or another rate must not raise, and scores must stay in range."""
     rng = np.random.default_rng(0)
     for frames, height, width, channels, rate in ((1, 1, 1, 1, 8000), (2, 3, 90, 2, 44_100), (40, 30, 20, 6, 48_000)):
         video = rng.integers(0, 256, size=(frames, height, width, 3), dtype=np.uint8)

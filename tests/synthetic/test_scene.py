@@ -1,4 +1,4 @@
-"""The world itself: its scenes are deterministic, balanced and clear, its renderings are what they claim to be."""
+"""The Bounce world: scenes are deterministic, balanced and clear, and renderings match their descriptions."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_strikes_start_at_impacts_and_grow_with_speed():
     for scene in SCENES[:100]:
         audio = render_audio(scene)[0]
         assert np.abs(audio).max() < 0.95
-        assert np.abs(audio[: round(scene.impact_times[0] * 16000)]).max() < 1e-4  # only dither before the first
+        assert np.abs(audio[: round(scene.impact_times[0] * 16000)]).max() < 1e-4  # only dither before the first impact
         first = round(scene.impact_times[0] * 16000)
         assert np.abs(audio[first : first + 400]).max() == pytest.approx(strike_level(scene.impact_speeds[0]), rel=0.15)
     assert strike_level(50) < strike_level(150) < strike_level(299)

@@ -1,4 +1,4 @@
-"""Data that cannot be trained on is told in a line before the first step, and claims no folder."""
+"""Unusable training data is reported in one line before the first step, and the output folder stays free."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def model(tmp_path_factory):
 
 
 def refuse(model, data, tmp_path, capsys, *flags):
-    """The one line that the command says."""
+    """Return the one line that the command prints to stderr."""
     capsys.readouterr()
     argv = ["--model", str(model), "--dataset", str(data), "--output_dir", str(tmp_path / "out"), "--use_cpu", "true"]
     assert main([*argv, "--max_steps", "1", "--disable_tqdm", "true", *flags]) == 2
@@ -85,7 +85,7 @@ def test_captions_of_another_text_encoder(model, tmp_path, capsys):
         ({"video_latents_shape": [5, 3, 4, 4], "latents": 240}, "'p2' has 5 video channels, the model expects 4"),
         ({"video_latents_shape": [4, 4, 3, 4], "latents": 192}, "'p2' has video latents of size (4, 3, 4)"),
         ({"text_embeds": [0.5] * 12, "text_length": 2, "text_dim": 6}, "'p2' has 6 text channels"),
-        ({"text_embeds": [0.5] * 84, "text_length": 7}, "'p2' has a caption of 7 tokens, but the model takes at most 6"),
+        ({"text_embeds": [0.5] * 84, "text_length": 7}, "caption of 7 tokens, but the model takes at most 6"),
     ],
 )
 def test_pair_of_another_model_behind_fitting_ones(model, tmp_path, capsys, changes, message):
@@ -97,7 +97,7 @@ def test_pair_of_another_model_behind_fitting_ones(model, tmp_path, capsys, chan
 
 @pytest.mark.parametrize("shape", [(5, 12), (6, 11)])
 def test_negative_prompt_of_another_model(model, tmp_path, capsys, shape):
-    """Of another length the network, which attends to padding, would see captions that it never saw."""
+    """The network attends to padding, so a negative prompt must be as long as the captions of training."""
     data = save_rows(tmp_path / "data", make_rows(2))
     save_file({"embeds": torch.ones(shape)}, data / "negative_text.safetensors")
     assert f"negative prompt of {shape} (tokens, channels), the model expects (6, 12)" in refuse(
@@ -146,7 +146,7 @@ def test_pairs_of_several_shapes_are_no_mistake(model, tmp_path):
 
 
 def test_margin_weights_scale_the_loss(model, tmp_path):
-    """A pair of twice the mean margin counts twice: with the learning rate 0 the losses tell."""
+    """A pair with twice the mean margin counts twice; with learning rate 0 the losses show the weights."""
     losses = {}
     for weighting in ("false", "true"):
         rows = [row | {"margin": margin} for row, margin in zip(make_rows(2), (1.0, 3.0), strict=True)]

@@ -46,7 +46,7 @@ def test_identical_pair_gives_identical_network_inputs():
 
 
 def margins(rows, settings=None):
-    """Modality -> margin of each pair under two networks, as the trainer computes it."""
+    """Return modality -> margin of each pair under two networks, as the trainer computes it."""
     dataset = make_dataset(rows)
     arguments, target = noisy_pairs(collate(dataset, range(len(rows)), text_dropout=0.5))
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_batches_are_of_one_shape_and_as_many_pairs_as_tokens_allow(tmp_path):
     for batch in made:
         [label] = {dataset.shapes[row] for row in batch}
         assert len(batch) * tokens[label] <= 130
-    assert {len(batch) for batch in batches(tokens_per_batch=1)} == {1}  # a pair at least
+    assert {len(batch) for batch in batches(tokens_per_batch=1)} == {1}  # at least one pair
     assert max(map(len, batches(per_device_train_batch_size=4))) == 4
 
 

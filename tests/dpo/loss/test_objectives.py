@@ -1,4 +1,4 @@
-"""Objectives beside the published one, by their equations in float64."""
+"""The loss functions other than the published one, compared with their equations in float64."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def gradients(policy, loss):
 
 
 def written_out(policy, reference, target, f):
-    """Mean over pairs of the sum over modalities of f(h) + 0.1 e_w."""
+    """Return the mean over pairs of the sum over modalities of f(h) + 0.1 e_w."""
     total = 0.0
     for name, beta in BETA.items():
         for i in range(3):
@@ -78,7 +78,7 @@ def test_robust_without_flips_is_the_published_loss():
 
 
 class SharedShift(nn.Module):
-    """Both predictions move alike with the weights, which is what the safe scale assumes."""
+    """Network whose weights move both predictions equally, which is the assumption of the safe scale."""
 
     def __init__(self, policy):
         super().__init__()
@@ -93,7 +93,7 @@ class SharedShift(nn.Module):
 
 
 def alike(seed=0):
-    """Pairs whose loser's error is larger and points the same way as the winner's: pushing it hurts the winner."""
+    """Return pairs whose loser has a larger error in the winner's direction, so that pushing it harms the winner."""
     policy, reference, target = make_batch(seed=seed)
     for name, value in policy.items():
         winner = (value.detach() - target[name]).chunk(2)[0]
@@ -102,7 +102,7 @@ def alike(seed=0):
 
 
 def rates(batch, mu, fm_weight=0.0):
-    """d e_w / dt per (modality, pair) along the steepest descent of the loss on the shared weights."""
+    """Return d e_w / dt per (modality, pair) along the steepest descent of the loss on the shared weights."""
     model = SharedShift(batch[0])
     policy = model()
     names = list(policy)
@@ -175,7 +175,7 @@ def test_scale_is_taken_pair_by_pair():
 
 
 def padded(batch, lengths):
-    """The batch with time padded by rubbish, and the masks that say so; the unpadded samples beside it."""
+    """Return the masks of the batch, modality -> (6, ...), for samples with these numbers of real time steps."""
     masks = {}
     for name, shape in SHAPES.items():
         axes = [1] * len(shape)
@@ -189,7 +189,7 @@ def padded(batch, lengths):
 @pytest.mark.parametrize("mu", [None, 0.3])
 def test_masked_loss_of_padded_clips_is_that_of_the_clips_alone(mu):
     policy, reference, target = make_batch()
-    lengths = [2, 3, 1, 2, 3, 1]  # time steps; a pair's members are equally long here, so that each can be cut
+    lengths = [2, 3, 1, 2, 3, 1]  # time steps; both clips of a pair have the same length, so that each can be cut
     masks = padded(policy, lengths)
     result = av_dpo_loss(policy, reference, target, beta=BETA, mask=masks, winner_preserving_mu=mu)
     found = gradients(policy, result.loss.sum())

@@ -1,4 +1,4 @@
-"""What the policy is compared with: frozen copy, errors computed before, an adapter as it was, one that moves."""
+"""The kinds of reference: frozen copy, precomputed errors, starting adapter, and a copy that follows the policy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def losses(folder):
 
 
 class StopAt(TrainerCallback):
-    """Ends a run as a signal would."""
+    """Callback that ends a run as a signal would."""
 
     def __init__(self, step):
         self.step = step
@@ -108,7 +108,7 @@ def test_a_resumed_run_uses_the_errors_of_the_start_not_of_the_checkpoint(tmp_pa
 
 @pytest.mark.parametrize("change", ["seed", "network", "pairs"])
 def test_errors_of_other_draws_another_network_or_other_pairs_are_not_taken(tmp_path, change):
-    """In the same folder, as when a model is trained anew under its old name."""
+    """The folder is the same, as when a model is trained again under its old name."""
     make_trainer(tmp_path, precompute_ref_errors=True, **FULL).train()
     before = sorted(tmp_path.glob("reference_errors/*/*"))
     rows = make_rows(seed=int(change == "pairs"))
@@ -171,7 +171,7 @@ def test_moving_an_adapters_reference_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
-    """(base model, adapter folder as `model.train` leaves it, pairs)"""
+    """Return (base model, adapter folder as written by `model.train`, pairs)."""
     root = tmp_path_factory.mktemp("tuned")
     base = save_model(root / "base", small_network())
     settings = lora(r=3, lora_alpha=6, lora_dropout=0.05, base_model_name_or_path=str(base))
@@ -290,7 +290,7 @@ def test_gradient_checkpointing_and_reference_agree(tmp_path):
 
 
 def test_policy_and_reference_share_the_text_dropout(tmp_path):
-    """With the policy at its start, a caption that only one of the two had lost would give another error."""
+    """At the start of training, a caption dropped for only one of the two would give different errors."""
     trainer = make_trainer(tmp_path, make_rows(4), text_dropout=0.5, peft_config=lora(), max_steps=1)
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["text_dropped"].any() or not batch["text_dropped"].all()

@@ -44,20 +44,20 @@ def config(tmp_path, model):
 
 
 def contents(folder):
-    times = ("summary.json", "config.yaml")  # they hold the time it took, and the folder's own name
+    times = ("summary.json", "config.yaml")  # these files contain the duration of the run and the folder's name
     paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.name not in times]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def with_pairs(config, change):
-    """The config with pairs that `change` makes of the rows of its own."""
+    """Return the config with pairs that `change` makes from its rows."""
     folder = f"{config.pairs}-changed"
     Dataset.from_list(change(load_from_disk(config.pairs).to_list())).save_to_disk(folder)
     return replace(config, pairs=folder)
 
 
 def several_of_a_prompt(rows):
-    """Three pairs of p0, of three candidates, among which the pairs of p1 and p2 stand."""
+    """Return three pairs of p0, from three candidates, with the pairs of p1 and p2 between them."""
     names = ("candidate_id", "video_path", "audio_path", "latents_path", "seed")
     truth, first = ({name: rows[0][f"{side}_{name}"] for name in names} for side in ("chosen", "rejected"))
     second = {name: rows[1][f"chosen_{name}"] for name in names} | {"candidate_id": "p0/2"}
@@ -74,7 +74,7 @@ def test_what_chose_the_pairs_is_copied(config):
     ranking.write_text(json.dumps({"num_pairs": 3, "lineage": LABELLED.to_dict()}))
     prepare(config)
     assert read_lineage(Path(config.output)) == LABELLED
-    (Path(config.output) / "lineage.json").unlink()  # as in a dataset of before it was kept
+    (Path(config.output) / "lineage.json").unlink()  # like a dataset from before this column existed
     prepare(config)
     assert read_lineage(Path(config.output)) == LABELLED
 
@@ -112,7 +112,7 @@ def test_pairs_in_a_bucket_give_the_data_of_those_on_disk(config, bucket, tmp_pa
 
 
 def test_longer_and_larger_ground_truth_is_cut_as_the_candidates_are(config, model):
-    """Both members begin at time 0 and show the same part of the picture: a longer clip changes nothing."""
+    """Both clips start at time 0 and show the same part of the picture; a longer clip changes nothing."""
     media = Path(config.pairs).parent / "media"
     clip = read_clip(media / "gt.mp4", audio_path=media / "gt.wav")
     tail = np.zeros((8, *clip.video.shape[1:]), np.uint8)
@@ -145,7 +145,7 @@ def test_dataset_opens_without_this_package(config):
 
 
 def test_pairs_of_a_prompt_share_its_caption_and_candidates(config, monkeypatch):
-    """Each is embedded, read or encoded once, and pairs are named by their id, those of a prompt together."""
+    """Captions are embedded once, candidates are read or encoded once, and the pairs of a prompt are adjacent."""
     seen = {"texts": [], "loaded": [], "encoded": 0}
     encode_text, load, encode = JointAVPipeline.encode_text, AVLatents.load, JointAVPipeline.encode_clips
 
@@ -187,7 +187,7 @@ def test_pairs_of_a_prompt_share_its_caption_and_candidates(config, monkeypatch)
 
 
 def test_pairs_labelled_by_people_are_taken(config):
-    """They may lack margins, scores and geometry, and stand in any order."""
+    """Such pairs may lack margins, scores and geometry, and may be in any order."""
 
     def human(rows):
         missing = ("margin", "num_frames", "height", "width", "fps", "sample_rate")
@@ -329,7 +329,7 @@ def test_no_usable_pair_is_an_error(config):
 
 
 def test_latents_of_another_model_are_refused(config):
-    """Five channels where the model works on four."""
+    """The latents have five channels, but the model has four."""
     path = Path(config.pairs).parent / "media" / "0-rejected.safetensors"
     latents = AVLatents.load(path)
     replace(latents, video=torch.cat([latents.video, latents.video[:1]])).save(path)
@@ -338,7 +338,7 @@ def test_latents_of_another_model_are_refused(config):
 
 
 def test_data_of_other_encoders_is_refused_though_its_shapes_fit(config, tmp_path):
-    """Same channels, other weights: a model of another seed; a copy has the same, wherever it lies."""
+    """A model with another seed has the same channels but other weights; a copy has the same weights at any path."""
     prepare(config)
     dataset = PairDataset.load(config.output)
     dataset.check_model(config.model)

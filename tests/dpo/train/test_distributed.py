@@ -1,4 +1,4 @@
-"""Several processes are one preference training: by torch's variables (DDP), sharded (FSDP2), by Ray Train."""
+"""Preference training in several processes: with torch's variables (DDP), sharded (FSDP2) and with Ray Train."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ SHOWN = re.compile(r"(loss|grad_norm|grad_share|rewards/\w+|(ref_)?error/\w+)(/(
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """(model folder, training dataset of 12 pairs)"""
+    """Return (model folder, training dataset of 12 pairs)."""
     root = tmp_path_factory.mktemp("start")
     return save_model(root / "model", small_network()), save_rows(root / "data", make_rows(12))
 
 
 def flags(start, output, **changes):
-    """Adam with an epsilon that makes its steps about proportional to the gradient, so that rounding stays rounding."""
+    """Return flags with a large epsilon of Adam, so that steps are about proportional to the gradient.
+
+    Otherwise, Adam would amplify rounding errors.
+    """
     values = {
         "model": start[0],
         "dataset": start[1],
@@ -59,7 +62,7 @@ def flags(start, output, **changes):
 
 
 def assert_same_training(folder, other):
-    """Same losses, rewards, errors, gradients and weights, to the rounding of sums in another order."""
+    """Assert equal losses, rewards, errors, gradients and weights, up to rounding of sums in another order."""
     logs = [
         [{n: v for n, v in line.items() if SHOWN.match(n)} for line in read_log(run) if "loss" in line]
         for run in (folder, other)
@@ -84,7 +87,7 @@ KINDS = {
 
 
 def quick(*names):
-    """All kinds; those not named are tested in one process as well, and take their time here."""
+    """Return all kinds of training; kinds not named are marked slow, as they are also tested in one process."""
     return [pytest.param(kind, marks=[] if kind in names else pytest.mark.slow) for kind in KINDS]
 
 
@@ -128,7 +131,7 @@ def test_ray_train_runs_the_same_command_in_two_processes(start, tmp_path, ray_s
 
 @pytest.mark.parametrize("sharded", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_continued_adapter_in_two_processes(start, tmp_path, sharded):
-    """Its frozen copy is switched on for the reference and off again, whose weights are sharded as well."""
+    """The frozen copy of the adapter, sharded as well, is switched on for the reference and off again."""
     settings = lora(r=3, base_model_name_or_path=str(start[0]))
     adapted = attach_adapter(small_network(), settings, seed=1)
     for name, parameter in adapted.named_parameters():
@@ -144,7 +147,7 @@ def test_continued_adapter_in_two_processes(start, tmp_path, sharded):
     assert read_log(tmp_path / "two")[0]["rewards/margins/audio"] == pytest.approx(0.0, abs=1e-5)
 
 
-@pytest.mark.slow  # each process imports everything anew
+@pytest.mark.slow  # each process imports all packages again
 def test_accelerate_launch_starts_processes_that_train_together(start, tmp_path):
     argv = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(RECIPES / "ddp.yaml")]
     argv += ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", str(free_port())]

@@ -1,4 +1,4 @@
-"""Samples that a run makes and scores on the way, its stop on a decline, its shares of the gradient and its alarms."""
+"""Samples and scores during a run, its stop on a decline, gradient shares and alarms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMPTS = ["A large red ball bounces.", "A small blue ball bounces."]
 
 
 class Fading(Reward):
-    """Scores fall with every clip that it is shown: each evaluation is worse than the one before."""
+    """Reward whose scores fall with every scored clip, so that each evaluation is worse than the one before."""
 
     name = "fading"
     version = "1"
@@ -42,7 +42,7 @@ class Fading(Reward):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """(model folder that samples in one step, pairs of its shapes)"""
+    """Return (model folder that samples in one step, pairs of its shapes)."""
     root = tmp_path_factory.mktemp("sampled")
     parts = {p: str(preset_path("tiny") / p) for p in ("transformer", "video_codec", "audio_codec", "text_encoder")}
     defaults = {"num_frames": 33, "height": 64, "width": 64, "num_inference_steps": 1, "guidance_scale": 1.0}
@@ -55,7 +55,7 @@ def _two(rng, shape):
 
 
 def tiny_rows(num_pairs):
-    """Pairs of noise in the shapes of the tiny preset."""
+    """Return pairs of noise with the shapes of the tiny preset."""
     rng = np.random.default_rng(0)
     shapes = {"video": [8, 9, 8, 8], "audio": [8, 52, 16]}
     changes = {f"{name}_latents_shape": shape for name, shape in shapes.items()}
@@ -87,7 +87,7 @@ def test_samples_are_scored_by_chosen_and_held_out_rewards_from_the_start_on(dat
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert all("eval_scores/visual_quality" in line for line in lines)
     assert lines[0]["eval_held_out/gain"] == 0.0
-    # scores 0, -1 at the start (deviation 0.5), -2, -3 after a step; desync rises as much, for the worse
+    # scores 0, -1 at the start (deviation 0.5), -2, -3 after a step; desync rises equally, which is worse
     assert [line["eval_held_out/gain"] for line in lines[1:]] == [-4.0, -8.0]
     kept = json.loads((tmp_path / "out" / "samples" / "step-0000001" / "scores.json").read_text())
     measured = kept["scores"]["eval_scores"]["visual_quality"]

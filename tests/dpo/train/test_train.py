@@ -36,7 +36,7 @@ PUBLISHED = RECIPE.parents[1] / "javisdit_pp" / "dpo.yaml"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """(model folder, training dataset folder)"""
+    """Return (model folder, training dataset folder)."""
     root = tmp_path_factory.mktemp("train")
     model = save_pipeline(root / "model")
     pairs = save_pairs(root / "pairs", model, num_pairs=4, ground_truth=False)
@@ -80,10 +80,10 @@ def test_trained_adapter_loads_from_anywhere_and_changes_its_clips(data, tmp_pat
     assert not torch.equal(latents[0].video, latents[1].video)
     assert not torch.equal(latents[0].audio, latents[1].audio)
     adapter = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-    assert adapter["base_model_name_or_path"] == str(data[0])  # was given relative to the working folder
+    assert adapter["base_model_name_or_path"] == str(data[0])  # the flag gave it relative to the working folder
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["stage"], summary["wanted"], summary["done"], summary["failed"]) == ("train", 3, 3, 0)
-    assert model_lineage(tmp_path / "out") == UNKNOWN  # neither model nor pairs said by what they were chosen
+    assert model_lineage(tmp_path / "out") == UNKNOWN  # neither the model nor the pairs record what selected them
 
 
 def test_lineage_of_every_training_outlives_the_folders_before(data, tmp_path):
@@ -135,7 +135,7 @@ def test_resume_latest_goes_on_with_the_same_losses(data, tmp_path):
     assert main(flags(data, tmp_path / "whole")) == 0
     parts = tmp_path / "parts"
     shutil.copytree(tmp_path / "whole", parts)
-    (parts / "summary.json").unlink()  # as a run killed after step 2, while writing checkpoint 3
+    (parts / "summary.json").unlink()  # like a run that was killed after step 2, while writing checkpoint 3
     (parts / "checkpoint-3" / "trainer_state.json").unlink()
     assert latest_checkpoint(parts).name == "checkpoint-2"
     assert main([*flags(data, parts), "--resume_from_checkpoint", "latest"]) == 0
@@ -183,7 +183,7 @@ def test_model_that_does_not_fit_the_data_is_refused(data, tmp_path, capsys):
 
 def test_data_of_other_codecs_is_refused_though_its_sizes_fit(data, tmp_path, capsys):
     other = save_pipeline(tmp_path / "other", seed=1)
-    for name in ("video_codec", "audio_codec"):  # the text encoder alone is another one
+    for name in ("video_codec", "audio_codec"):  # only the text encoder is another one
         shutil.rmtree(other / name)
         shutil.copytree(data[0] / name, other / name)
     for dry_run in ([], ["--dry_run"]):
@@ -274,7 +274,7 @@ def test_defaults_are_the_published_ones(tmp_path):
 
 
 def test_plan_of_the_published_recipe_needs_no_weights(tmp_path, capsys):
-    """As many pairs of each shape as the release puts on a GPU."""
+    """The batches have as many pairs of each shape as the release's on a GPU."""
     shapes = {
         (81, 480, 864): 1,
         (65, 480, 864): 1,
@@ -332,7 +332,9 @@ def test_killed_run_goes_on_with_the_same_losses_bit_for_bit(data, tmp_path, kin
     assert main(flags(data, tmp_path / "whole", **settings)) == 0
     killed = tmp_path / "killed"
     argv = [sys.executable, "-m", "dpo.train", *flags(data, killed, **settings)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as in this process: sums round as their threads share them
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1"
+    }  # the same number of threads as in this process, because it changes the rounding of sums
     process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
     while not (killed / "checkpoint-3" / "trainer_state.json").exists():

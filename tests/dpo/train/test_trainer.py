@@ -60,7 +60,7 @@ def test_first_step_is_log_2_per_modality_with_zero_margins(tmp_path):
 
 
 def test_flow_matching_weights_reach_the_loss_by_modality(tmp_path):
-    """At the first step the preference terms are log 2, and what is left is the weighted error of one modality."""
+    """At the first step the preference terms are log 2; the rest is the weighted error of one modality."""
     make_trainer(tmp_path, max_steps=1, fm_weight=0.0, fm_weight_audio=3.0).train()
     first = read_log(tmp_path)[0]
     assert first["loss"] == pytest.approx(2 * math.log(2) + 3 * first["error/chosen/audio"], rel=1e-5)
@@ -82,7 +82,7 @@ def test_identical_pair_has_no_preference_even_under_dropout(tmp_path):
     trainer.train()
     for line in read_log(tmp_path)[:3]:
         for name in ("video", "audio"):
-            # beta 3000 times the rounding of equal rows at different places of a matrix product
+            # beta 3000 multiplies the rounding of equal rows at different places of a matrix product
             assert abs(line[f"rewards/margins/{name}"]) < 1e-3
     assert losses(tmp_path)[2] != losses(tmp_path)[0]
 
@@ -228,7 +228,7 @@ def test_trainer_leaves_the_dataset_unchanged(tmp_path):
 
 
 def test_preserved_winner_keeps_its_error_down_while_the_plain_loss_lets_it_rise(tmp_path):
-    """Pairs whose loser is the winner with more of the same in it: unlearning the one unlearns the other."""
+    """The loser of each pair is an amplified winner, so unlearning the loser also unlearns the winner."""
     rows = make_rows(2)
     for row in rows:
         for name in ("video", "audio"):
@@ -267,7 +267,7 @@ def test_unseen_pairs_are_measured_at_the_same_draws_every_time(tmp_path, kind):
 
 
 def test_accuracy_on_unseen_pairs_of_the_same_kind_rises(tmp_path):
-    """The loser is louder than the winner in all pairs, so what is learned from some holds for others."""
+    """The loser is louder than the winner in all pairs, so training pairs generalise to other pairs."""
 
     def kind(rows):
         for row in rows:

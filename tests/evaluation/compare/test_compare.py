@@ -25,10 +25,10 @@ def rows_of(baseline, candidate, **settings):
 
 
 def noisy_shift(value, column="visual_quality", seed=5, size=40):
-    """Scores of a candidate that differ from the baseline's by exactly `value` on average in one column."""
+    """Return scores of a candidate that differ from the baseline's by exactly `value` on average in one column."""
     scores = np.random.default_rng(0).normal(size=(size, len(METRIC_COLUMNS)))
     noise = np.random.default_rng(seed).normal(0.0, 0.3, size=size)
-    # Centred, so that the answer is known; how often a noisy mean is covered is measured in test_bootstrap.py.
+    # Centred, so that the mean is known; test_bootstrap.py measures the coverage for noisy means.
     scores[:, METRIC_COLUMNS.index(column)] += value + noise - noise.mean()
     return scores
 
@@ -69,7 +69,7 @@ def test_lower_desync_wins(make_model):
 
 
 def test_modality_scores_are_means_of_standardised_metrics(make_model):
-    """By hand: standardise over both models' rows with the sample deviation, negate desync, average, subtract."""
+    """Expected: standardise over both models' rows with the sample deviation, negate desync, average, subtract."""
     a, b = make_model("a"), make_model("b", noisy_shift(0.4, "desync"))
     left, right = (pd.read_parquet(path / "scores" / "scores.parquet") for path in (a, b))
     both = pd.concat([left, right])
@@ -84,7 +84,7 @@ def test_ties_count_half(make_model):
     better[:, 0] = [1.0, -1.0, 0.0, 1.0]
     rows = rows_of(make_model("a", scores, num_prompts=4), make_model("b", better, num_prompts=4))
     assert rows["visual_quality"].win_rate == (1 + 0 + 0.5 + 1) / 4
-    assert rows["audio_quality"].win_rate == 0.5  # a metric that never varies is no 0/0
+    assert rows["audio_quality"].win_rate == 0.5  # a constant metric does not give 0/0
     assert rows["overall"].win_rate == (1 + 0 + 0.5 + 1) / 4
 
 
@@ -143,7 +143,7 @@ def test_ground_truth_is_set_aside_and_counted(make_model):
 
 
 def test_seeds_that_differ_in_the_last_bit_are_an_error(make_model):
-    """63-bit seeds: through float64 these two would be equal."""
+    """The seeds have 63 bits and would be equal in float64."""
 
     def other_seed(candidates, scores):
         candidates.loc[7, "seed"] += 1

@@ -1,4 +1,4 @@
-"""Several candidates in one call, and folders that `evaluation.run` wrote."""
+"""Comparison of several candidates in one call, and of folders written by `evaluation.run`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def noise(value, seed, column="visual_quality", size=40):
 
 
 def samples(folder, scores, *, seeds=None, lineage=None, edit=lambda frame: frame):
-    """samples.parquet with two metrics, as evaluation.run writes it."""
+    """Write a samples.parquet with two metrics, like that of evaluation.run."""
     folder.mkdir()
     number = len(scores)
     frame = pd.DataFrame(
@@ -62,10 +62,10 @@ def test_every_candidate_has_a_table_and_all_share_one_correction(make_model, tm
     document = json.loads((tmp_path / "out" / "comparison.json").read_text())
     rows = {(one["candidate"], row["name"]): row for one in document["comparisons"] for row in one["rows"]}
     strong, weak = rows["c", "visual_quality"], rows["b", "visual_quality"]
-    assert strong["p_corrected"] == pytest.approx(24 * strong["p_value"])  # the least of 2 x 12 metrics
+    assert strong["p_corrected"] == pytest.approx(24 * strong["p_value"])  # the smallest p-value of 2 x 12 metrics
     assert strong["verdict"] == "better"
     assert 0.001 < weak["p_value"] < 0.05 < weak["p_corrected"]
-    assert weak["difference_low"] > 0  # which alone would have been called better
+    assert weak["difference_low"] > 0  # in a comparison alone, the verdict would be "better"
     assert weak["verdict"] == ""
     with (tmp_path / "out" / "comparison.csv").open() as file:
         table = list(csv.DictReader(file))
@@ -82,7 +82,7 @@ def test_wins_ties_and_losses_are_counted_by_direction(tmp_path):
     rows = {row.name: row for row in compare_models(read_pairs(a, b), num_bootstrap=200, seed=0)}
     for name in ("clip_score", "jitter"):
         assert (rows[name].wins, rows[name].ties, rows[name].losses) == (2, 1, 1)
-    assert set(rows) == {"clip_score", "jitter"}  # no modality has a metric, and seconds are none
+    assert set(rows) == {"clip_score", "jitter"}  # no modality has a metric, and durations are no metric
 
 
 def test_samples_of_evaluation_run_without_seeds_are_paired_by_prompt(tmp_path):

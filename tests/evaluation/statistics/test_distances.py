@@ -1,4 +1,4 @@
-"""Distances between sets of features: the golden values of both protocols, closed forms, and what must always hold."""
+"""Distances between sets of features: golden values of both protocols, closed forms, and general properties."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def normal(num_rows, width, *, seed=0, scale=1.0, shift=0.0):
 
 
 def exactly(mean, deviations, *, num_rows, seed):
-    """Rows whose mean and unbiased standard deviations are exactly these, and whose columns are uncorrelated."""
+    """Return rows with exactly these means and unbiased standard deviations, and uncorrelated columns."""
     rows = normal(num_rows, len(mean), seed=seed)
     orthogonal, _ = np.linalg.qr(rows - rows.mean(axis=0))
     return np.asarray(mean) + orthogonal * np.sqrt(num_rows - 1) * np.asarray(deviations)
@@ -79,12 +79,12 @@ def test_frechet_of_gaussians_has_its_closed_form():
     fake = exactly([1, -2, 0, 3], others, num_rows=80, seed=1)
     by_hand = 1 + 4 + 9 + sum((a - b) ** 2 for a, b in zip(deviations, others, strict=True))
     assert frechet_distance(real, fake) == pytest.approx(by_hand, rel=1e-10)
-    turn, _ = np.linalg.qr(normal(4, 4, seed=2))  # correlated columns: the distance is that of the clouds, not the axes
+    turn, _ = np.linalg.qr(normal(4, 4, seed=2))  # correlated columns: the distance does not depend on the axes
     assert frechet_distance(real @ turn, fake @ turn) == pytest.approx(by_hand, rel=1e-10)
 
 
 def test_frechet_counts_directions_that_a_set_lacks():
-    """Two sets in planes at right angles have nothing in common but their mean."""
+    """Two sets in orthogonal planes have only their mean in common."""
     real = exactly([0, 0, 0, 0], [1, 2, 0, 0], num_rows=9, seed=0)
     fake = exactly([0, 0, 0, 0], [0, 0, 3, 1], num_rows=9, seed=1)
     assert frechet_distance(real, fake) == pytest.approx(1 + 4 + 9 + 1, rel=1e-10)
@@ -101,7 +101,7 @@ def test_more_noise_and_a_larger_shift_are_further_away(distance):
 
 
 def test_kernel_distance_is_the_definition():
-    """Row by row, over more rows than a block, of sets of two lengths."""
+    """Computed row by row, with more rows than a block and sets of different lengths."""
     real, fake = normal(_BLOCK_ROWS + 70, 3), normal(40, 3, seed=1, shift=0.3)
 
     def mean(first, second, same):
@@ -114,7 +114,7 @@ def test_kernel_distance_is_the_definition():
 
 
 def test_kernel_distance_sees_a_shift_of_the_mean_and_the_release_does_not():
-    """The release's figures in docs/upstream/metrics.md, section 2 are of this kind."""
+    """The release's figures in docs/upstream/metrics.md, section 2, show the same."""
     real, fake = normal(80, 400), normal(80, 400, seed=1)
     correct = [kernel_distance(real, fake + shift) for shift in (0, 5, 50)]
     released = [kernel_distance(real, fake + shift, "javisbench") for shift in (0, 5, 50)]
@@ -133,7 +133,7 @@ def test_all_rows_count_and_under_javisbench_those_of_the_shorter_set(distance):
 
 
 def test_javisbench_leaves_small_roots_out():
-    """Features whose variances multiply to less than 1e-10: the release finds next to nothing in common."""
+    """For features whose variances multiply to less than 1e-10, the release finds almost no overlap."""
     real = normal(50, 6, scale=1e-3)
     spread = 2 * real.var(axis=0, ddof=1).sum()
     assert frechet_distance(real, real) == pytest.approx(0.0, abs=1e-15)

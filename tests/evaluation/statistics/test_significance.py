@@ -1,4 +1,4 @@
-"""The sign-flip test over prompts and Holm's correction, against what can be counted or computed by hand."""
+"""The sign-flip test over prompts and Holm's correction, compared with values counted or computed by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evaluation.statistics.significance import holm, sign_flip_p_values
 
 
 def counted_p_value(sums):
-    """The share of all 2^G sign choices whose sum is as far from zero as the observed one."""
+    """Return the share of all 2^G sign choices whose sum is at least as far from zero as the observed one."""
     signs = np.array(list(itertools.product((-1, 1), repeat=len(sums))))
     return float((np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12).mean())
 
@@ -24,7 +24,7 @@ def test_random_flips_come_to_the_share_of_all_flips():
 
 
 def test_candidates_of_a_prompt_keep_their_signs_together():
-    """Eight copies of each prompt's difference add nothing that the four prompts do not tell: p stays at 2 / 2^4."""
+    """Eight copies of each prompt's difference add no information to the four prompts: p stays at 2 / 2^4."""
     differences = np.repeat(np.array([[0.3], [0.1], [0.4], [0.2]]), 8, axis=0)
     p_values = sign_flip_p_values(differences, np.repeat(np.arange(4), 8), seed=0)
     assert p_values[0] == pytest.approx(2 / 16, abs=0.02)

@@ -1,4 +1,4 @@
-"""Metrics that trained a compared model are marked; the others are never called held out without cause."""
+"""Metrics with which a compared model was trained are marked; others count as held out only if this is certain."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_is_made_of_metrics_has_the_worst_of_their_marks():
 
 
 def with_lineage(folder, lineage, reward="imagebind"):
-    """As pipeline.sample and pipeline.score write it into their tables."""
+    """Return the table with lineage metadata, as pipeline.sample and pipeline.score write it."""
     path = folder / "candidates" / "candidates.parquet"
     table = pq.read_table(path)
     metadata = table.schema.metadata | {b"avdpo.lineage": json.dumps(lineage.to_dict()).encode()}
@@ -91,7 +91,7 @@ def test_command_marks_training_rewards_and_names_held_out_metrics(make_model, t
 
 
 def test_a_column_that_has_a_name_of_its_own_in_the_table_is_still_the_rewards(make_model, tmp_path):
-    """As evaluation.run has the measurements of Bounce beside the columns of the learned rewards."""
+    """An example is evaluation.run, whose table has the measurements of Bounce beside the learned rewards' columns."""
     metadata = {"reward": "verifiable", "column": "desync", "higher_is_better": "false"}
     lineages = {"sft": UNTRAINED, "dpo": ranked_by("verifiable", "desync")}
     for name, lineage in lineages.items():

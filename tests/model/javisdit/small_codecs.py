@@ -1,4 +1,4 @@
-"""Codecs of the published architectures with random weights, small enough for a clip in milliseconds."""
+"""Codecs of the published architectures with random weights, so small that a clip takes milliseconds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def small_wan(base_dim=4, **config):
 
 
 def save_wan_original(path):
-    """A small network's weights in one file under the original names; returns the network."""
+    """Write a small network's weights to one file under the original names, and return the network."""
     codec = small_wan()
     state = codec.autoencoder.state_dict()
     original = {old: state[new] for old, new in WAN_MANIFEST["diffusers_name"].items()}

@@ -1,4 +1,4 @@
-"""A network small enough for a forward in milliseconds, with heads that predict something."""
+"""A network so small that a forward pass takes milliseconds, with heads that do not predict zero."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def small_model(config: JointDiTConfig = SMALL, seed: int = 0) -> JointDiT:
 
 
 def published_adapter() -> LoraConfig:
-    """What a LoRA run trains where its settings do not say otherwise: the adapter of the release."""
+    """Return the default configuration of a LoRA run, which is the release's adapter."""
     return lora_config(TrainConfig(model="tiny", dataset="clips", output_dir="run", trainable="lora", use_cpu=True))
 
 
 def small_adapter(model: JointDiT) -> PeftModel:
-    """The model with the published kind of adapter, which changes it: fresh ones start as nothing."""
+    """Return the model with an adapter of the published kind that changes its output, unlike a new adapter."""
     adapted = get_peft_model(model, published_adapter())
     generator = torch.Generator().manual_seed(1)
     for module in adapted.modules():
@@ -48,7 +48,7 @@ def inputs(batch: int = 2) -> dict[str, torch.Tensor]:
 
 
 def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
-    """Whether two modules have the same tensors, bit for bit, under the same names and in the same dtype."""
+    """Return true if two modules have bitwise equal tensors with the same names and dtypes."""
     left, right = first.state_dict(), second.state_dict()
     return left.keys() == right.keys() and all(
         left[name].dtype == right[name].dtype and torch.equal(left[name], right[name]) for name in left

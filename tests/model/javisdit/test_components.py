@@ -1,4 +1,4 @@
-"""Parts are loaded when needed, and work on their device."""
+"""Parts are loaded on first use and compute on their device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.javisdit.components import Components
 
 
 class Recorder:
-    """A part that notes where it is sent."""
+    """Part that records the devices to which it is moved."""
 
     def __init__(self) -> None:
         self.places: list[str] = []
@@ -37,7 +37,7 @@ def test_an_offloaded_part_visits_its_device_only_while_it_works():
     assert part.places == ["meta", "cpu"]
     with pytest.raises(ZeroDivisionError), parts.use("codec"):
         _ = 1 / 0
-    assert part.places == ["meta", "cpu"] * 2  # the device is free for another part even after an error
+    assert part.places == ["meta", "cpu"] * 2  # the part leaves the device even after an error
 
 
 def test_moving_reaches_parts_of_now_and_later():

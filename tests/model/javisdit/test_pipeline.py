@@ -1,4 +1,4 @@
-"""`JointAVPipeline` on the shipped preset: reproducible, batched or not; its folders load; its errors help."""
+"""`JointAVPipeline` on the shipped preset: reproducible with any batching, loadable folders, helpful errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_latents_decode_to_the_clip_they_came_with(tiny, tmp_path):
     assert np.array_equal(decoded.video, clip.video)
     assert np.array_equal(decoded.audio, clip.audio)
     assert (loaded.num_frames, loaded.fps, loaded.num_samples) == (33, 16.0, 33_000)
-    for _ in range(8):  # several metadata entries would come in random order
+    for _ in range(8):  # several metadata entries would be written in random order
         latents.save(tmp_path / "again.safetensors")
         assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "0.safetensors").read_bytes()
 

@@ -1,4 +1,4 @@
-"""A folder as `python -m model.fetch` leaves it, at small sizes under the real names, is a model like any other."""
+"""A folder like that of `python -m model.fetch`, with small sizes and the real names, works as a model."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_foreign_files_and_missing_tokenizers_are_named(tmp_path):
 
 
 def test_a_transformers_folder_that_lacks_or_adds_tensors_is_refused(tmp_path):
-    """transformers itself would go on with random numbers in their place."""
+    """transformers itself would continue with random numbers in place of missing tensors."""
     shutil.copytree(preset_path("tiny") / "text_encoder", tmp_path, dirs_exist_ok=True)
     state = load_file(tmp_path / "model.safetensors")
     name = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"

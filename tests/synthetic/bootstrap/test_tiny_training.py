@@ -1,4 +1,4 @@
-"""Training of the tiny preset: its parts, its three stages, its grades."""
+"""Training of the tiny preset: its parts, its three stages and its grades."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_muon_moves_matrices_of_one_shape_alike_and_vectors_as_adam_does():
     for old, new, adam in zip(before, after, module.parameters(), strict=True):
         if old.ndim == 1:
             assert torch.allclose(new, adam, atol=1e-6)
-        else:  # the first step is that of the gradient itself, each matrix for itself
+        else:  # the first step uses the gradient itself, for each matrix separately
             step = -0.1 * 0.2 * 6**0.5 * orthogonalize(adam.grad)
             assert torch.cosine_similarity((new - old).flatten(), step.flatten(), dim=0) > 0.9  # in bfloat16
 
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
-    """The work folder of a training of a step or two per stage, with the shipped codecs."""
+    """Return the work folder of a training with one or two steps per stage and the shipped codecs."""
     from model.javisdit.codecs.tiny import FrameGroupVideoCodec, MelAudioCodec
     from model.javisdit.text import TextEncoder
     from model.presets import preset_path

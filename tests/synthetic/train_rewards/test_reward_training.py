@@ -8,7 +8,7 @@ from synthetic.train_rewards.training import area_under_roc, train
 
 
 class Line:
-    """Learns y = 2 x; can be told to be killed at a step."""
+    """Task that learns y = 2 x; it can interrupt itself at a given step."""
 
     name, batch_size = "line", 4
 

@@ -1,4 +1,4 @@
-"""The shipped rewards against what can go wrong with held-out clips; `docs/results.md` has the same on more of them."""
+"""The shipped rewards on corrupted held-out clips; `docs/results.md` has the results on more clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synthetic.train_rewards.trials import FIRST_SEED, report, run_trials
 
 NUM_SCENES = 40
 LEAST_AREA = 0.9
-LESS = {"ib_av": 0.85}  # 0.92 on 200 scenes: on these few it may come out below 0.9
+LESS = {"ib_av": 0.85}  # 0.92 on 200 scenes; with these few scenes it may be below 0.9
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,4 +1,4 @@
-"""The AudioLDM2 codec gives the published numbers, and its lengths are as wanted."""
+"""The AudioLDM2 codec gives the published numbers and the documented lengths."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def golden():
 
 @pytest.fixture(scope="module")
 def published(golden, tmp_path_factory):
-    """The golden networks, through the codec's own files."""
+    """Return the golden networks, saved and loaded by the codec."""
     vae = AutoencoderKL(**golden.metadata["vae_config"])
     vocoder = SpeechT5HifiGan(SpeechT5HifiGanConfig(**golden.metadata["vocoder_config"]))
     for prefix, network in (("vae.", vae), ("vocoder.", vocoder)):

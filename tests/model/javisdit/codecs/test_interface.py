@@ -1,4 +1,4 @@
-"""A codec is recognised by what lies at its path."""
+"""The codec class is detected from the files at a path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped codecs keep what matters, and their shapes and files are as documented."""
+"""The shipped codecs preserve the attributes of a clip; their shapes and files are as documented."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_latents_have_unit_scale_and_documented_sizes(codecs):
 
 
 def test_decoded_clips_still_measure_as_their_scenes(codecs):
-    """Measured on 60 scenes: every attribute survives; 2 of 60 gain or lose an impact by ear."""
+    """Measured on 60 scenes: every attribute is preserved, except that 2 of 60 gain or lose an impact heard."""
     right = {"color": 0, "background": 0, "pitch": 0, "material": 0}
     scenes = [scene_from_seed(HELD_OUT_SEED_START + 50 + i) for i in range(10)]
     for scene in scenes:

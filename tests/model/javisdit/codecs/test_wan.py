@@ -19,7 +19,7 @@ TOLERANCE = 2e-5
 
 
 def waves(num_frames, height, width):
-    """Smooth moving colours, float (1, 3, T, H, W)."""
+    """Return smooth moving colours, float (1, 3, T, H, W)."""
     times, rows, columns = (torch.linspace(0, span, n) for span, n in ((2, num_frames), (6, height), (8, width)))
     phase = times[:, None, None] + rows[:, None] + columns
     return 0.8 * torch.stack([phase.sin(), phase.cos(), (2 * phase).sin()])[None]
@@ -105,7 +105,7 @@ def test_large_clips_are_tiled_without_seams(monkeypatch):
 
 
 def local_wan():
-    """A network in which each latent depends on its own pixels alone, so that tiles must fit together exactly."""
+    """Return a network in which each latent depends only on its own pixels, so that tiles must fit together exactly."""
     codec = small_wan()
     for name, weight in codec.autoencoder.named_parameters():
         if ".attentions." in name and ".proj." in name:
@@ -117,7 +117,7 @@ def local_wan():
 
 
 def spy_on_tiling(monkeypatch, codec):
-    """The list that the names of diffusers' tiling methods go into when they are called."""
+    """Return a list to which diffusers' tiling methods add their names when called."""
     calls = []
     for name in ("tiled_encode", "tiled_decode"):
         original = getattr(codec.autoencoder, name)

@@ -30,7 +30,7 @@ def test_the_published_size_has_the_published_tensors(manifest):
     ("name", "key"), [("wan21_t2v_1_3b", "active_per_video_token"), ("javisdit_pp_audio", "active_per_audio_token")]
 )
 def test_a_token_meets_as_many_parameters_as_published(manifest, name, key):
-    """The single-modality networks are what one token of that modality passes through."""
+    """The network of one modality contains the parameters through which a token of that modality passes."""
     model = JointDiT.on_meta(SIZES[name])
     assert sum(parameter.numel() for parameter in model.parameters()) == manifest[key]
     assert set(model.state_dict()) < set(manifest["tensors"])
@@ -85,7 +85,7 @@ def test_diffusers_configurations_that_do_not_fit_are_refused(foreign):
 @pytest.mark.parametrize(
     "change",
     [
-        {"modalities": ("audio", "video")},  # tokens would be in one order, positions in the other
+        {"modalities": ("audio", "video")},  # tokens and positions would be in different orders
         {"modalities": ()},
         {"ffn": "modalty"},
         {"audio_positions": "rope"},

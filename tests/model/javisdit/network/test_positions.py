@@ -36,7 +36,7 @@ def test_audio_ids_equal_the_published_ones(published):
 
 @pytest.mark.parametrize("grids", [((7, 1, 1), (95, 1)), ((11, 1, 1), (155, 1)), ((13, 1, 1), (189, 1))])
 def test_time_ids_round_as_the_release_does_where_linspace_is_inexact(grids):
-    """For 123 of the 15,281 pairs of lengths up to (59, 259) exact arithmetic gives another id than the release."""
+    """For 123 of the 15,281 pairs of lengths up to (59, 259), exact arithmetic gives another id than the release."""
     video, audio = grids
     published = torch.linspace(0, video[0] - 1, audio[0], dtype=torch.float64).ceil()
     exact = torch.tensor([-(-t * (video[0] - 1) // (audio[0] - 1)) for t in range(audio[0])], dtype=torch.float64)

@@ -97,7 +97,7 @@ def test_a_shared_ffn_serves_audio_alone_under_its_published_name():
 
 
 def test_bfloat16_weights_keep_time_and_heads_in_float32():
-    """Rounding of weights alone: the output is float32 and within what bfloat16 blocks cost."""
+    """The output is float32, and its error is within the rounding of bfloat16 blocks."""
     model, given = small_model(), inputs()
     reference = model(**given)
     seen = {}
@@ -144,7 +144,7 @@ def test_compiled_blocks_give_the_same_numbers_under_the_same_names():
 
 @pytest.mark.parametrize(("num_frames", "steps"), [(33, 9), (9, 3), (12, 3), (100, 25)])
 def test_audio_alone_sits_on_the_timeline_of_its_clip(num_frames, steps):
-    """One latent step, then one per 4 frames: (F - 1) // 4 + 1 as in the release, whatever F."""
+    """The timeline has one latent step, then one per 4 frames: (F - 1) // 4 + 1 for any F, as in the release."""
     model, given = small_model(), inputs()
     alone = model(**given | {"video": None}, num_frames=num_frames)
     rotary = rotary_table("ta_rope", None, (4, 8), (steps, 0, 0), SMALL.head_dim)

@@ -1,4 +1,4 @@
-"""Published checkpoints load, save and come back bit for bit; foreign ones are told apart."""
+"""Published checkpoints load and save bitwise; other checkpoints are recognised and refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DIFFUSERS_SIZES = {
 
 
 def write_release(folder: Path) -> tuple[JointDiT, PeftModel]:
-    """A folder as the release's LoRA training leaves it; returns the base, and the base with its adapter."""
+    """Write a folder like that of the release's LoRA training; return the base, and the base with its adapter."""
     base = small_model().bfloat16()
     save_published(base, folder, shard_bytes=40_000)
     adapted = small_adapter(small_model().bfloat16())
@@ -63,7 +63,7 @@ def test_both_layouts_come_back_bit_for_bit(tmp_path, dtype):
     assert own.config == published.config == model.config
     assert same_weights(own, model)
     assert same_weights(published, model)
-    assert same_weights(load_javisdit(tmp_path / "own"), model)  # either reader takes either configuration
+    assert same_weights(load_javisdit(tmp_path / "own"), model)  # both readers accept both configurations
 
 
 def test_the_release_layout_holds_the_releases_names_and_no_others(tmp_path):
@@ -76,7 +76,7 @@ def test_the_release_layout_holds_the_releases_names_and_no_others(tmp_path):
 def test_an_adapter_beside_the_weights_is_merged(tmp_path):
     base, adapted = write_release(tmp_path)
     merged = load_javisdit(tmp_path)
-    assert same_weights(merged, adapted.merge_and_unload())  # bit for bit what peft makes of it
+    assert same_weights(merged, adapted.merge_and_unload())  # bitwise equal to peft's merge
     assert not torch.equal(merged.blocks[1].audio_ffn[2].weight, base.blocks[1].audio_ffn[2].weight)
     assert same_weights(load_javisdit(tmp_path, with_lora=False), base)
 
@@ -168,7 +168,7 @@ def test_the_root_of_a_diffusers_pipeline_will_do(tmp_path):
 
 def test_half_a_checkpoint_and_a_foreign_folder_are_refused(tmp_path):
     torch.save({"patch_embedding.weight": torch.zeros(4, 16, 1, 2, 2)}, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match=r"no complete Wan2.1 or JavisDiT transformer"):
+    with pytest.raises(ValueError, match=r"no complete Wan2\.1 or JavisDiT transformer"):
         published_config(tmp_path)
     with pytest.raises(ValueError, match="give a folder that save_pretrained wrote"):
         JointDiT.from_pretrained(tmp_path)
