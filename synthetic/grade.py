@@ -123,6 +123,7 @@ def report(config: GradeConfig, grades: list[Grade], offset: float | None) -> st
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status, 0."""
     config = parse_config(GradeConfig, argv)
     echo(report(config, *grade(config)))
     return 0

@@ -73,6 +73,7 @@ def make(config: MakeConfig) -> StageSummary:
 
 
 def prompt_id(seed: int) -> str:
+    """Return the prompt_id of a scene's seed, for example "bounce-0000012"."""
     return f"bounce-{seed:07d}"
 
 
@@ -125,6 +126,7 @@ def _write_table(config: MakeConfig) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
     config = parse_config(MakeConfig, argv)
     echo(config_to_yaml(config))
     summary = make(config)
