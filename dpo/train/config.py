@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from dpo.data.schema import MODALITIES
 from dpo.loss.loss_types import check_objective
 from dpo.train.settings import AVDPOSettings, TrainSettings
-from model.train.adapter_arguments import changed_settings
 from model.train.arguments import JointTrainingArguments
 from model.train.run_state import NEUTRAL_SETTINGS as RUN_NEUTRAL_SETTINGS
+from model.train.settings import changed_settings
 
 _HARM_BELOW_ZERO = dict.fromkeys(("beta_video", "beta_audio"), "towards the loser") | dict.fromkeys(
     ("fm_weight", "fm_weight_video", "fm_weight_audio"), "away from the winner"

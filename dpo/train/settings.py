@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dpo.loss.loss_types import LossType
-from model.train.adapter_arguments import AdapterArguments
-from model.train.settings import JointTrainingSettings
+from model.train.settings import AdapterArguments, JointTrainingSettings
 
 Trainable = Literal["lora", "full"]
 AdapterStart = Literal["new", "continue"]
