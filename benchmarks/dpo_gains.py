@@ -21,7 +21,7 @@ from dpo.train.command import main as train
 from evaluation.compare.figures import ComparisonRow, compare_all
 from evaluation.compare.render import comparison_json
 from evaluation.compare.tables import read_pairs
-from model.export import main as export
+from model.export.command import main as export
 from pipeline.rank.pairs_folder import read_report
 from pipeline.run import RunConfig
 from pipeline.run import run as run_pipeline

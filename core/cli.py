@@ -30,10 +30,12 @@ __all__ = [
     "echo",
     "package_versions",
     "parse_config",
+    "program_name",
     "save_config",
 ]
 
 Config = TypeVar("Config")
+CONSOLE_SCRIPT = "avdpo "  # avdpo.__main__ sets sys.argv[0] to this and its subcommand
 
 
 def parse_config(
@@ -53,7 +55,7 @@ def parse_config(
 
     first = f"{positional.upper()} " if positional else ""
     usage = f"%(prog)s {first}[--config FILE.yaml] [--name value ...]"  # all flags would bury the line on what is wrong
-    parser = TrlParser([config_class], allow_abbrev=False, usage=usage, description=about)  # type: ignore[list-item]
+    parser = TrlParser([config_class], prog=program_name(), allow_abbrev=False, usage=usage, description=about)  # type: ignore[list-item]
     parser.add_argument("--config", type=Path, help="YAML file with any of these fields; flags win over it")
     actions = {field.name: _action(parser, field.name) for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     hints = get_type_hints(config_class, include_extras=True)
@@ -79,6 +81,14 @@ def parse_config(
     if unknown:
         parser.error(_unknown("argument", unknown[0], list(parser._option_string_actions)))
     return config
+
+
+def program_name() -> str:
+    """Return the running command as the user typed it: `avdpo rank`, or `python -m pipeline.rank`."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module is None or sys.argv[0].startswith(CONSOLE_SCRIPT):
+        return Path(sys.argv[0]).name
+    return f"python -m {module.name.removesuffix('.__main__')}"
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:

@@ -1,34 +1,39 @@
-"""`--help` of the training commands: the project's own settings, without transformers' hundred others."""
+"""Help text of the training commands: the project's own settings, without the fields of TrainingArguments."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+from core.cli import program_name
 
-def training_help(module: str, about: str, config_class: type[Any]) -> str:
-    """Usage, and every setting that a dataclass of this project declares, with its default."""
-    own = {
-        name: None
-        for declared in config_class.__mro__
-        if declared.__module__.split(".")[0] in ("model", "dpo")
-        for name in declared.__annotations__
-    }
-    known = {field.name: field for field in fields(config_class)}
-    lines = [f"  --{name:<28} {known[name].metadata['help']}{_default(known[name])}" for name in own]
+NAME_WIDTH = 28
+
+
+def training_help(about: str, settings_class: type[Any]) -> str:
+    """Return usage and every setting of a dataclass with its help and default, the most specific settings first."""
+    known = {setting.name: setting for setting in fields(settings_class)}
+    names = dict.fromkeys(
+        name for declared in settings_class.__mro__ for name in vars(declared).get("__annotations__", ())
+    )
     return "\n".join(
         [
-            f"usage: python -m {module} [--config FILE.yaml] [--SETTING VALUE ...]",
+            f"usage: {program_name()} [--config FILE.yaml] [--SETTING VALUE ...]",
             "",
-            f"{about} Flags win over the YAML, the YAML over the defaults.",
+            about,
+            "Flags override the YAML file, the YAML file overrides the defaults.",
             "",
-            *lines,
-            f"  --{'resume_from_checkpoint':<28} 'latest', or a checkpoint folder of this run",
+            *(_line(name, f"{known[name].metadata['help']}{_default(known[name])}") for name in names),
+            _line("resume_from_checkpoint", "'latest', or a checkpoint folder of this run"),
             "",
             "Every field of transformers.TrainingArguments is accepted as well: max_steps, gradient_checkpointing,",
             "gradient_accumulation_steps, bf16, max_grad_norm, torch_compile, dataloader_num_workers, ...",
         ]
     )
+
+
+def _line(name: str, text: str) -> str:
+    return f"  --{name:<{NAME_WIDTH}} {text}"
 
 
 def _default(setting: Field[Any]) -> str:

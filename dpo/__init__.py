@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from core.lazy import lazy_names
 
 _HOMES = {
     "AVDPOConfig": "dpo.train.config",
@@ -13,12 +12,5 @@ _HOMES = {
     "PairDataset": "dpo.data.dataset",
     "av_dpo_loss": "dpo.loss.av_dpo",
 }
-
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that a command whose work is finished returns without importing torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dpo' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,9 +1,23 @@
-"""Comparison of models on the same prompts, with intervals and tests."""
+"""Evaluation of models: metrics on a benchmark, and paired comparison with intervals and tests.
+
+`evaluate` measures one model. `compare_models` compares two; it lives in the room `evaluation.compare`, which is also
+a command, so `from evaluation import compare` gives that package and `compare.compare_models` the function.
+"""
 
 from __future__ import annotations
 
-from evaluation.compare.figures import Comparison, ComparisonRow, compare_all, compare_models
-from evaluation.compare.model_table import TableError
-from evaluation.compare.tables import PairedScores, read_pairs
+from core.lazy import lazy_names
 
-__all__ = ["Comparison", "ComparisonRow", "PairedScores", "TableError", "compare_all", "compare_models", "read_pairs"]
+_HOMES = {
+    "Comparison": "evaluation.compare.figures",
+    "ComparisonRow": "evaluation.compare.figures",
+    "EvaluateConfig": "evaluation.run.config",
+    "PairedScores": "evaluation.compare.tables",
+    "TableError": "evaluation.compare.model_table",
+    "compare_all": "evaluation.compare.figures",
+    "compare_models": "evaluation.compare.figures",
+    "evaluate": "evaluation.run.command",
+    "read_pairs": "evaluation.compare.tables",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from core.lazy import lazy_names
 
-# Resolved on first use, because importing torch and transformers takes seconds.
-_EXPORTS = {
+_HOMES = {
     "AVLatents": "model.javisdit.codecs.latents",
     "ClipSize": "model.javisdit.network.sizes",
     "GenerationDefaults": "model.javisdit.pipeline",
@@ -14,31 +12,14 @@ _EXPORTS = {
     "JointDiT": "model.javisdit.network.transformer",
     "JointDiTConfig": "model.javisdit.network.config",
     "JointOutput": "model.javisdit.network.transformer",
+    "audio_position_ids": "model.javisdit.network.positions",
     "from_published": "model.javisdit.weights.checkpoints",
     "load_javisdit": "model.javisdit.weights.checkpoints",
     "load_transformer": "model.javisdit.weights.folders",
     "load_wan": "model.javisdit.weights.checkpoints",
     "preset_path": "model.presets",
     "save_published": "model.javisdit.weights.checkpoints",
+    "video_position_ids": "model.javisdit.network.positions",
 }
-__all__ = [
-    "AVLatents",
-    "ClipSize",
-    "GenerationDefaults",
-    "JointAVPipeline",
-    "JointDiT",
-    "JointDiTConfig",
-    "JointOutput",
-    "from_published",
-    "load_javisdit",
-    "load_transformer",
-    "load_wan",
-    "preset_path",
-    "save_published",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'model' has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

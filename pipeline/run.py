@@ -17,7 +17,6 @@ from core.cli import config_to_yaml, echo, parse_config
 from core.storage import is_local
 from jobs.stage import exit_status, setting, stopped_status
 from jobs.stops import StageStoppedError
-from pipeline.rank import command as rank
 from pipeline.rank.config import RankConfig, RankSettings
 from pipeline.sample import command as sample
 from pipeline.sample.config import SampleConfig
@@ -91,7 +90,9 @@ def _run_stage(name: str, config: RunConfig, results: list[str]) -> int:
     if name == "score":
         return exit_status(score.score(config.of(ScoreConfig)), config)
     if name == "rank":
-        rank.rank(config.of(RankConfig))
+        from pipeline.rank.command import rank  # late: imports pandas
+
+        rank(config.of(RankConfig))
         results.append(f"pairs: {config.output_dir / 'pairs'}")
     elif not is_local(config.output_dir):
         results.append(
@@ -115,6 +116,8 @@ def _plan(config: RunConfig) -> None:
         ready = (config.output_dir / "candidates" / "candidates.parquet").is_file()
         echo(score.plan(config.of(ScoreConfig)) if ready else "score: everything to do, after sample")
     if "rank" in config.stages:
+        from pipeline.rank import command as rank
+
         ready = (config.output_dir / "scores" / "scores.parquet").is_file()
         echo(rank.plan(config.of(RankConfig)) if ready else "rank: everything to do, after score")
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from rewards.base import Judge, Prompt, Reward
-from rewards.metrics import HIGHER_IS_BETTER, METRIC_COLUMNS, MODALITY_METRICS
-from rewards.registry import MissingPackageError, available_rewards, expand_names, get_judge, get_reward
-from rewards.suite import ClipFile, RewardSuite, ScoreRow
+from core.lazy import lazy_names
 
-__all__ = [
-    "HIGHER_IS_BETTER",
-    "METRIC_COLUMNS",
-    "MODALITY_METRICS",
-    "ClipFile",
-    "Judge",
-    "MissingPackageError",
-    "Prompt",
-    "Reward",
-    "RewardSuite",
-    "ScoreRow",
-    "available_rewards",
-    "expand_names",
-    "get_judge",
-    "get_reward",
-]
+_HOMES = {
+    "HIGHER_IS_BETTER": "rewards.metrics",
+    "METRIC_COLUMNS": "rewards.metrics",
+    "MODALITY_METRICS": "rewards.metrics",
+    "ClipFile": "rewards.decode",
+    "Judge": "rewards.base",
+    "MissingPackageError": "rewards.registry",
+    "Prompt": "rewards.base",
+    "Reward": "rewards.base",
+    "RewardSuite": "rewards.suite",
+    "ScoreRow": "rewards.suite",
+    "available_rewards": "rewards.registry",
+    "expand_names": "rewards.registry",
+    "get_judge": "rewards.registry",
+    "get_reward": "rewards.registry",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from synthetic.captions import CaptionAttributes, caption, parse_caption
-from synthetic.measure import Measurement, measure
-from synthetic.render import render_audio, render_clip, render_video
-from synthetic.scene import HELD_OUT_SEED_START, Scene, scene_from_seed
+from core.lazy import lazy_names
 
-__all__ = [
-    "HELD_OUT_SEED_START",
-    "CaptionAttributes",
-    "Measurement",
-    "Scene",
-    "caption",
-    "measure",
-    "parse_caption",
-    "render_audio",
-    "render_clip",
-    "render_video",
-    "scene_from_seed",
-]
+_HOMES = {
+    "HELD_OUT_SEED_START": "synthetic.scene",
+    "CaptionAttributes": "synthetic.captions",
+    "Measurement": "synthetic.measure",
+    "Scene": "synthetic.scene",
+    "caption": "synthetic.captions",
+    "measure_clip": "synthetic.measure",
+    "parse_caption": "synthetic.captions",
+    "render_audio": "synthetic.render",
+    "render_clip": "synthetic.render",
+    "render_video": "synthetic.render",
+    "scene_from_seed": "synthetic.scene",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

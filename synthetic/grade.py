@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from core.cli import echo, parse_config
 from synthetic.captions import caption
-from synthetic.measure import Measurement, measure
 from synthetic.render import render_clip
 from synthetic.scene import (
     BACKGROUNDS,
@@ -31,6 +31,9 @@ from synthetic.scene import (
     Scene,
     scene_from_seed,
 )
+
+if TYPE_CHECKING:
+    from synthetic.measure import Measurement
 
 ATTRIBUTES = ("color", "background", "size", "side", "pitch", "material", "num_impacts", "impact_heard", "impact_seen")
 
@@ -149,6 +152,8 @@ def _start_worker(config: GradeConfig) -> None:
 
 
 def _grade_seed(seed: int) -> tuple[dict[str, bool], float | None]:
+    from synthetic.measure import measure_clip  # late: imports scipy
+
     scene = scene_from_seed(seed)
     if "pipeline" not in _worker:
         clip = render_clip(scene)
@@ -156,7 +161,7 @@ def _grade_seed(seed: int) -> tuple[dict[str, bool], float | None]:
         [clip] = _worker["pipeline"].decode_latents(_worker["pipeline"].encode_clips([render_clip(scene)]))
     else:
         [clip] = _worker["pipeline"]([caption(scene)], seeds=[seed], **_worker["options"])
-    found = measure(clip)
+    found = measure_clip(clip)
     return grade_clip(scene, found), desync(found)
 
 

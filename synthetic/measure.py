@@ -19,7 +19,7 @@ from synthetic.measure_sound import SoundMeasurement, measure_sound
 from synthetic.scene import BACKGROUNDS, COLORS, PITCHES, SAMPLE_RATE, SIZES
 
 MIN_DRIFT = 4.0  # Bounce pixels; a smaller drift is neither left nor right
-# Time constants (s) that `measure` finds on clean clips; its windows lengthen the short ones by 2 ms.
+# Time constants (s) that `measure_clip` finds on clean clips; its windows lengthen the short ones by 2 ms.
 MATERIAL_DECAYS = {"bell": 0.240, "wood": 0.016, "drum": 0.068}
 
 
@@ -73,7 +73,7 @@ class Measurement:
         return len(self.impacts_heard)
 
 
-def measure(clip: AVClip) -> Measurement:
+def measure_clip(clip: AVClip) -> Measurement:
     """Measure a clip. Takes about 20 ms for a Bounce clip and never raises for a valid AVClip."""
     picture, sound = measure_picture(clip.video, clip.fps), measure_sound(_mono(clip))
     background, background_distance = _nearest_rgb(BACKGROUNDS, picture.background_rgb)

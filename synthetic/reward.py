@@ -33,7 +33,7 @@ from rewards.base import Prompt, Reward
 from rewards.metrics import HIGHER_IS_BETTER, METRIC_COLUMNS
 from synthetic.captions import CaptionAttributes, parse_caption
 from synthetic.impacts import desync, impact_agreement
-from synthetic.measure import MATERIAL_DECAYS, Measurement, measure
+from synthetic.measure import MATERIAL_DECAYS, Measurement, measure_clip
 from synthetic.scene import BACKGROUNDS, COLORS, FLOOR_Y, PITCHES, SIZES
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class VerifiableReward(Reward):
 
 def score_clip(clip: AVClip, prompt: Prompt) -> dict[str, float]:
     """Return all columns for one clip; NaN for an undefined column."""
-    found = measure(clip)
+    found = measure_clip(clip)
     stated = parse_caption(prompt.prompt)
     stated_sound = parse_caption(prompt.audio_prompt) if prompt.audio_prompt else stated
     seen = picture_agreements(found, stated)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpo.loss.objectives import LossType, check_objective, preference_loss, safe_loser_scale
+from dpo.loss.loss_types import LossType, check_objective
+from dpo.loss.objectives import preference_loss, safe_loser_scale
 
 PerModality = float | Mapping[str, float]
 

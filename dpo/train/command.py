@@ -23,6 +23,7 @@ from core.lineage import Lineage, read_lineage
 from core.stage_state import finished_summary
 from core.training_help import training_help
 from dpo.data.state import dataset_fingerprint
+from dpo.train.settings import TrainSettings
 from jobs.stops import StageStoppedError
 from model.lineage import model_lineage
 from model.train.run import Settings, TrainingCommand, all_settings, skipped
@@ -38,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; 0 on success, 2 on a mistake in the input."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
-        from dpo.train.config import TrainConfig
-
-        echo(training_help("dpo.train", ABOUT, TrainConfig))
+        echo(training_help(ABOUT, TrainSettings))
         return 0
     try:
         summary = finished_by(argv) or _train(parse(argv), argv)

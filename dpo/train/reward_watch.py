@@ -21,7 +21,7 @@ from model.train.samples import samples_folder
 
 if TYPE_CHECKING:
     from dpo.train.trainer import AVDPOTrainer
-    from rewards import RewardSuite
+    from rewards.suite import RewardSuite
 
 SCORES_NAME = "scores.json"  # in the folder of a step's samples
 GAIN, DECLINES = "eval_held_out/gain", "eval_held_out/declines"  # declines: consecutive evaluations below the start
@@ -44,7 +44,8 @@ class RewardWatcher(TrainerCallback):
         Raises:
             ValueError: if a reward is unknown, or its package or weights are missing.
         """
-        from rewards import MissingPackageError, RewardSuite, expand_names, get_reward
+        from rewards.registry import MissingPackageError, expand_names, get_reward
+        from rewards.suite import RewardSuite
 
         self.trainer, self.config = trainer, config
         groups = {"eval_scores": config.eval_rewards, "eval_held_out": config.held_out_rewards}
@@ -102,7 +103,8 @@ class RewardWatcher(TrainerCallback):
         return logs
 
     def _score(self, suite: RewardSuite, folder: Path) -> Scores:
-        from rewards import ClipFile, Prompt
+        from rewards.base import Prompt
+        from rewards.decode import ClipFile
 
         files = [
             ClipFile(str(i), folder / f"{i}.mp4", folder / f"{i}.wav", Prompt(str(i), prompt))

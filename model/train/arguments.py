@@ -5,56 +5,18 @@ Source: docs/upstream/training.md, section 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from transformers import TrainingArguments
 
 from model.data.latent_schema import MODALITIES
-from model.flow import TRAINING_SHIFT_SCALE
-
-OptimizerName = Literal["adamw", "muon"]
+from model.train.settings import FlowMatchingSettings, JointTrainingSettings
 
 
 @dataclass
-class JointTrainingArguments(TrainingArguments):
-    """Settings shared by flow-matching and preference training of a joint model."""
-
-    text_dropout: float = field(
-        default=0.1, metadata={"help": "chance that the negative prompt replaces a caption (published 0.1)"}
-    )
-    shift_scale: float = field(
-        default=TRAINING_SHIFT_SCALE, metadata={"help": "timestep shift of the training draws (published 5.0)"}
-    )
-    video_weight: float = field(default=1.0, metadata={"help": "weight of the video loss (published 1)"})
-    audio_weight: float = field(default=1.0, metadata={"help": "weight of the audio loss (published 1)"})
-
-    tokens_per_batch: int | None = field(
-        default=None,
-        metadata={"help": "as many clips or pairs of one shape as fit; else per_device_train_batch_size"},
-    )
-
-    output_dir: str | None = field(default=None, metadata={"help": "folder for the model, checkpoints and logs"})
-    learning_rate: float = field(default=1e-4, metadata={"help": "peak learning rate (published 1e-4, stage 3 1e-5)"})
-    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "learning rate schedule"})
-    warmup_steps: float = field(default=1000, metadata={"help": "steps of linear warm-up; below 1: share of all steps"})
-    adam_epsilon: float = field(default=1e-15, metadata={"help": "epsilon of AdamW (published 1e-15)"})
-    seed: int = field(default=42, metadata={"help": "seed of order, noise, timesteps and dropout (published 42)"})
-    logging_steps: float = field(default=10, metadata={"help": "steps between two lines of train_log.jsonl"})
-    logging_first_step: bool = field(default=True, metadata={"help": "log step 1 as well"})
-    save_steps: float = field(default=1000, metadata={"help": "steps between two checkpoints (published 1000)"})
-    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
-    report_to: str = field(
-        default="none", metadata={"help": "wandb, tensorboard, ...; train_log.jsonl is always written"}
-    )
-    ema_decay: float = field(
-        default=0.99, metadata={"help": "decay of the running average of the weights (published 0.99); 0 turns it off"}
-    )
-    sample_prompts: list[str] = field(
-        default_factory=list, metadata={"help": "captions of which samples are written every eval_steps"}
-    )
-    num_workers: int = field(default=0, metadata={"help": "processes started through Ray Train; 0: this one alone"})
-    dry_run: bool = field(default=False, metadata={"help": "check everything, print the plan and stop"})
+class JointTrainingArguments(JointTrainingSettings, TrainingArguments):
+    """`transformers.TrainingArguments` with the settings that flow-matching and preference training share."""
 
     def __post_init__(self) -> None:
         if not self.output_dir:
@@ -86,12 +48,8 @@ class JointTrainingArguments(TrainingArguments):
 
 
 @dataclass
-class FlowMatchingConfig(JointTrainingArguments):
-    """Settings of `FlowMatchingTrainer`: `transformers.TrainingArguments`, draws and optimiser."""
-
-    optimizer: OptimizerName = field(
-        default="adamw", metadata={"help": "adamw (published); muon learns small models from nothing in fewer steps"}
-    )
+class FlowMatchingConfig(FlowMatchingSettings, JointTrainingArguments):
+    """Arguments of `FlowMatchingTrainer`."""
 
 
 def resolved_settings(args: TrainingArguments) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from core.training_help import training_help
 from jobs.stops import StageStoppedError
 from model.lineage import model_lineage
 from model.train.run import Settings, TrainingCommand, all_settings
+from model.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from model.train.config import TrainConfig
@@ -29,11 +30,11 @@ ABOUT = "Trains a joint audio-video model by flow matching: audio pre-training, 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 on success, 2 on a mistake in the input."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(argv):
+        echo(training_help(ABOUT, TrainSettings))
+        return 0
     from model.train.config import TrainConfig
 
-    if {"-h", "--help"} & set(argv):
-        echo(training_help("model.train", ABOUT, TrainConfig))
-        return 0
     try:
         config = parse_config(TrainConfig, argv)
         on_ray = config.num_workers and not config.dry_run

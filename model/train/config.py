@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from model.javisdit.network.config import FFN
-from model.javisdit.network.positions import AudioPositionRule
-from model.train.adapter_arguments import AdapterArguments
 from model.train.arguments import FlowMatchingConfig
-
-Trainable = Literal["audio", "lora", "full"]
+from model.train.settings import TrainSettings
 
 
 @dataclass
-class TrainConfig(AdapterArguments, FlowMatchingConfig):
-    """Settings of stages 1 (`trainable: audio`) and 2 (`lora` or `full`)."""
-
-    video_backbone: str | None = field(
-        default=None,
-        metadata={"help": "Wan2.1 transformer to start from; the audio part begins as its copy"},
-    )
-    ffn: FFN | None = field(
-        default=None, metadata={"help": "with video_backbone: 'modality' (MS-MoE, published) or 'shared' (ablation)"}
-    )
-    audio_positions: AudioPositionRule | None = field(
-        default=None, metadata={"help": "with video_backbone: 'ta_rope' (published), or a rule of the ablation"}
-    )
-    trainable: Trainable = field(
-        default="full", metadata={"help": "audio (stage 1: the audio part, on sound alone), lora (stage 2) or full"}
-    )
-    dataset: str | None = field(default=None, metadata={"help": "folder written by `python -m model.prepare`"})
-    eval_dataset: str | None = field(default=None, metadata={"help": "such a folder, for the error on unseen clips"})
-    clips: str | None = field(
-        default=None, metadata={"help": "table or folder of clips, encoded as they come, in place of a dataset"}
-    )
-    buckets: dict | None = field(
-        default=None, metadata={"help": "with clips: resolution -> frames -> {batch_size, keep, time}"}
-    )
-    fps: float = field(default=16.0, metadata={"help": "with clips: frames per second of the model (published 16)"})
-    audio_fps: float = field(
-        default=24.0, metadata={"help": "with clips and trainable audio: frames of a bucket per second (published 24)"}
-    )
+class TrainConfig(TrainSettings, FlowMatchingConfig):
+    """`TrainSettings` with the fields of `transformers.TrainingArguments`, checked."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,9 +13,8 @@ import yaml
 
 from core.cli import package_versions
 from pipeline.rank.pairs_folder import metrics_of, read_dataset, read_report
-from rewards import get_reward
 from rewards.metrics import HIGHER_IS_BETTER, MODALITY_METRICS
-from rewards.registry import available_rewards
+from rewards.registry import available_rewards, get_reward
 
 UNKNOWN = "not recorded"
 _POLICIES = {

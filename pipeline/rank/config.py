@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.storage import StoragePath
-from pipeline.rank.pairing import GroundTruthPolicy, PairRules, Strategy
-from pipeline.rank.rules import check_rules
+from pipeline.rank.rules import GroundTruthPolicy, PairRules, Strategy, check_rules
 
 
 @dataclass(frozen=True, kw_only=True)

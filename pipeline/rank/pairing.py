@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,15 +23,12 @@ import pyarrow as pa
 from pipeline.rank.choice import REASONS, Choice, Roles, choose, choose_inconsistently
 from pipeline.rank.input import RANKED_METRICS, Candidates, read_candidates
 from pipeline.rank.pairs_table import CARRIED_COLUMNS, pairs_frame
-from pipeline.rank.rules import MODALITIES, Demand, PairRules, check_rules, parse_gate
+from pipeline.rank.rules import MODALITIES, Demand, GroundTruthPolicy, PairRules, Strategy, check_rules, parse_gate
 from pipeline.rank.scores import Scale, modality_scores, rank_scores
 from pipeline.rank.statistics import build_report
 from rewards.metrics import METRIC_COLUMNS
 
 __all__ = ["RANKED_METRICS", "GroundTruthPolicy", "PairRules", "RankResult", "Strategy", "rank_pairs"]
-
-Strategy = Literal["modality_micro", "modality_macro", "agnostic", "inconsistent"]
-GroundTruthPolicy = Literal["never", "winner_only", "any"]
 
 
 @dataclass(frozen=True, eq=False)

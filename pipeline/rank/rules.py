@@ -6,13 +6,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from rewards.metrics import MODALITY_METRICS
 
 MODALITIES = tuple(MODALITY_METRICS)
+
+Strategy = Literal["modality_micro", "modality_macro", "agnostic", "inconsistent"]
+GroundTruthPolicy = Literal["never", "winner_only", "any"]
 
 _GATE = re.compile(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*")
 

@@ -10,7 +10,8 @@ from core.storage import resolve_in, storage_path
 
 if TYPE_CHECKING:
     from jobs.workers import Job, Result
-    from rewards import ClipFile, ScoreRow
+    from rewards.decode import ClipFile
+    from rewards.suite import ScoreRow
 
 
 class ScoreActor:
@@ -21,7 +22,7 @@ class ScoreActor:
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        from rewards import RewardSuite
+        from rewards.suite import RewardSuite
 
         self._protocol = settings["protocol"]
         self._suite = RewardSuite.load(
@@ -45,7 +46,8 @@ class ScoreActor:
 
     def _batches(self, job: Job) -> list[list[ClipFile]]:
         """Split one prompt's clips into batches. Batches never mix prompts, so that a crash concerns one prompt."""
-        from rewards import ClipFile, Prompt
+        from rewards.base import Prompt
+        from rewards.decode import ClipFile
 
         files = [
             ClipFile(

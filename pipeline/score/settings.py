@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.stage import WorkerConfig, setting
-from rewards import Reward, expand_names, get_reward
-from rewards.base import Protocol
-from rewards.registry import check_distinct
+from rewards.base import Protocol, Reward
+from rewards.registry import check_distinct, expand_names, get_reward
 from rewards.weights import PRESETS, find_weights, weights_identity
 
 

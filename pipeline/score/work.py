@@ -20,7 +20,7 @@ from jobs.journal import Journal, Row
 from jobs.workers import Job, Result
 from pipeline.score.columns import ScoreColumns
 from pipeline.score.settings import ChosenReward, choose_rewards
-from rewards import get_reward
+from rewards.registry import get_reward
 
 if TYPE_CHECKING:
     from pipeline.score.config import ScoreConfig

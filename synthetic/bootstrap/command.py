@@ -9,111 +9,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import torch
-
-from core.cli import echo, parse_config, save_config
-from core.lineage import UNTRAINED, write_lineage
-from model.javisdit.codecs.tiny import FrameGroupVideoCodec, MelAudioCodec
-from model.javisdit.pipeline import GenerationDefaults, JointAVPipeline
-from model.javisdit.text import TextEncoder
-from synthetic.bootstrap.codecs import train_audio_codec, train_video_codec
-from synthetic.bootstrap.data import prepare_scenes
-from synthetic.bootstrap.stages import STAGES, initial_model, train_stages
-from synthetic.bootstrap.text import TEXT_LEN, train_text_encoder
-from synthetic.grade import GradeConfig, grade, report
-from synthetic.scene import FPS, HEIGHT, HELD_OUT_SEED_START, NUM_FRAMES, SAMPLE_RATE, WIDTH
-
-DEFAULTS = GenerationDefaults(
-    num_frames=NUM_FRAMES,
-    height=HEIGHT,
-    width=WIDTH,
-    fps=FPS,
-    sample_rate=SAMPLE_RATE,
-    num_inference_steps=16,
-    guidance_scale=3.0,
-    shift_scale=12.0,
-)
-EVAL_SEED_START = HELD_OUT_SEED_START + 1_000_000  # apart from the captions that a finished model is graded on
-
-
-@dataclass(frozen=True, kw_only=True)
-class BootstrapConfig:
-    """Settings of `python -m synthetic.bootstrap`; recipes/tiny/bootstrap.yaml made the shipped preset."""
-
-    output: Path = field(metadata={"help": "folder of the finished preset"})
-    work_dir: Path = field(default=Path("runs/bootstrap"), metadata={"help": "folder of the parts and checkpoints"})
-    text_steps: int = field(default=400, metadata={"help": "steps of the text encoder"})
-    video_codec_steps: int = field(default=900, metadata={"help": "steps of the video codec"})
-    audio_codec_steps: int = field(default=500, metadata={"help": "steps of the audio codec"})
-    num_scenes: int = field(default=8192, metadata={"help": "scenes whose latents the transformer is trained on"})
-    num_eval_scenes: int = field(default=128, metadata={"help": "held-out scenes whose error is logged in training"})
-    training: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "settings of model.train for all three stages"}
-    )
-    backbone: dict[str, Any] = field(default_factory=dict, metadata={"help": "more of them for the video backbone"})
-    stage1: dict[str, Any] = field(default_factory=dict, metadata={"help": "more of them for audio pre-training"})
-    stage2: dict[str, Any] = field(default_factory=dict, metadata={"help": "more of them for joint training"})
-    grade_captions: int = field(
-        default=40, metadata={"help": "held-out captions graded after codecs and stage 2; 0: none"}
-    )
-    seed: int = field(default=0, metadata={"help": "seed of every part's initial weights, order and noise"})
-
-
-def bootstrap(config: BootstrapConfig) -> None:
-    """Trains what is missing and writes the preset, weights in half precision."""
-    work = config.work_dir
-    work.mkdir(parents=True, exist_ok=True)
-    save_config(config, work / "config.yaml")
-    _train_parts(config)
-    text_encoder = TextEncoder.from_pretrained(work / "text_encoder", TEXT_LEN)
-    video_codec = FrameGroupVideoCodec.from_pretrained(work / "video_codec")
-    audio_codec = MelAudioCodec.from_pretrained(work / "audio_codec")
-    for name, seeds in (
-        ("train", range(config.num_scenes)),
-        ("held_out", range(EVAL_SEED_START, EVAL_SEED_START + config.num_eval_scenes)),
-    ):
-        if not (work / name / "state.json").is_file():
-            prepare_scenes(seeds, video_codec, audio_codec, text_encoder, DEFAULTS.negative_prompt, work / name)
-    _echo_grades(config, str(initial_model(work, DEFAULTS, config.seed)), reconstruct=True)
-    settings = {name: getattr(config, name) for name in STAGES}
-    transformer = train_stages(work, DEFAULTS, config.training | {"seed": config.seed}, settings)
-    pipeline = JointAVPipeline.from_parts(transformer, video_codec, audio_codec, text_encoder, DEFAULTS)
-    pipeline.save_pretrained(config.output, dtype=torch.float16)
-    write_lineage(config.output, UNTRAINED)
-    _echo_grades(config, str(config.output))
+from core.cli import echo, parse_config
+from synthetic.bootstrap.config import BootstrapConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status, 0."""
     config = parse_config(BootstrapConfig, argv)
+    from synthetic.bootstrap.run import bootstrap  # late: imports torch
+
     bootstrap(config)
     echo(f"{config.output} is finished; grade it with: python -m synthetic.grade --model {config.output}")
     return 0
-
-
-def _echo_grades(config: BootstrapConfig, model: str, reconstruct: bool = False) -> None:
-    """What can be measured in held-out scenes after the codecs, or in clips that the model makes."""
-    if config.grade_captions:
-        grades = GradeConfig(model=model, num_captions=config.grade_captions, reconstruct=reconstruct)
-        echo(report(grades, *grade(grades)))
-
-
-def _train_parts(config: BootstrapConfig) -> None:
-    """The text encoder and the codecs."""
-    parts = (
-        ("text_encoder", train_text_encoder, config.text_steps),
-        ("video_codec", train_video_codec, config.video_codec_steps),
-        ("audio_codec", train_audio_codec, config.audio_codec_steps),
-    )
-    for name, train, steps in parts:
-        finished = config.work_dir / name / "finished"
-        if not finished.exists():
-            torch.manual_seed(config.seed)
-            train(steps).save_pretrained(config.work_dir / name)
-            finished.touch()
 
 
 if __name__ == "__main__":

@@ -7,22 +7,19 @@ done again, and training goes on from its last checkpoint, so the same command c
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.atomic import atomic_write_text
 from core.cli import echo, parse_config, save_config
-from synthetic.train_rewards.tasks import AudioBoxTask, ImageBindTask, SynchformerTask, VideoAlignTask
-from synthetic.train_rewards.training import RewardTask, train
-from synthetic.train_rewards.trials import report, run_trials
 
-TASKS: dict[str, Callable[[], RewardTask]] = {
-    "audiobox": AudioBoxTask,
-    "videoalign": VideoAlignTask,
-    "imagebind": ImageBindTask,
-    "synchformer": SynchformerTask,
+TASKS = {  # reward -> class of its task in synthetic.train_rewards.tasks
+    "audiobox": "AudioBoxTask",
+    "videoalign": "VideoAlignTask",
+    "imagebind": "ImageBindTask",
+    "synchformer": "SynchformerTask",
 }
 
 
@@ -51,10 +48,14 @@ class TrainRewardsConfig:
 
 def train_rewards(config: TrainRewardsConfig) -> None:
     """Trains what is missing, writes it as presets, and prints how well held-out corruptions are told."""
+    from synthetic.train_rewards import tasks  # late: these import torch
+    from synthetic.train_rewards.training import train
+    from synthetic.train_rewards.trials import report, run_trials
+
     config.work_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, config.work_dir / "config.yaml")
     for name in config.rewards:
-        task, done = TASKS[name](), config.work_dir / name / "finished"
+        task, done = getattr(tasks, TASKS[name])(), config.work_dir / name / "finished"
         if not done.is_file():
             network: Any = train(
                 task, config.num_steps[name], config.learning_rate, config.work_dir / name, config.seed

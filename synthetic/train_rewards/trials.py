@@ -16,7 +16,8 @@ import torch
 from tqdm import tqdm
 
 from media import AVClip, read_clip, write_clip
-from rewards import Prompt, Reward, get_reward
+from rewards.base import Prompt, Reward
+from rewards.registry import get_reward
 from rewards.synchformer import SynchformerReward
 from synthetic.captions import caption
 from synthetic.corrupt import MOTION, PICTURE, SOUND, WEAKEST, Corruption, shift_sound

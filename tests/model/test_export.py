@@ -13,7 +13,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from core.lineage import LABELLED, UNTRAINED, read_lineage, write_lineage
-from model.export import main
+from model.export.command import main
 from model.javisdit.pipeline import JointAVPipeline
 from model.javisdit.weights.checkpoints import load_javisdit
 from model.javisdit.weights.folders import load_transformer

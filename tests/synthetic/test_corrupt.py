@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from synthetic.corrupt import MOTION, PICTURE, SOUND, corrupt, shift_sound
-from synthetic.measure import measure
+from synthetic.measure import measure_clip
 from synthetic.render import render_clip
 from synthetic.scene import scene_from_seed
 
@@ -16,12 +16,12 @@ def clip():
 
 @pytest.fixture(scope="module")
 def clean(clip):
-    return measure(clip)
+    return measure_clip(clip)
 
 
 def test_every_kind_is_found_by_the_measurement_it_speaks_of(clip, clean):
     rng = np.random.default_rng(0)
-    found = {kind: measure(apply(clip, 1.0, rng)) for kind, apply in (PICTURE | MOTION | SOUND).items()}
+    found = {kind: measure_clip(apply(clip, 1.0, rng)) for kind, apply in (PICTURE | MOTION | SOUND).items()}
     assert found["blur"].sharpness < 0.5 * clean.sharpness
     assert found["pixel_noise"].flicker > clean.flicker + 5
     assert found["flicker"].flicker > clean.flicker + 5
@@ -36,7 +36,7 @@ def test_every_kind_is_found_by_the_measurement_it_speaks_of(clip, clean):
 
 @pytest.mark.parametrize("seconds", [0.4, -0.2])
 def test_shifted_sound_is_heard_as_much_later(clip, clean, seconds):
-    shifted = measure(shift_sound(clip, seconds))
+    shifted = measure_clip(shift_sound(clip, seconds))
     expected = [time + seconds for time in clean.impacts_heard if 0.02 < time + seconds < clip.duration_s - 0.05]
     assert shifted.impacts_heard == pytest.approx(expected, abs=0.02)
 

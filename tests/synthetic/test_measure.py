@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from media import AVClip, convert_clip, read_clip, resample_audio, write_clip
-from synthetic import HELD_OUT_SEED_START, measure, render_clip, scene_from_seed
+from synthetic import HELD_OUT_SEED_START, measure_clip, render_clip, scene_from_seed
 from synthetic.scene import FPS, PITCHES
 from tests.golden_files import real_clips
 
@@ -34,7 +34,7 @@ def within_a_frame(found, true):
 
 def test_clean_clips_are_measured_right():
     scenes = held_out(300)
-    found = [measure(render_clip(scene)) for scene in scenes]
+    found = [measure_clip(render_clip(scene)) for scene in scenes]
     check(scenes, found)
     errors = np.concatenate([np.subtract(m.impacts_seen, s.impact_times) for s, m in zip(scenes, found, strict=True)])
     assert np.abs(errors).max() < 0.005  # far below a frame
@@ -58,7 +58,7 @@ def test_clips_from_files_are_measured_right(tmp_path):
     for scene in scenes:
         path = tmp_path / f"{scene.seed}.mp4"
         write_clip(render_clip(scene), path, wav=False)  # H.264 and AAC, not the lossless wav
-        found.append(measure(read_clip(path)))
+        found.append(measure_clip(read_clip(path)))
     check(scenes, found)
     assert max(m.flicker for m in found) < 1
 
@@ -71,9 +71,9 @@ def test_a_blurred_clip_keeps_its_classes_and_loses_sharpness():
     scenes = held_out(20, start=6000)
     clean = [render_clip(scene) for scene in scenes]
     blurred = [AVClip(blur(clip.video), clip.fps, clip.audio, clip.sample_rate) for clip in clean]
-    found = [measure(clip) for clip in blurred]
+    found = [measure_clip(clip) for clip in blurred]
     check(scenes, found)
-    assert all(soft.sharpness < 0.5 * measure(hard).sharpness for soft, hard in zip(found, clean, strict=True))
+    assert all(soft.sharpness < 0.5 * measure_clip(hard).sharpness for soft, hard in zip(found, clean, strict=True))
 
 
 def test_size_rate_and_channels_of_the_clip_do_not_matter():
@@ -82,7 +82,7 @@ def test_size_rate_and_channels_of_the_clip_do_not_matter():
     for scene in scenes:
         clip = convert_clip(render_clip(scene), height=160, width=160)
         audio = np.repeat(resample_audio(clip.audio, 16000, 44100), 2, axis=0)
-        found.append(measure(AVClip(clip.video, clip.fps, audio, 44100)))
+        found.append(measure_clip(AVClip(clip.video, clip.fps, audio, 44100)))
     check(scenes, found, at_least=1.0)
 
 
@@ -91,7 +91,7 @@ def test_noise_and_flicker_and_clipping_show():
     rng = np.random.default_rng(0)
     video = np.clip(clip.video + rng.normal(0, 12, clip.video.shape), 0, 255).astype(np.uint8)
     audio = np.clip(3 * clip.audio + rng.normal(0, 0.02, clip.audio.shape), -1, 1).astype(np.float32)
-    clean, bad = measure(clip), measure(AVClip(video, clip.fps, audio, clip.sample_rate))
+    clean, bad = measure_clip(clip), measure_clip(AVClip(video, clip.fps, audio, clip.sample_rate))
     assert bad.flicker > clean.flicker + 5
     assert bad.noise_floor > clean.noise_floor + 20
     assert bad.clipping > clean.clipping
@@ -101,7 +101,7 @@ def test_noise_and_flicker_and_clipping_show():
 def test_a_late_sound_is_heard_late():
     clip = render_clip(next(scene for scene in held_out(50) if scene.num_impacts == 1 and scene.impact_times[0] < 1.2))
     late = AVClip(clip.video, clip.fps, np.roll(clip.audio, 4000, axis=1), clip.sample_rate)
-    assert measure(late).impacts_heard[0] - measure(clip).impacts_heard[0] == pytest.approx(0.25, abs=0.005)
+    assert measure_clip(late).impacts_heard[0] - measure_clip(clip).impacts_heard[0] == pytest.approx(0.25, abs=0.005)
 
 
 @pytest.mark.parametrize("pitch", PITCHES)
@@ -109,7 +109,7 @@ def test_pitch_deviation_is_in_semitones(pitch):
     time = np.arange(16000) / 16000
     tone = 0.5 * np.sin(2 * np.pi * PITCHES[pitch] * 2 ** (1 / 12) * time) * np.exp(-time / 0.2)
     audio = np.concatenate([np.zeros(8000), tone]).astype(np.float32)[None]
-    found = measure(AVClip(np.zeros((2, 64, 64, 3), np.uint8), 16.0, audio, 16000))
+    found = measure_clip(AVClip(np.zeros((2, 64, 64, 3), np.uint8), 16.0, audio, 16000))
     assert found.pitch == pitch
     assert found.pitch_deviation == pytest.approx(1, abs=0.1)
     assert found.impacts_heard == pytest.approx((0.5,), abs=0.01)
@@ -134,13 +134,13 @@ def sound(kind, samples=33000):
 
 @pytest.mark.parametrize("kind", ["silence", "dither", "constant", "hum", "noise", "square"])
 def test_sounds_without_a_strike_have_no_impacts(kind):
-    found = measure(AVClip(picture(), 16.0, sound(kind), 16000))
+    found = measure_clip(AVClip(picture(), 16.0, sound(kind), 16000))
     assert found.impacts_heard == ()
     assert found.pitch is found.material is found.pitch_deviation is None
 
 
 def test_a_plain_picture_shows_no_ball():
-    found = measure(AVClip(picture(value=105), 16.0, sound("silence"), 16000))
+    found = measure_clip(AVClip(picture(value=105), 16.0, sound("silence"), 16000))
     assert found.background == "gray"
     assert found.color is found.size is found.side is found.radius is None
     assert found.impacts_seen == ()
@@ -151,7 +151,7 @@ def test_a_plain_picture_shows_no_ball():
 
 def test_a_still_ball_neither_drifts_nor_bounces():
     clip = render_clip(held_out(1)[0])
-    found = measure(AVClip(np.repeat(clip.video[:1], 33, axis=0), 16.0, clip.audio, 16000))
+    found = measure_clip(AVClip(np.repeat(clip.video[:1], 33, axis=0), 16.0, clip.audio, 16000))
     assert found.color == held_out(1)[0].color
     assert found.side is None
     assert found.impacts_seen == ()
@@ -160,7 +160,7 @@ def test_a_still_ball_neither_drifts_nor_bounces():
 def test_a_ball_seen_in_few_frames_has_no_motion():
     video = render_clip(held_out(1)[0]).video.copy()
     video[5:] = video[0, 0, 0]
-    found = measure(AVClip(video, 16.0, sound("silence"), 16000))
+    found = measure_clip(AVClip(video, 16.0, sound("silence"), 16000))
     assert found.visibility == pytest.approx(5 / 33)
     assert found.drift is None
     assert found.impacts_seen == ()
@@ -173,7 +173,7 @@ def test_degenerate_clips_are_measured_without_error(shape, num_samples):
     video = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
     audio = rng.uniform(-1, 1, (1, num_samples)).astype(np.float32) if num_samples else np.zeros((0, 0), np.float32)
     for frames in (video, np.zeros_like(video)):
-        found = measure(AVClip(frames, 24.0, audio, 8000 if num_samples else 0))
+        found = measure_clip(AVClip(frames, 24.0, audio, 8000 if num_samples else 0))
         assert found.track.shape == (shape[0], 2)
         for value in (found.sharpness, found.flicker, found.noise_floor, found.roughness, found.tonality):
             assert np.isfinite(value)
@@ -181,6 +181,6 @@ def test_degenerate_clips_are_measured_without_error(shape, num_samples):
 
 @pytest.mark.parametrize("path", real_clips()[-2:], ids=lambda path: path.stem)  # one with sound, one without
 def test_real_clips_are_measured_without_error(path):
-    found = measure(read_clip(path, height=256, width=256))
+    found = measure_clip(read_clip(path, height=256, width=256))
     assert found.flicker > 0
     assert found.sharpness > 0

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from model.data.latent_schema import MODALITIES
-from model.javisdit.network.positions import AUDIO_POSITION_RULES, AudioPositionRule
 from model.presets import PRESETS, preset_path
 
 CONFIG_NAME = "config.json"
 FFN = Literal["modality", "shared"]
+AudioPositionRule = Literal["ta_rope", "ta_rope_floor", "vanilla", "interpolate", "interleave"]
+AUDIO_POSITION_RULES: tuple[str, ...] = get_args(AudioPositionRule)
 
 _MODALITIES_OF_TYPE = {"t2av": MODALITIES, "t2v": ("video",), "t2a": ("audio",)}
 _RULE_OF_PE_TYPE: dict[str, AudioPositionRule] = {

@@ -8,13 +8,11 @@ have the same position.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-AudioPositionRule = Literal["ta_rope", "ta_rope_floor", "vanilla", "interpolate", "interleave"]
-AUDIO_POSITION_RULES: tuple[str, ...] = get_args(AudioPositionRule)
+from model.javisdit.network.config import AUDIO_POSITION_RULES
 
 VideoGrid = tuple[int, int, int]  # (time, height, width) in patches
 AudioGrid = tuple[int, int]  # (time, mel) in patches

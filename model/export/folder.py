@@ -1,29 +1,18 @@
-"""A trained model for others: merged, in this project's layout or the release's, and on the hub.
-
-python -m model.export --model runs/dpo --output exported
-python -m model.export --model runs/dpo --output exported --layout release --dtype bfloat16 --push_to_hub me/my-model
-
-Adapters are merged into the weights that they belong to; `--merge false` keeps the last one beside them, in the
-release's `lora/`. The folder is a model for every `--model`.
-"""
+"""The exported folder: the network in either layout, its pipeline configuration, model card and lineage."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import torch
 import yaml
 
 from core.atomic import atomic_write_text
-from core.cli import echo, parse_config
 from core.lineage import write_lineage
+from model.export.config import ExportConfig
 from model.javisdit.network.transformer import JointDiT
 from model.javisdit.pipeline import JointAVPipeline, read_defaults
 from model.javisdit.weights.checkpoints import LORA_FOLDER, MODEL_FOLDER, save_published
@@ -32,75 +21,12 @@ from model.lineage import model_lineage
 from model.lora import ADAPTER_CONFIG_NAME, adapter_files
 from model.presets import PRESETS, preset_path
 
-ABOUT = "Writes a trained model, its adapters merged, for others to use."
-
-Layout = Literal["pipeline", "release"]
-Dtype = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Settings of `python -m model.export`."""
-
-    model: str = field(metadata={"help": "a run's folder, its ema/, or any other model"})
-    output: Path = field(metadata={"help": "folder to write"})
-    layout: Layout = field(
-        default="pipeline", metadata={"help": "pipeline (safetensors), or release: model/ as published code loads it"}
-    )
-    dtype: Dtype = field(default="float32", metadata={"help": "of the stored network; the release has bfloat16"})
-    merge: bool = field(default=True, metadata={"help": "with layout release: false keeps the adapter in lora/"})
-    adapter_scale: float = field(
-        default=1.0,
-        metadata={
-            "help": "how many times the last adapter is added: above 1 goes on the way that preference training went "
-            "(ExPO, arXiv 2404.16792); choose it on captions that you report nothing on"
-        },
-    )
-    all_parts: bool = field(
-        default=False,
-        metadata={"help": "with layout pipeline: codecs and text encoder too, so that the folder stands alone"},
-    )
-    push_to_hub: str | None = field(default=None, metadata={"help": "owner/name of a model on the hub to push it to"})
-    private: bool = field(default=False, metadata={"help": "make the repository private, where it is new"})
-
-    def __post_init__(self) -> None:
-        if self.layout == "release" and self.all_parts:
-            raise ValueError("all_parts belongs to layout 'pipeline': the release's has the network alone.")
-        if self.layout == "pipeline" and not self.merge:
-            raise ValueError("merge false belongs to layout 'release'; the adapter's own folder is a model as it is.")
-        if not 0 < self.adapter_scale < math.inf:
-            raise ValueError(
-                f"adapter_scale is {self.adapter_scale}: give a number above 0; 1 is the adapter as trained."
-            )
-        if self.push_to_hub is not None and self.push_to_hub.count("/") != 1:
-            raise ValueError(f"push_to_hub is {self.push_to_hub!r}, but must be owner/name.")
-        if self.output.exists() and any(self.output.iterdir()):
-            raise ValueError(f"{self.output} is not empty: choose another folder, or delete this one.")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; 0 on success, 2 on a mistake in the input or a refusal of the hub."""
-    config = parse_config(ExportConfig, argv, about=ABOUT)
-    from huggingface_hub.errors import HTTPError
-
-    try:
-        export(config)
-        if config.push_to_hub:
-            push(config.output, config.push_to_hub, config.private)
-    except (ValueError, HTTPError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    size = sum(path.stat().st_size for path in config.output.rglob("*") if path.is_file())
-    pushed = f", pushed to {config.push_to_hub}" if config.push_to_hub else ""
-    echo(f"export: {size / 1e6:.1f} MB in {config.output}{pushed}")
-    return 0
-
 
 def export(config: ExportConfig) -> None:
-    """Writes the folder with its card and its lineage.
+    """Write the folder with its card and its lineage.
 
     Raises:
-        ValueError: no model, a network that the release cannot hold, or no adapter to keep apart.
+        ValueError: there is no model, the release cannot hold the network, or there is no adapter to keep separate.
     """
     dtype = getattr(torch, config.dtype)
     if config.layout == "release":
@@ -113,15 +39,6 @@ def export(config: ExportConfig) -> None:
         _write_pipeline_config(config, {})
     write_lineage(config.output, model_lineage(config.model))
     atomic_write_text(config.output / "README.md", model_card(config))
-
-
-def push(folder: Path, repo_id: str, private: bool = False) -> None:
-    """Uploads the folder; HF_TOKEN, or `hf auth login`, says who you are."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    api.create_repo(repo_id, repo_type="model", private=private, exist_ok=True)
-    api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type="model", commit_message="Joint audio-video model")
 
 
 def model_card(config: ExportConfig) -> str:
@@ -190,7 +107,3 @@ def _write_pipeline_config(config: ExportConfig, components: dict[str, str]) -> 
     where = config.model if config.model in PRESETS else os.path.relpath(base, config.output)
     settings = {"base": where, "components": components, "defaults": asdict(read_defaults(base / PIPELINE_CONFIG_NAME))}
     atomic_write_text(config.output / PIPELINE_CONFIG_NAME, json.dumps(settings, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The subcommands of the console script `avdpo`: name, module, purpose and group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand. `python -m MODULE` runs the same command."""
+
+    name: str
+    module: str
+    about: str
+    group: str
+
+
+DATA, TRAINING, EVALUATION, TABLES = "Preference data", "Models", "Evaluation", "Tables and the machine"
+
+COMMANDS = {
+    name: Command(name, module, about, group)
+    for name, module, about, group in (
+        ("run", "pipeline.run", "sample, score, rank and report in one go", DATA),
+        ("sample", "pipeline.sample", "generate candidates for every prompt", DATA),
+        ("score", "pipeline.score", "score candidates with rewards", DATA),
+        ("rank", "pipeline.rank", "rank scored candidates into pairs of winner and loser", DATA),
+        ("report", "pipeline.report", "write a page that shows the pairs", DATA),
+        ("rounds", "pipeline.rounds", "repeat run, prepare and train from the newest model", DATA),
+        ("prepare", "dpo.prepare", "encode pairs (--pairs) for train, or clips (--clips) for sft", TRAINING),
+        ("train", "dpo.train", "train a model on preference pairs", TRAINING),
+        ("sft", "model.train", "train a model on clips by flow matching", TRAINING),
+        ("generate", "model.generate", "generate one clip from a prompt", TRAINING),
+        ("export", "model.export", "write a trained model for others, adapters merged", TRAINING),
+        ("fetch", "model.fetch", "download published weights", TRAINING),
+        ("evaluate", "evaluation.run", "measure the samples of a model on a benchmark", EVALUATION),
+        ("compare", "evaluation.compare", "compare models on the same prompts and seeds", EVALUATION),
+        ("inspect", "pipeline.inspect", "show what is in tables", TABLES),
+        ("convert", "pipeline.convert", "convert preference data from and to other formats", TABLES),
+        ("hub", "pipeline.hub", "share pairs on the Hugging Face hub, or download them", TABLES),
+        ("env", "avdpo.environment", "print versions, devices and what is missing, for a report", TABLES),
+    )
+}
+PREPARE_HELP = """usage: avdpo prepare --pairs DIR | --clips TABLE_OR_FOLDER [--config FILE.yaml] [--name value ...]
+
+Encodes training data once, so that training needs neither codecs nor text encoder.
+--pairs, or `pairs` in the YAML file, prepares preference pairs for `avdpo train`: the same as python -m dpo.prepare.
+--clips, or `clips` in the YAML file, prepares clips for `avdpo sft`: the same as python -m model.prepare.
+`avdpo prepare --pairs --help` and `avdpo prepare --clips --help` list the settings of each."""
+
+
+def overview() -> str:
+    """Return the help text of `avdpo`: its subcommands by group."""
+    lines = ["usage: avdpo COMMAND [--name value ...]", "", "Preference data and DPO for joint audio-video generation."]
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        members = [command for command in COMMANDS.values() if command.group == group]
+        lines += ["", f"{group}:", *(f"  {command.name:<10} {command.about}" for command in members)]
+    return "\n".join(
+        [*lines, "", "`avdpo COMMAND --help` lists the settings of a command, `avdpo --version` prints the version."]
+    )
+
+
+def module_of_prepare(argv: Sequence[str]) -> str | None:
+    """Return the module that prepares what the arguments name, pairs or clips; None where they name neither.
+
+    Flags decide before the YAML file of `--config` does, as everywhere.
+    """
+    flags = {argument.split("=")[0] for argument in argv}
+    given = {name for name in ("pairs", "clips") if f"--{name}" in flags} or _names_in_config(argv)
+    if len(given) != 1:
+        return None
+    return "dpo.prepare" if "pairs" in given else "model.prepare"
+
+
+def _names_in_config(argv: Sequence[str]) -> set[str]:
+    for place, argument in enumerate(argv):
+        name, _, value = argument.partition("=")
+        path = Path(value or (argv[place + 1] if place + 1 < len(argv) else ""))
+        if name == "--config" and path.is_file():
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return {"pairs", "clips"} & set(content) if isinstance(content, dict) else set()
+    return set()
