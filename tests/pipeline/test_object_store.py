@@ -31,7 +31,7 @@ from pipeline.sample.command import plan, sample
 from pipeline.sample.config import SampleConfig
 from pipeline.score.command import score
 from pipeline.score.config import ScoreConfig
-from tests.jobs.test_lock import HOLD
+from tests.locks import HOLD
 from tests.object_store import contents
 from tests.pipeline.fakes import HOSTILE
 from tests.pipeline.test_stages import FAKES, write_real_clip

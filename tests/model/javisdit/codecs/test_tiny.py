@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from model import preset_path
 from model.javisdit.codecs.tiny import FrameGroupVideoCodec, MelAudioCodec
-from synthetic.measure import measure
+from synthetic.measure import measure_clip
 from synthetic.render import render_clip
 from synthetic.scene import HELD_OUT_SEED_START, scene_from_seed
 
@@ -63,7 +63,7 @@ def test_decoded_clips_still_measure_as_their_scenes(codecs):
         clip = render_clip(scene)
         video = codecs[0].decode(codecs[0].encode(torch.from_numpy(clip.video[None])))[0].numpy()
         audio = codecs[1].decode(codecs[1].encode(torch.from_numpy(clip.audio)), clip.num_samples).numpy()
-        found = measure(type(clip)(video, clip.fps, audio, clip.sample_rate))
+        found = measure_clip(type(clip)(video, clip.fps, audio, clip.sample_rate))
         for name in right:
             right[name] += getattr(found, name) == getattr(scene, name)
     assert min(right.values()) >= 9, right
