@@ -20,7 +20,9 @@ NUM_PROMPTS = 20
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_an_estimate_keeps_its_rows_and_tells_time_and_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_estimate_keeps_its_rows_and_prints_time_and_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt_id": f"p{n}", "prompt": "x"}) + "\n" for n in range(NUM_PROMPTS)))
     settings = {"model": f"{FAKES}:SlowGenerator", "num_actors": 2, "num_candidates": 2, "batch_size": 4}

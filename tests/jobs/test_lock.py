@@ -32,7 +32,7 @@ def take(folder: Path) -> None:
         assert json.loads(lock_path(folder).read_text())["pid"]
 
 
-def test_the_second_run_is_told_who_holds_the_folder(folder: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_second_run_is_refused_and_the_holder_is_named(folder: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(ValueError, match="in use by another run") as caught:
         take(folder)
     owner = json.loads(lock_path(folder).read_text())
@@ -48,7 +48,7 @@ def fail(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_was_stopped_is_no_hindrance(
+def test_the_lock_of_a_stopped_run_is_taken_over(
     folder: Path, holder: subprocess.Popen[str], number: signal.Signals
 ) -> None:
     holder.send_signal(number)
@@ -76,7 +76,7 @@ def test_a_lock_of_another_host_stands_until_it_is_deleted(folder: Path) -> None
     take(folder)
 
 
-def test_a_run_that_died_as_it_began_is_no_hindrance(folder: Path) -> None:
+def test_the_lock_of_a_run_that_died_at_its_start_is_taken_over(folder: Path) -> None:
     folder.parent.mkdir()
     lock_path(folder).write_text('{"host": "els')
     take(folder)

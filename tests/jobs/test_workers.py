@@ -31,7 +31,7 @@ def test_a_pool_grows_while_its_workers_are_busy() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_every_worker_gets_jobs_and_one_that_is_long_at_its_job_is_told(
+def test_every_worker_gets_jobs_and_a_slow_one_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(crew, "SILENCE_S", 0.1)

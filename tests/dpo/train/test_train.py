@@ -108,7 +108,7 @@ def test_finished_run_returns_at_once_without_torch(data, tmp_path):
     assert main(command) == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     code = (
-        "import sys; from dpo.train import main; status = main(sys.argv[1:]); "
+        "import sys; from dpo.train.command import main; status = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules; sys.exit(status)"
     )
     result = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)

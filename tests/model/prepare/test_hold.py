@@ -31,7 +31,7 @@ def test_a_second_call_for_the_same_parts_is_refused(held, asked, tmp_path, capf
     assert not (tmp_path / "data").exists()
 
 
-def test_another_shard_works_beside_it_and_a_killed_holder_is_no_hindrance(tmp_path):
+def test_another_shard_works_beside_it_and_the_lock_of_a_killed_run_is_taken_over(tmp_path):
     with held_by_another_process(tmp_path / "data.shard-0-of-2") as holder:
         assert main(flags(tmp_path, "1/2")) == 0
         holder.send_signal(signal.SIGKILL)
