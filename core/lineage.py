@@ -79,7 +79,7 @@ class Lineage:
         try:
             if values["version"] > FORMAT_VERSION:
                 raise ValueError(
-                    f"its version is {values['version']}, but this package reads {FORMAT_VERSION}: update it"
+                    f"version {values['version']} is newer than {FORMAT_VERSION}, which this package reads: update it"
                 )
             trainings = tuple(_training(one) for one in values["trainings"])
             return Lineage(trainings, bool(values["is_complete"]))
