@@ -9,7 +9,7 @@ SMOOTHED = ("sigmoid", "robust")  # the losses that use label_smoothing
 
 
 def check_objective(loss_type: str, label_smoothing: float, winner_preserving_mu: float | None) -> None:
-    """ValueError on settings that are unknown, out of range, or have no meaning together."""
+    """Raise ValueError for settings that are unknown, out of range, or cannot be combined."""
     if loss_type not in get_args(LossType):
         raise ValueError(f"loss_type {loss_type!r} is unknown: choose one of {', '.join(get_args(LossType))}.")
     if not 0.0 <= label_smoothing < 0.5:

@@ -1,10 +1,10 @@
-"""Export of a trained model for others: merged, in this project's layout or the release's, and on the hub.
+"""Export of a trained model, with its adapters merged, in this project's layout or the release's, and to the hub.
 
 python -m model.export --model runs/dpo --output exported
 python -m model.export --model runs/dpo --output exported --layout release --dtype bfloat16 --push_to_hub me/my-model
 
-Adapters are merged into the weights that they belong to; `--merge false` keeps the last adapter separate, in the
-release's `lora/`. Every `--model` accepts the exported folder.
+Adapters are merged into their base weights; `--merge false` keeps the last adapter separate, in the release's `lora/`.
+Every option `--model` of this project accepts the exported folder.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from core.cli import echo, parse_config
 from model.export.config import ExportConfig
 
-ABOUT = "Writes a trained model, its adapters merged, for others to use."
+ABOUT = "Export a trained model with its adapters merged, optionally to the Hugging Face hub."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Return 0 on success, 2 on a mistake in the input or when the hub refuses the upload."""
+    """Run the command and return its exit status: 0 on success, 2 on wrong input or an error from the hub."""
     config = parse_config(ExportConfig, argv, about=ABOUT)
     from huggingface_hub.errors import HTTPError
 

@@ -23,10 +23,11 @@ from model.presets import PRESETS, preset_path
 
 
 def export(config: ExportConfig) -> None:
-    """Write the folder with its card and its lineage.
+    """Write the output folder with its model card and its lineage.
 
     Raises:
-        ValueError: there is no model, the release cannot hold the network, or there is no adapter to keep separate.
+        ValueError: if there is no model, the release cannot express the network, or there is no adapter to keep
+            separate.
     """
     dtype = getattr(torch, config.dtype)
     if config.layout == "release":
@@ -42,7 +43,7 @@ def export(config: ExportConfig) -> None:
 
 
 def model_card(config: ExportConfig) -> str:
-    """What the model is, where it comes from and how to load it, as the hub shows it."""
+    """Return the model card (README.md of the hub): description, origin, loading code and training settings."""
     front = {"tags": ["text-to-video", "text-to-audio", "audio-video", "javisdit"], "pipeline_tag": "text-to-video"}
     load = 'load_javisdit("FOLDER")' if config.layout == "release" else 'JointAVPipeline.from_pretrained("FOLDER")'
     name = load.split("(")[0].split(".")[0]
@@ -67,20 +68,20 @@ def model_card(config: ExportConfig) -> str:
     if not config.all_parts and base_folder(config.model) not in map(preset_path, PRESETS):
         lines += [
             "",
-            "Codecs and text encoder are not part of this folder: fetch them by `python -m model.fetch --output DIR`, "
-            f"and write DIR as `base` into `{PIPELINE_CONFIG_NAME}`.",
+            "This folder does not contain codecs and text encoder: fetch them with `python -m model.fetch --output "
+            f"DIR`, and set `base` in `{PIPELINE_CONFIG_NAME}` to DIR.",
         ]
     run = Path(config.model) / "config.yaml"
     if run.is_file():
-        lines += ["", "Settings of its training:", "", "```yaml", run.read_text(encoding="utf-8").rstrip(), "```"]
+        lines += ["", "Training settings:", "", "```yaml", run.read_text(encoding="utf-8").rstrip(), "```"]
     return "\n".join(lines) + "\n"
 
 
 def _write_release(config: ExportConfig, dtype: torch.dtype) -> None:
-    """`model/`, and `lora/` where the adapter is kept apart; the release's inference merges it on loading."""
+    """Write `model/`, and `lora/` if the adapter stays separate; the release's inference merges it on loading."""
     base = config.model if config.merge else adapter_base(config.model)
     if base is None:
-        raise ValueError(f"merge is false, and {config.model} has no adapter to keep apart: leave merge true.")
+        raise ValueError(f"merge is false, but {config.model} has no adapter to keep separate: set merge to true.")
     save_published(_network(config) if config.merge else load_transformer(base), config.output, dtype)
     if not config.merge:
         _write_release_adapter(config, config.output / LORA_FOLDER)
@@ -102,7 +103,7 @@ def _write_release_adapter(config: ExportConfig, folder: Path) -> None:
 
 
 def _write_pipeline_config(config: ExportConfig, components: dict[str, str]) -> None:
-    """Codecs and text encoder stay where they are, and the folder says where."""
+    """Write `pipeline.json`, which refers to the folder that contains the codecs and the text encoder."""
     base = base_folder(config.model)
     where = config.model if config.model in PRESETS else os.path.relpath(base, config.output)
     settings = {"base": where, "components": components, "defaults": asdict(read_defaults(base / PIPELINE_CONFIG_NAME))}

@@ -55,14 +55,14 @@ def bootstrap(config: BootstrapConfig) -> None:
 
 
 def _echo_grades(config: BootstrapConfig, model: str, reconstruct: bool = False) -> None:
-    """What can be measured in held-out scenes after the codecs, or in clips that the model makes."""
+    """Print the grades of held-out scenes reconstructed by the codecs, or of clips that the model generates."""
     if config.grade_captions:
         grades = GradeConfig(model=model, num_captions=config.grade_captions, reconstruct=reconstruct)
         echo(report(grades, *grade(grades)))
 
 
 def _train_parts(config: BootstrapConfig) -> None:
-    """The text encoder and the codecs."""
+    """Train the text encoder and the codecs that are not finished."""
     parts = (
         ("text_encoder", train_text_encoder, config.text_steps),
         ("video_codec", train_video_codec, config.video_codec_steps),

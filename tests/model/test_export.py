@@ -153,8 +153,8 @@ def test_pushed_folder_has_a_card_with_the_settings_of_its_training(adapter, tmp
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--layout", "release", "--all_parts", "true"], "belongs to layout 'pipeline'"),
-        (["--merge", "false"], "belongs to layout 'release'"),
+        (["--layout", "release", "--all_parts", "true"], "turn all_parts off"),
+        (["--merge", "false"], "use layout 'release'"),
         (["--push_to_hub", "model"], "owner/name"),
         (["--adapter_scale", "nan"], "a number above 0"),
     ],
@@ -174,4 +174,4 @@ def test_used_folders_and_models_that_are_none_are_refused(adapter, tmp_path, ca
     assert export("tiny", tmp_path / "one", "--adapter_scale", "2") == 2
     assert "no adapter to scale" in capsys.readouterr().err
     assert export("tiny", Path(tmp_path / "two"), "--layout", "release", "--merge", "false") == 2
-    assert "no adapter to keep apart" in capsys.readouterr().err
+    assert "no adapter to keep separate" in capsys.readouterr().err
