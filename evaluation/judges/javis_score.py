@@ -1,4 +1,4 @@
-"""AVHScore and JavisScore: how well the sound fits the picture, over all frames and window by window.
+"""AVHScore and JavisScore, the agreement of sound and picture over all frames and window by window.
 
 Source: docs/upstream/imagebind.md, section 9. Higher is better; the prompt plays no part.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class JavisScoreConfig:
-    """How a clip is cut into windows, and which frames of a window count; defaults as in the benchmark's command."""
+    """Windows of a clip, and the frames of a window that count; defaults as in the benchmark's command."""
 
     window_s: float = 2.0
     overlap_s: float = 1.5

@@ -1,4 +1,4 @@
-"""Folders of transformers' models as they are fetched: read whole, or refused with what is missing."""
+"""Load transformers' models from fetched folders; an incomplete folder is refused with the names it lacks."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class TextHead(nn.Module):
 
 
 class UnitLength(nn.Module):
-    """To float32 and length 1, so that low precision ends at the head."""
+    """Normalise to float32 vectors of length 1, so that low precision ends at the head."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x.float(), dim=-1, eps=1e-12)

@@ -55,7 +55,7 @@ class ImageBindReward(Reward):
         dtype: str = "float32",
         protocol: Protocol = "correct",
     ) -> Self:
-        """From `imagebind_huge.pth` with CLIP's vocabulary file beside it, or a folder with a `config.json` as well."""
+        """Load `imagebind_huge.pth` with CLIP's vocabulary file beside it, or a folder with a `config.json` as well."""
         from rewards.imagebind.loading import load_encoder
 
         found = find_weights(path, cls.name, cls.published)

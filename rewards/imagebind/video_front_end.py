@@ -1,4 +1,4 @@
-"""From frames to the pictures that ImageBind sees: clips for the scores (section 7), single frames (section 8).
+"""Pictures of a clip as ImageBind's input: clips for the scores (section 7), single frames (section 8).
 
 Sections are those of docs/upstream/imagebind.md. The two ways of resizing differ, as they do in the release.
 """

@@ -1,4 +1,4 @@
-"""What the front ends hand to the network: the views of one item whose embeddings are averaged."""
+"""Views of one item, which the front ends give to the network and whose embeddings are averaged."""
 
 from __future__ import annotations
 

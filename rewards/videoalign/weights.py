@@ -35,7 +35,7 @@ _OURS = {"visual.": "visual.", "model.": "language_model.", "rm_head.": "rm_head
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """Where a checkpoint lies."""
+    """Paths of a checkpoint."""
 
     root: Path  # holds model_config.json
     step: Path  # holds the weights and tokenizer/
@@ -43,7 +43,7 @@ class CheckpointFolder:
 
 
 def find_checkpoint(path: Path) -> CheckpointFolder:
-    """From a root folder (its highest checkpoint-N is taken), a checkpoint-N folder or a weight file in one.
+    """Find the checkpoint in a root folder (its highest checkpoint-N), a checkpoint-N folder, or of a weight file.
 
     Raises:
         ValueError: the folder holds no checkpoint-N.

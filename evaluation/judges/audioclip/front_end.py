@@ -1,4 +1,4 @@
-"""From samples to decibels: a Fourier transform of short frames whose waves are learned (arXiv 2104.11587).
+"""Spectrogram of AudioCLIP in decibels: a Fourier transform of short frames with learned waves (arXiv 2104.11587).
 
 Each of the 1025 filters is a complex frequency B-spline wavelet, psi(t) = sqrt(fb) sinc(fb t / m)^m exp(-i fc t) over t
 from -pi to pi; with m = 0, fb = 1 and fc = 0, 1, 2 ... it is the discrete Fourier transform that training began with.
@@ -55,7 +55,7 @@ def blackman_harris() -> Tensor:
 
 
 def to_unit_range(samples: Tensor) -> Tensor:
-    """What the published network does first: [-32768, 32767] to [-1, 1]. So 0 becomes 1.5e-5.
+    """Scale [-32768, 32767] to [-1, 1], the first step of the published network. So 0 becomes 1.5e-5.
 
     The order of the steps matters for samples that are in [-1, 1] already: near 32768 float32 has steps of 1/256.
     """

@@ -1,4 +1,4 @@
-"""What CAVP sees and hears of a clip: its first whole seconds, as 4 frames and 64 mel frames each (section 8)."""
+"""Inputs of CAVP from a clip: its whole seconds, as 4 frames and 64 mel frames each (section 8)."""
 
 from __future__ import annotations
 
