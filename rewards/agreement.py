@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def agreement_text(report: AgreementReport) -> str:
-    """The table a person reads, one section per respect of the labels."""
+    """Return the printed table, one section per respect of the labels."""
     header = ["labels", "score", "pairs", "accuracy", "95 % interval", "tau", "label ties", "score ties"]
     lines = [header, *(_cells(row) for row in report.rows)]
     widths = [max(len(line[position]) for line in lines) for position in range(len(header))]

@@ -71,7 +71,7 @@ class Evaluation:
     metrics: list[Metric]  # those that can be computed
     skipped: list[Skipped]
     chosen: Mapping[str, Chosen]  # the judges of the metrics
-    real_rows: np.ndarray  # the rows whose ground-truth clips are looked at
+    real_rows: np.ndarray  # the rows whose ground-truth clips are measured
     features: Mapping[str, np.ndarray]  # published ones: judge -> (M, width)
     measurement: Measurement
     protocol: Protocol

@@ -19,7 +19,7 @@ from evaluation.run.results import MetricResult
 from evaluation.run.text import results_csv, results_markdown
 from rewards.registry import get_judge
 
-# As `evaluation.compare` reads what a stage left out, with the kind of each problem.
+# The columns that `evaluation.compare` reads, and the kind of each problem.
 _FAILURES = pa.schema({"candidate_id": pa.string(), "kind": pa.string(), "error": pa.string()})
 
 

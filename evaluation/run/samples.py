@@ -23,7 +23,7 @@ from evaluation.run.benchmark import Benchmark
 _SAMPLE = re.compile(r"sample_(\d+)(?:-(\d+))?\.(mp4|avi|mov|mkv|webm)", re.IGNORECASE)
 # Missing: a caption without a sample. Duplicate: of several files none is taken. Wrong: of another table. Failed: in
 # sampling, in reading or in measuring. Undefined: a clip without a value of some metrics, such as a mute one.
-# Unfetched: ground truth that the table names and that is not there.
+# Unfetched: ground truth that the table names and that does not exist.
 Kind = Literal["missing", "duplicate", "wrong", "failed", "undefined", "unfetched"]
 NO_FAILURES = ("undefined", "unfetched")
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from core.atomic import atomic_path
 
 Values = dict[str, np.ndarray]  # output -> (B,) scores or (B, width) features, float32
-MAX_PARTS = 64  # then they are made one
+MAX_PARTS = 64  # more are merged into one
 READ_TRIES = 3
 
 
@@ -90,7 +90,7 @@ class FeatureStore:
             self._parts = sorted(self.folder.glob("part-*.parquet"))
             try:
                 return [pq.read_table(part) for part in self._parts]
-            except FileNotFoundError:  # another run has just made many parts one
+            except FileNotFoundError:  # another run has just merged the parts
                 continue
         raise ValueError(f"{self.folder} changes all the time: another run is at work in it. Wait until it is done.")
 

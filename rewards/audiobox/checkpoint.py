@@ -1,4 +1,4 @@
-"""Checkpoints of AudioBox-Aesthetics: as published, and written so. No pickle is ever executed."""
+"""Read and write checkpoints of AudioBox-Aesthetics in the published layout. No pickle is executed."""
 
 from __future__ import annotations
 

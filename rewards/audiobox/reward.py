@@ -1,4 +1,4 @@
-"""The reward class. Torch and transformers are imported when it loads, so that naming it stays cheap."""
+"""The reward class. Torch and transformers are imported when it loads, so that its lookup stays cheap."""
 
 from __future__ import annotations
 

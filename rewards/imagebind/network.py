@@ -1,4 +1,4 @@
-"""ImageBind: one transformer per modality, all ending in one space of embeddings. No parameter is shared.
+"""ImageBind: one transformer per modality, with one space of embeddings for all. No parameter is shared.
 
 Submodules carry the names of the published checkpoint. Source: docs/upstream/imagebind.md, sections 1 to 4.
 """

@@ -1,4 +1,4 @@
-"""ImageBind as a reward: how well picture, sound and prompt agree, two by two."""
+"""ImageBind as a reward: the agreement of picture and sound, picture and prompt, and sound and prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rewards.imagebind.encoder import ImageBindEncoder
 
 COSINE_EPS = 1e-6
-# What the tokenizer beside the weights is read from, whichever of its forms is there.
+# Files that the tokenizer beside the weights is read from, in order of preference.
 TOKENIZER_FILES = (
     "bpe_simple_vocab_16e6.txt.gz",
     "tokenizer.json",

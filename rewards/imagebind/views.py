@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Views(NamedTuple):
-    """Views of one item; one that the published rule takes several times is here once, with more weight."""
+    """Views of one item; a view that the published rule repeats is stored once, with more weight."""
 
     inputs: Tensor  # (S, ...)
     weights: Tensor  # float32 (S,), sum 1

@@ -1,4 +1,4 @@
-"""Windows of segments, and what their logits say: the DeSync score (docs/upstream/synchformer.md, section 7)."""
+"""Windows of segments, and the DeSync score from their logits (docs/upstream/synchformer.md, section 7)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class FramePlan:
 
 
 def plan_frames(clip: AVClip, config: VideoAlignConfig) -> FramePlan:
-    """Raises ValueError for a clip of one frame, or one too elongated to resize."""
+    """Return the frames to read and their size. Raises ValueError for one frame, or too elongated ones."""
     vision = config.vision_config
     indices = sample_frames(clip.num_frames, clip.fps, config.fps, config.num_frames)
     height, width = smart_resize(

@@ -1,4 +1,4 @@
-"""The reward `videoalign`: visual quality, motion quality and text alignment, as VideoAlign's VideoReward sees them."""
+"""The reward `videoalign`: visual quality, motion quality and text alignment, by VideoAlign's VideoReward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published VideoReward checkpoints: finding them, merging their LoRA while streaming, and 4.45 to 5.x names.
+"""Read published VideoReward checkpoints: find the files, merge LoRA while streaming, map 4.45 names to 5.x.
 
 Source: docs/upstream/videoalign.md, section 8.
 """
@@ -114,7 +114,7 @@ def merge_lora(
 
 
 def lora_targets(raw_names: Iterable[str]) -> set[str]:
-    """Our names of the weights that LoRA changes."""
+    """Return our names of the weights that LoRA changes."""
     return {str(our_name(name)) for name in raw_names if _LORA.search(name)}
 
 

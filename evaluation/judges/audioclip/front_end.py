@@ -19,7 +19,7 @@ NUM_FILTERS = N_FFT // 2 + 1
 NUM_BANDS = 3  # of filters, low to high, which take the place of a picture's colours
 BAND_HEIGHT = NUM_FILTERS // NUM_BANDS  # the two filters that remain at the top are left out
 EPS = 1e-8
-POWER_FLOOR = 1e-18  # what power 0 counts as
+POWER_FLOOR = 1e-18  # lower bound of the power
 
 
 class SplineFilters(nn.Module):
@@ -38,7 +38,7 @@ class SplineFilters(nn.Module):
         angle = width * time / (order + EPS)
         lobe = torch.where(angle == 0, 1.0, angle.sin() / angle)
         size = (lobe * lobe) ** (0.5 * order)
-        # A power of a negative number, where the order is none that is whole, turns it in the complex plane.
+        # A power of a negative number is complex where the order is not whole.
         turn = order * torch.where(lobe < 0, math.pi, 0.0)
         real, imaginary = size * turn.cos(), size * turn.sin()
         cosine, sine = (centre * time).cos(), -(centre * time).sin()
@@ -63,7 +63,7 @@ def to_unit_range(samples: Tensor) -> Tensor:
 
 
 def cut_frames(sound: Tensor, window: Tensor) -> Tensor:
-    """Frames of 1654 samples, hop 561, of as much sound as there is, with zeros on both sides to fill the last one.
+    """Frames of 1654 samples, hop 561, over the whole sound, with zeros on both sides to fill the last one.
 
     Args:
         sound: float32 (B, samples).

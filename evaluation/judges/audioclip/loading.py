@@ -1,4 +1,4 @@
-"""The audio head in a checkpoint of AudioCLIP, whose other two towers are left alone."""
+"""Load and save AudioCLIP's audio head; the other two towers of a checkpoint are not read."""
 
 from __future__ import annotations
 

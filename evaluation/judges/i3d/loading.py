@@ -17,8 +17,8 @@ from rewards.weights import CONFIG_NAME, save_weights
 
 STATE_DICT_NAME = "i3d_pretrained_400.pt"
 TORCHSCRIPT_NAME = "i3d_torchscript.pt"
-# What the published TorchScript file takes beside the videos: they come at the right size and in [-1, 1], and the
-# logits are wanted, not the probabilities.
+# Arguments of the published TorchScript file besides the videos, which have the right size and lie in [-1, 1]: the
+# logits are needed, not the probabilities.
 _SCRIPT_SWITCHES = {"rescale": False, "resize": False, "return_features": True}
 
 
