@@ -1,7 +1,9 @@
 """LoRA adapters in peft layout: attached with peft for training, merged into a network layer by layer for use.
 
-peft's own merge is not used: it keeps the whole adapter in memory twice beside the model, only warns about missing
-tensors, and silently ignores tensors that fit nowhere.
+peft's own merge is not used: it gives the same weights bit for bit, but keeps the adapter in memory twice beside the
+model (measured with a float32 adapter of rank 64 on 6 blocks of the published width, peak memory in units of the model,
+here / peft: float32 1.18 / 1.17, bfloat16 1.44 / 1.59, of which 0.3 does not grow with the number of blocks), only
+warns about missing tensors, silently ignores tensors that fit nowhere, and freezes the model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far scores agree with preferences: of people, or of other rewards such as the verifiable ones.
+"""Agreement of scores with preferences of people or of other rewards, such as the verifiable ones.
 
     python -m rewards.agreement --scores learned.parquet --labels people.csv
     python -m rewards.agreement --scores runs/a/scores/scores.parquet --labels runs/b/scores/scores.parquet
@@ -58,7 +58,7 @@ class AgreementConfig:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one column of scores agrees with the labels in one respect."""
+    """Agreement of one column of scores with the labels in one respect."""
 
     respect: str  # what the labels judge: a modality, "overall", or a metric
     score: str  # the metric or modality score that is compared with them
@@ -105,7 +105,7 @@ def agreement(scores: Path, labels: Path) -> AgreementReport:
 
 
 def compare(table: ScoreTable, preferences: Preferences, name: str) -> Agreement:
-    """How the column `name` of the scores orders the pairs. Pairs without both scores are left out."""
+    """Return the agreement of the column `name` with the pairs. Pairs without both scores are left out."""
     column = table.frame[name].reindex([*preferences.first, *preferences.second]).to_numpy()  # (2P,)
     first, second = np.split(column, 2)
     known = ~np.isnan(first - second)
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def agreement_text(report: AgreementReport) -> str:
-    """The table a person reads, one section per respect of the labels."""
+    """Return the printed table, one section per respect of the labels."""
     header = ["labels", "score", "pairs", "accuracy", "95 % interval", "tau", "label ties", "score ties"]
     lines = [header, *(_cells(row) for row in report.rows)]
     widths = [max(len(line[position]) for line in lines) for position in range(len(header))]
@@ -176,7 +176,7 @@ def write_agreement(path: Path, report: AgreementReport) -> None:
 
 
 def _columns(table: ScoreTable, preferences: Preferences, by_column: bool) -> Iterator[str]:
-    """What to compare with a respect: the column of its name, or the modality scores and then every metric."""
+    """Return the columns to compare in a respect: the one of its name, or the modality scores and then every metric."""
     if by_column:
         yield from (name for name in table.frame if name == preferences.respect)
         return
@@ -200,7 +200,7 @@ def _unmatched(labels: Path, ids: Sequence[str], table: ScoreTable) -> list[str]
 
 
 def _without_labels(labels: Path, table: ScoreTable, other: ScoreTable) -> list[str]:
-    """What the scores have and a table of labels has not."""
+    """Return what the scores table has and a table of labels lacks."""
     missing = [key for key in table.frame.index if key not in other.frame.index]
     columns = [name for name in table.metrics if name not in other.frame]
     notes = [f"{labels.name}: {len(missing)} of {len(table.frame)} scored candidates are not in it"] if missing else []

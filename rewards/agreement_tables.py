@@ -26,7 +26,7 @@ class ScoreTable:
     """Scores by candidate, all signed so that higher is better: metrics, and the modality scores they make up."""
 
     frame: pd.DataFrame  # index candidate_id; float64, NaN where missing
-    prompts: pd.Series[str]  # index candidate_id; "" where nothing tells the prompt
+    prompts: pd.Series[str]  # index candidate_id; "" where the prompt is not known
     notes: tuple[str, ...]
 
     @property
@@ -36,7 +36,7 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class Preferences:
-    """Which of two candidates is preferred, in one respect. P pairs."""
+    """P pairs of candidates with the preferred one of each, in one respect."""
 
     respect: str  # a modality, "overall", or a metric
     first: np.ndarray  # (P,) candidate ids
@@ -117,13 +117,13 @@ def read_preferences(path: Path) -> list[Preferences]:
 
 
 def preferences_within_prompts(labels: ScoreTable, candidates: Iterable[str]) -> list[Preferences]:
-    """What another scores table prefers between the candidates of a prompt, in respect of each of its columns.
+    """Return the preferences of another scores table between candidates of a prompt, per column of that table.
 
     Args:
         candidates: the ids to pair; those that `labels` does not have are left out.
 
     Raises:
-        ValueError: it cannot be told which candidates belong to one prompt.
+        ValueError: the table does not show which candidates belong to one prompt.
     """
     both = [key for key in candidates if key in labels.frame.index]
     if unknown := [key for key in both if not labels.prompts[key]]:
@@ -183,13 +183,13 @@ def _numbers(path: Path, scores: pd.Series[Any]) -> pd.Series[float]:
 
 
 def _directions(path: Path) -> dict[str, bool]:
-    """What a Parquet table says of its columns."""
+    """Return the directions stored in the schema of a Parquet table, by column."""
     if path.suffix.lower() != ".parquet":
         return {}
     import pyarrow.parquet as pq
 
-    told = {field.name: (field.metadata or {}).get(b"higher_is_better") for field in pq.read_schema(path)}
-    return {name: value == b"true" for name, value in told.items() if value is not None}
+    stored = {field.name: (field.metadata or {}).get(b"higher_is_better") for field in pq.read_schema(path)}
+    return {name: value == b"true" for name, value in stored.items() if value is not None}
 
 
 def _modality_scores(signed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

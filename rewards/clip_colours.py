@@ -1,4 +1,4 @@
-"""Colours as CLIP was trained on them, which the vision towers of ImageBind and Qwen2-VL took over."""
+"""Colour normalisation of CLIP, which the vision towers of ImageBind and Qwen2-VL use too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode the clips that rewards score: each file once, and of it only what the rewards look at or listen to."""
+"""Decode clips for judges: each file once, and only the frames and the sound that the judges use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClipFile:
 
 
 def decode(file: ClipFile, needs: frozenset[str], frames: FrameChoice | None = None) -> AVClip | str:
-    """The clip, or why it cannot be read. What `frames` does not choose is black (`media.read_clip`).
+    """Return the clip, or why it cannot be read. Frames that `frames` does not choose are black (`media.read_clip`).
 
     Without "video" in `needs` no picture is decoded: one black pixel lasts as long as the clip (`media.read_sound`).
     Without "audio" the clip has no sound.
@@ -34,7 +34,7 @@ def decode(file: ClipFile, needs: frozenset[str], frames: FrameChoice | None = N
         return read_sound(file.video_path, audio_path=file.audio_path)
     except MediaError as error:
         return str(error)
-    # Boundary to files that are not ours: what no library foresaw, or more frames than memory holds, costs this clip.
+    # Boundary to files from outside: any exception, and a clip that memory does not hold, costs this clip only.
     except Exception as error:  # noqa: BLE001
         return f"{file.video_path}: cannot be decoded: {type(error).__name__}: {error}"
 
@@ -45,7 +45,7 @@ def decode_ahead(
     num_decoders: int,
     frames: FrameChoice | None = None,
 ) -> Iterator[list[tuple[ClipFile, AVClip | str]]]:
-    """Each batch with its decoded clips, in order; the next one is decoded on threads while the caller works on this.
+    """Yield each batch with its decoded clips, in order; the next batch is decoded on threads meanwhile.
 
     Two batches are in memory at most. PyAV decodes without holding Python's lock.
     """

@@ -1,4 +1,4 @@
-"""The metric columns that this project's rewards yield, their direction, and the modality each one speaks for."""
+"""The metric columns of this project's rewards, their direction, and the modality that each belongs to."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from rewards.contract import check_complete
 
 ENTRY_POINT_GROUP = "avdpo.rewards"
 
-# Name -> "module:Class". Nothing is imported before it is asked for.
+# Name -> "module:Class". A module is imported when its name is looked up.
 BUILTIN_REWARDS: dict[str, str] = {
     "verifiable": "synthetic.reward:VerifiableReward",
     "videoalign": "rewards.videoalign:VideoAlignReward",
@@ -22,7 +22,7 @@ BUILTIN_REWARDS: dict[str, str] = {
     "synchformer": "rewards.synchformer:SynchformerReward",
 }
 
-# Those that evaluation measures with: all rewards, and networks whose values rank no candidates.
+# All rewards, and the networks of evaluation, whose values do not rank candidates.
 BUILTIN_JUDGES: dict[str, str] = BUILTIN_REWARDS | {
     "i3d": "evaluation.judges.i3d:I3DJudge",
     "audioclip": "evaluation.judges.audioclip:AudioClipJudge",

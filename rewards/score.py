@@ -1,4 +1,4 @@
-"""Score clips from the command line: for a person with two files and a question.
+"""Score a few clips from the command line, without a pipeline run.
 
 python -m rewards.score a.mp4 b.mp4 --prompts "a dog barks at a passing car" --reward_weights weights
 """
@@ -128,7 +128,7 @@ def _check_prompts(config: ScoreConfig, files: Sequence[ClipFile]) -> None:
 
 
 def _default_device() -> str:
-    import torch  # late: a mistake in the settings is told without it
+    import torch  # late: a mistake in the settings is reported without it
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 

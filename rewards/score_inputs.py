@@ -1,4 +1,4 @@
-"""What a person names on the command line, as clips with their sound and prompts."""
+"""The clips, sounds and prompts named on the command line of `rewards.score`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMED = 5  # clips named in a message
 def clip_files(
     paths: Sequence[Path], sounds: Sequence[Path] | None = None, prompts: Sequence[str] | None = None
 ) -> list[ClipFile]:
-    """The clips to score, each under its path, or under its candidate_id where the prompts table tells one.
+    """Return the clips to score, each under its path, or under its candidate_id where the prompts table has one.
 
     Args:
         paths: media files, and folders, which stand for the video files in them.

@@ -146,7 +146,7 @@ def _verdict(best: dict[str, int | None], labels: Sequence[str]) -> list[str]:
 
 
 def _gaps(rows: Sequence[ScoreRow], labels: Sequence[str]) -> list[str]:
-    """Why a score is missing, columns of one reason together."""
+    """Return the reasons for missing scores, columns of one reason together."""
     lines = []
     for row, label in zip(rows, labels, strict=True):
         columns: dict[str, list[str]] = {}

@@ -56,7 +56,7 @@ class RewardSuite:
         batch_size: int = 8,
         num_decoders: int = 2,
     ) -> RewardSuite:
-        """Rewards by name, groups and dotted paths included, on one device.
+        """Return a suite of rewards by name, group or dotted path, on one device.
 
         Args:
             weights: given to the rewards that have weights: the folder that `model.fetch` filled, or "tiny".
@@ -95,7 +95,7 @@ class RewardSuite:
         return combined_frames(self.rewards, num_frames, fps)
 
     def score_files(self, files: Iterable[ClipFile]) -> list[ScoreRow]:
-        """One row per file, in order.
+        """Return one row per file, in order.
 
         A file that cannot be read, and a clip that a reward cannot score, give a row with `error` and null scores
         where they failed; the other clips are scored as if it were not there. An error of the GPU itself is raised: no
@@ -104,7 +104,7 @@ class RewardSuite:
         return list(self.iter_scores(files))
 
     def iter_scores(self, files: Iterable[ClipFile]) -> Iterator[ScoreRow]:
-        """The rows of `score_files`, a batch at a time; `files` is read one batch ahead."""
+        """Yield the rows of `score_files`; `files` is read one batch ahead."""
         left = iter(files)
         batches = iter(lambda: list(islice(left, self.batch_size)), [])
         return chain.from_iterable(self.iter_batches(batches))

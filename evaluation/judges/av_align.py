@@ -1,11 +1,11 @@
-"""AV-Align: how many onsets of the sound fall on a peak of movement in the picture.
+"""AV-Align, the share of onsets of the sound that fall on a peak of movement in the picture.
 
 Source: docs/upstream/metrics.md, section 5.
 
 Higher is better. What the release's code computes is the definition, under every protocol, and not the symmetric
 formula that its documentation gives. So
 - the first movement counts for the first two frames, and the ends of the picture are never peaks,
-- the sound is heard at its own rate: onsets are told apart in steps of 512 samples, whatever time that is,
+- the sound is analysed at its own rate: onsets are located in steps of 512 samples, whatever their duration,
 - several onsets may use the same peak of movement, so a score can exceed 1.
 """
 
@@ -44,7 +44,7 @@ class AVAlignJudge(Judge):
     def load(
         cls, path: str | None = None, device: str = "cpu", dtype: str = "float32", protocol: Protocol = "correct"
     ) -> Self:
-        """Everything runs on the CPU.
+        """Return the judge, which runs on the CPU whatever `device` is.
 
         Raises:
             MissingPackageError: librosa or OpenCV is not installed.
@@ -62,7 +62,7 @@ class AVAlignJudge(Judge):
 
 
 def av_align(clip: AVClip) -> float:
-    """The score of one clip; NaN where it has no audio track."""
+    """Return the score of one clip; NaN where it has no audio track."""
     if not clip.has_audio:
         return float("nan")
     heard = audio_peaks(clip.audio.mean(axis=0), clip.sample_rate)
@@ -71,7 +71,7 @@ def av_align(clip: AVClip) -> float:
 
 
 def audio_peaks(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """Onsets of a mono sound, float64 (A,), in seconds: librosa's, with its defaults.
+    """Return the onsets of a mono sound, float64 (A,), in seconds: librosa's, with its defaults.
 
     Args:
         waveform: float32 (samples,).
@@ -86,7 +86,7 @@ def audio_peaks(waveform: np.ndarray, rate: int) -> np.ndarray:
 def flow_magnitudes(frames: np.ndarray) -> np.ndarray:
     """Mean length of the optical flow that leads to each frame, in pixels, float64 (T,).
 
-    Nothing leads to the first frame: it gets the value of the second, or 0 where it is alone.
+    The first frame has no predecessor: it gets the value of the second, or 0 where it is alone.
 
     Args:
         frames: uint8 (T, H, W, 3), RGB.
@@ -99,14 +99,14 @@ def flow_magnitudes(frames: np.ndarray) -> np.ndarray:
 
 
 def video_peaks(magnitudes: np.ndarray, fps: float) -> np.ndarray:
-    """Times at which there is more movement than one frame before and one after, float64 (V,), in seconds."""
+    """Return the times with more movement than one frame before and one after, float64 (V,), in seconds."""
     middle = magnitudes[1:-1]
     peaks = np.flatnonzero((middle > magnitudes[:-2]) & (middle > magnitudes[2:])) + 1
     return peaks / fps
 
 
 def peak_score(audio_peaks: np.ndarray, video_peaks: np.ndarray, fps: float) -> float:
-    """Onsets less than a frame from a peak of movement, divided by the number of all other peaks and these.
+    """Return the onsets less than a frame from a peak of movement, divided by the number of all other peaks and these.
 
     Args:
         audio_peaks: (A,) seconds.

@@ -1,4 +1,4 @@
-"""`clap_score`: how well the sound of a clip agrees with its text, as CLAP hears it; and CLAP's features for FAD."""
+"""`clap_score`, the agreement of sound and text by CLAP, and CLAP's features for FAD."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ClapJudge(Judge):
     def load(
         cls, path: str | None = None, device: str = "cpu", dtype: str = "float32", protocol: Protocol = "correct"
     ) -> Self:
-        """From a folder of transformers' files, such as that of laion/clap-htsat-unfused.
+        """Load a folder of transformers' files, such as that of laion/clap-htsat-unfused.
 
         Args:
             protocol: both are the same.
@@ -102,7 +102,7 @@ class ClapJudge(Judge):
 
         rate = self.front_end.sampling_rate
         windows = cover(mono_sound(clip, rate).numpy(), self.front_end.nb_max_samples)
-        # Said here, as its default is for models with fusion; of windows that are not too long it cuts nothing.
+        # The default of `truncation` is for models with fusion; windows of this length are not cut.
         inputs = self.front_end(windows, truncation="rand_trunc", sampling_rate=rate, return_tensors="pt")
         mel = inputs["input_features"].to(self.model.device, self.model.dtype)  # (W, 1, frames, bands)
         hidden = self.model.audio_model(input_features=mel)
@@ -123,7 +123,7 @@ class ClapJudge(Judge):
 
 
 def cover(sound: np.ndarray, length: int) -> list[np.ndarray]:
-    """The fewest windows of `length` samples that cover a sound (samples,), evenly spaced; a shorter sound is one."""
+    """Return the fewest evenly spaced windows of `length` samples that cover a sound (samples,), or a shorter one."""
     count = math.ceil(len(sound) / length)
     starts = np.rint(np.linspace(0, max(0, len(sound) - length), count)).astype(np.int64)
     return [sound[start : start + length] for start in starts]

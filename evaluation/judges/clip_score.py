@@ -1,4 +1,4 @@
-"""`clip_score`: how well the frames of a clip agree with its prompt, as CLIP sees it."""
+"""`clip_score`, the agreement of a clip's frames with its prompt by CLIP."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ClipJudge(Judge):
     def load(
         cls, path: str | None = None, device: str = "cpu", dtype: str = "float32", protocol: Protocol = "correct"
     ) -> Self:
-        """From a folder of transformers' files, such as that of openai/clip-vit-base-patch32.
+        """Load a folder of transformers' files, such as that of openai/clip-vit-base-patch32.
 
         Raises:
             ValueError: the folder is not there, or not whole.
@@ -106,7 +106,7 @@ class ClipJudge(Judge):
         return {"clip_score": scores}
 
     def pixels(self, clip: AVClip) -> Tensor:
-        """The frames that are looked at, each once, as the network takes them: float32 (S, 3, size, size)."""
+        """Return the frames that count, each once, as the network's input, float32 (S, 3, size, size)."""
         import torch
 
         frames = clip.video[np.unique(frame_indices(clip.num_frames))]  # (S, H, W, 3)
@@ -127,7 +127,7 @@ class ClipJudge(Judge):
         return normalize(self.model.visual_projection(hidden.pooler_output).float(), dim=-1)[places]
 
     def _read(self, text: str) -> Tensor:
-        """Unit vector float32 (D,). What comes after the end of the text is not looked at by anything before it."""
+        """Unit vector float32 (D,). Attention is causal, so padding after the end of the text has no effect."""
         from torch.nn.functional import normalize
 
         hidden = self.model.text_model(input_ids=self.tokenizer([text], "correct").to(self.model.device))

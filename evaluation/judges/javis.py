@@ -1,4 +1,4 @@
-"""AVHScore and JavisScore as metrics: how well sound fits picture, by ImageBind.
+"""AVHScore and JavisScore, the agreement of sound and picture by ImageBind, as a judge.
 
 Source: docs/upstream/metrics.md, section 9.
 """
@@ -42,7 +42,7 @@ class JavisJudge(Judge):
     def load(
         cls, path: str | None = None, device: str = "cpu", dtype: str = "float32", protocol: Protocol = "correct"
     ) -> Self:
-        """From `imagebind_huge.pth` with CLIP's vocabulary file beside it, or a folder with a `config.json` as well.
+        """Load `imagebind_huge.pth` with CLIP's vocabulary file beside it, or a folder with a `config.json` as well.
 
         Raises:
             ValueError: there are no weights, they are those of another model, or `dtype` is no float type.

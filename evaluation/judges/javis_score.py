@@ -1,4 +1,4 @@
-"""AVHScore and JavisScore: how well the sound fits the picture, over all frames and window by window.
+"""AVHScore and JavisScore, the agreement of sound and picture over all frames and window by window.
 
 Source: docs/upstream/imagebind.md, section 9. Higher is better; the prompt plays no part.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from rewards.imagebind.audio_front_end import SAMPLE_RATE
 from rewards.imagebind.reward import COSINE_EPS
 
-TIME_EPS_S = 1e-6  # far less than a sample: what rounding may add to a time
+TIME_EPS_S = 1e-6  # tolerance for rounding of times, far less than a sample
 
 if TYPE_CHECKING:
     from media.clip import AVClip
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class JavisScoreConfig:
-    """How a clip is cut into windows, and which frames of a window count; defaults as in the benchmark's command."""
+    """Windows of a clip, and the frames of a window that count; defaults as in the benchmark's command."""
 
     window_s: float = 2.0
     overlap_s: float = 1.5
-    lowest: float = 0.4  # the frames that fit worst: below 1 their share of the window, from 1 on their number
+    lowest: float = 0.4  # frames of the lowest cosines: below 1 their share of the window, from 1 on their number
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap_s < self.window_s:
@@ -126,7 +126,7 @@ def sync_windows(
 
 
 def _span(start_s: float, length_s: float, rate: float, limit: int) -> tuple[int, int]:
-    """The part of a stream that begins nearest to this time; in all windows of a stream it has the same length."""
+    """Return the span of a stream that begins nearest to this time; spans of a stream have the same length."""
     size = max(round(length_s * rate), 1)
     start = min(round(start_s * rate), limit - size)
     return start, start + size

@@ -1,4 +1,4 @@
-"""The metrics by name, in the order of the paper's tables: what each one is, and what it is computed from."""
+"""The metrics by name, in the order of the paper's tables, each with its definition, judge and output."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Metric:
 
     Attributes:
         judge: name in `rewards.registry.BUILTIN_JUDGES` of the judge that computes its values.
-        output: which of the judge's outputs it is made of.
+        output: the output of the judge that it is computed from.
         distance: compares the features of all samples with those of ground truth; None: a score per sample, averaged.
-        scale: what a distance is multiplied with.
+        scale: factor on a distance.
         definition: one sentence. Source: where it stands in the facts of the published benchmark.
     """
 
@@ -92,7 +92,7 @@ METRICS: tuple[Metric, ...] = (
     _score("desync", "DeSync", "sync", "synchformer", "Synchformer's offset of sound and picture, seconds", False),
 )
 
-# What the Bounce world lets one measure without any network: the same columns, of another scale, so by other names.
+# Measurements of Bounce without any network: the same columns on another scale, so under other names.
 VERIFIABLE: tuple[Metric, ...] = tuple(
     Metric(
         name=f"bounce_{column}",
@@ -118,9 +118,9 @@ _BY_NAME = {metric.name: metric for metric in (*METRICS, *VERIFIABLE)}
 
 
 def choose_metrics(names: Iterable[str]) -> list[Metric]:
-    """The metrics of names and groups ("all": the published ones; "quality", "text", "av", "sync", "verifiable").
+    """Return the metrics of names and groups, in the order of the table, each once.
 
-    In the order of the table, each once.
+    Groups are "all" (the published metrics), "quality", "text", "av", "sync" and "verifiable".
 
     Raises:
         ValueError: there is no such metric or group, or none is named.

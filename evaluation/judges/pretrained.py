@@ -1,4 +1,4 @@
-"""Folders of transformers' models as they are fetched: read whole, or refused with what is missing."""
+"""Load transformers' models from fetched folders; an incomplete folder is refused with the names it lacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="PreTrainedModel")
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # either will do
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # either of them
 
 
 def require_files(folder: Path, names: Iterable[str], source: str) -> None:
@@ -34,7 +34,7 @@ def require_files(folder: Path, names: Iterable[str], source: str) -> None:
 
 
 def load_model(kind: type[Model], folder: Path, device: str, dtype: torch.dtype) -> Model:
-    """The model in a folder, ready to be asked. transformers itself leaves random numbers where tensors are missing.
+    """Return the model in a folder, in evaluation mode. transformers alone leaves missing tensors random.
 
     Raises:
         ValueError: tensors are missing or of another shape, or a file cannot be read.

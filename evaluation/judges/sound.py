@@ -1,4 +1,4 @@
-"""The sound of a clip as the judges of sound are given it: one channel, at their rate."""
+"""Conversion of a clip's sound to one channel at a judge's sample rate."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ _KAISER_BEST: dict[str, Any] = {
 def mono_sound(clip: AVClip, sample_rate: int) -> Tensor:
     """float32 (samples,) on the CPU: the mean of the channels, then resampled. The clip must have sound."""
     import torch
-    from torchaudio.functional import resample  # late: judges are named without it
+    from torchaudio.functional import resample  # late: a judge can be looked up without it
 
     return resample(torch.tensor(clip.audio).mean(dim=0), clip.sample_rate, sample_rate, **_KAISER_BEST)

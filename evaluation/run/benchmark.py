@@ -1,4 +1,4 @@
-"""What is asked for: the captions of a benchmark, its ground truth where it has any, and its categories."""
+"""Captions of a benchmark, its ground truth where it has any, and its categories."""
 
 from __future__ import annotations
 

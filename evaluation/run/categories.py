@@ -28,7 +28,7 @@ def read_categories(table: pd.DataFrame, columns: Sequence[str]) -> Categories:
             read where the table has them, with numbers such as "0" or "0,2".
 
     Raises:
-        ValueError: there is no such column, or a published one holds what is no number of a category.
+        ValueError: there is no such column, or a published one holds a value that is not the number of a category.
     """
     missing = [name for name in columns if name not in table.columns]
     if missing:

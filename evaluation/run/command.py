@@ -3,7 +3,7 @@
     python -m evaluation.run --samples runs/javisbench --benchmark JavisBench.csv --weights weights
 
 Values of clips are kept in a cache by the files' contents, so an interrupted run goes on, and another metric or more
-samples cost only what is missing. docs/evaluation.md tells the metrics and the files that are written.
+samples cost only what is missing. docs/evaluation.md describes the metrics and the files that are written.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def evaluate(config: EvaluateConfig) -> StageSummary:
 
 
 def plan(config: EvaluateConfig) -> str:
-    """What a run would do."""
+    """Return the plan that `--dry_run` prints."""
     evaluation = prepare(config)
     names = ", ".join(metric.name for metric in evaluation.metrics)
     lines = [f"evaluate: {len(evaluation.samples.samples)} samples of {len(evaluation.benchmark)} rows: {names}"]

@@ -1,4 +1,4 @@
-"""One evaluation: samples, ground truth and judges brought together, and the results that come of them."""
+"""One evaluation: samples, ground truth and judges brought together, and the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_GROUND_TRUTH = (
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Everything a table, a page or a comparison is made of.
+    """Results of an evaluation, from which tables, pages and comparisons are made.
 
     Attributes:
         scores: metric -> (N,) of the samples, NaN where undefined; not of distances.
@@ -58,20 +58,20 @@ class Results:
         return len(self.failed | {sample.candidate_id for sample in self.samples.samples})
 
     def mark(self, metric: Metric) -> TrainingMark:
-        """What a metric was to the model's training, as far as its samples tell."""
+        """Return the role of a metric in the model's training, as recorded with the samples."""
         return mark(metric.output, network_name(metric.judge), {"model": self.samples.lineage})
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What is to be computed. Made by `prepare`, which reads files and computes nothing."""
+    """The plan of an evaluation. Made by `prepare`, which reads files and computes nothing."""
 
     benchmark: Benchmark
     samples: Samples
     metrics: list[Metric]  # those that can be computed
     skipped: list[Skipped]
     chosen: Mapping[str, Chosen]  # the judges of the metrics
-    real_rows: np.ndarray  # the rows whose ground-truth clips are looked at
+    real_rows: np.ndarray  # the rows whose ground-truth clips are measured
     features: Mapping[str, np.ndarray]  # published ones: judge -> (M, width)
     measurement: Measurement
     protocol: Protocol
@@ -111,7 +111,7 @@ class Evaluation:
         return cls(benchmark, samples, usable, without, names, real_rows, features, measurement, settings.protocol)
 
     def results(self, num_bootstrap: int, seed: int) -> Results:
-        """The figures of what is in the stores."""
+        """Return the figures of the values in the stores."""
         measured = {metric.name: (metric, self._measured(metric)) for metric in self.metrics}
         errors = self.measurement.errors()
         rows = np.array([sample.row for sample in self.samples.samples])
@@ -136,7 +136,7 @@ class Evaluation:
         )
 
     def _undefined(self, values: Mapping[str, np.ndarray], errors: Errors) -> list[Problem]:
-        """One per sample that metrics cannot be told of although nothing failed."""
+        """Return a problem per sample that has no value of some metrics although nothing failed."""
         judges = {metric.name: metric.judge for metric in self.metrics}
         names: dict[str, list[str]] = {}
         for metric, column in values.items():
@@ -150,7 +150,7 @@ class Evaluation:
         ]
 
     def _unfetched(self) -> list[Problem]:
-        """Ground truth that distances would compare with, had it been there."""
+        """Return a problem per missing ground-truth clip that distances would compare with."""
         if not any(one.distance and one.judge not in self.features for one in self.metrics):
             return []
         table = self.benchmark.rows
@@ -166,7 +166,7 @@ class Evaluation:
             return Measured(values)
         if metric.judge in self.features:
             real = self.features[metric.judge]
-            # The published file has a row per row of its benchmark; any other number of them cannot be told apart.
+            # The published file has a row per row of its benchmark; with any other number the rows are not known.
             if len(real) != self.benchmark.num_in_table:
                 return Measured(values, real, None)
             return Measured(values, real[: len(self.benchmark)], np.arange(len(self.benchmark)))
@@ -174,7 +174,7 @@ class Evaluation:
 
 
 def _failed(errors: Errors) -> list[Problem]:
-    """One per clip, with the reasons of all judges that failed on it."""
+    """Return a problem per clip, with the reasons of all judges that failed on it."""
     reasons: dict[str, dict[str, None]] = {}
     for (_, clip), message in errors.items():
         reasons.setdefault(clip, {})[message] = None

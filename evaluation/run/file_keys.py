@@ -1,4 +1,4 @@
-"""What a value was computed from, as a short text: the content of the files, and the words where they matter."""
+"""Keys of stored values: digests of the files' contents, and of the texts where the judge needs them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FileDigests:
         self._is_saved = True
 
     def of(self, files: Iterable[str]) -> dict[str, str]:
-        """Path -> digest of every file that is there."""
+        """Return path -> digest of every file that exists."""
         names = list(dict.fromkeys(files))
         with ThreadPoolExecutor(NUM_READERS) as pool:
             found = dict(zip(names, pool.map(self._digest, names), strict=True))
@@ -47,7 +47,7 @@ class FileDigests:
                 return known
             return status.st_size, status.st_mtime_ns, _read_digest(name)
         except OSError:
-            return None  # told by whoever decodes it
+            return None  # reported when it is decoded
 
     def save(self) -> None:
         """Keep them on disk, where there is anything new."""
@@ -62,10 +62,10 @@ class FileDigests:
 
 
 def value_key(video: str | None, audio: str | None, texts: Sequence[str | None], needs: frozenset[str]) -> str | None:
-    """The key of an judge's values of one clip; None without a video file.
+    """Return the key of a judge's values of one clip; None without a video file.
 
-    Both files count whatever the judge needs: a clip whose picture cannot be read has no sound either, so that
-    what is found does not depend on what happens to be in the cache.
+    Both files count whatever the judge needs: a clip whose picture cannot be read has no sound either, so
+    results do not depend on the content of the cache.
 
     Args:
         video: digest of the video file, which holds the sound too where there is no file for it.

@@ -10,7 +10,7 @@ PUBLISHED_FEATURES = {"i3d": "video", "audioclip": "audio"}  # judge -> its entr
 
 
 def read_features(path: Path, judges: dict[str, int]) -> dict[str, np.ndarray]:
-    """Features (M, width) of the judges that the file has: `video` are I3D's, `audio` AudioCLIP's.
+    """Return features (M, width) of the judges that the file has: `video` are I3D's, `audio` AudioCLIP's.
 
     Args:
         path: a .pt file as published (a dict of tensors), or an .npz file with the same entries.

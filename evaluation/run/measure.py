@@ -1,4 +1,4 @@
-"""Compute what is not in the cache yet: clips in, values in the stores, on Ray. What was computed is never lost."""
+"""Compute the values that the cache lacks, on Ray; finished values survive an interruption."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Errors = dict[tuple[str, str], str]  # (judge, name of the clip) -> why it has n
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to look at: a sample, or the ground truth of a row."""
+    """A clip to measure: a sample, or the ground truth of a row."""
 
     name: str  # for messages
     video_path: str
@@ -36,7 +36,7 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """Clips, and the judges that are to look at them."""
+    """Clips, and the judges that are to measure them."""
 
     clips: Sequence[Clip]
     judges: Sequence[str]
@@ -44,7 +44,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """How the workers work. Of it, protocol and dtype change what values are."""
+    """Settings of the workers. Protocol and dtype change the values."""
 
     cache: Path
     protocol: str
@@ -57,20 +57,20 @@ class MeasureSettings:
 
 @dataclass(frozen=True)
 class _Task:
-    """A clip that misses values, and the key that each judge's are kept by."""
+    """A clip that lacks values, and the key of each judge's values."""
 
     clip: Clip
     keys: Mapping[str, str]
 
 
 class Measurement:
-    """The state of the stage: stores with what is known, keys of what is wanted, and what failed.
+    """State of the stage: stores of known values, keys of the values to compute, and failures.
 
     Making it reads the cache, and the files' contents where they changed; it writes nothing before `run`.
 
     Attributes:
         stores: by judge.
-        keys: for each part of what is wanted, the keys of its clips.
+        keys: for each element of `wanted`, the keys of its clips.
     """
 
     def __init__(self, chosen: Mapping[str, Chosen], wanted: Sequence[Wanted], settings: MeasureSettings) -> None:
@@ -98,7 +98,7 @@ class Measurement:
 
     @property
     def num_left(self) -> int:
-        """Clips to look at: those that miss a value, the same file once."""
+        """Number of clips that lack a value; a file that occurs twice counts once."""
         return sum(len(tasks) for tasks in self._missing().values())
 
     @property
@@ -107,14 +107,14 @@ class Measurement:
 
     @property
     def num_known_samples(self) -> int:
-        """Clips of the first part, the samples, that miss no value."""
+        """Number of samples (clips of the first part) that lack no value."""
         columns = [
             [key is not None and key in self.stores[name] for key in keys] for name, keys in self.keys[0].items()
         ]
         return sum(all(column) for column in zip(*columns, strict=True))
 
     def run(self, pool: Pool) -> None:
-        """Compute what is missing. What has come until an interruption is kept."""
+        """Compute the missing values; those that arrive before an interruption are kept."""
         self._digests.save()
         missing = self._missing()
         num_left = sum(map(len, missing.values()))
@@ -126,7 +126,7 @@ class Measurement:
             self._flush()
 
     def errors(self) -> Errors:
-        """Why clips have no value; every clip with the files and words of one that failed is named as well."""
+        """Return why clips have no value, also for clips with the same files and texts as a failed one."""
         found: Errors = {}
         for clip, keys in self._clips():
             for name, key in keys.items():
@@ -137,13 +137,13 @@ class Measurement:
         return found
 
     def _clips(self) -> Iterator[tuple[Clip, dict[str, str | None]]]:
-        """All clips, with the keys of the judges that are to look at them."""
+        """Yield all clips, with the keys of the judges that are to measure them."""
         for part, keys in zip(self._wanted, self.keys, strict=True):
             for number, clip in enumerate(part.clips):
                 yield clip, {name: keys[name][number] for name in part.judges}
 
     def _missing(self) -> dict[tuple[str, ...], list[_Task]]:
-        """Return judges -> the clips that miss the values of exactly these; a file that occurs twice counts once."""
+        """Return judges -> the clips that lack the values of exactly these; a file that occurs twice counts once."""
         groups: dict[tuple[str, ...], list[_Task]] = {}
         claimed: set[tuple[str, str]] = set()
         for clip, keys in self._clips():
@@ -172,7 +172,7 @@ class Measurement:
     def _map(
         self, jobs: Sequence[Job], names: Sequence[str], tasks: Mapping[str, _Task], pool: Pool, bar: Any
     ) -> list[Job]:
-        """Run jobs and keep their values; the jobs that a worker died on each time."""
+        """Run jobs and keep their values; return the jobs that killed a worker at every try."""
         lost, by_key, flushed = [], {job["key"]: job for job in jobs}, time.monotonic()
         for result in map_jobs(jobs, MeasureActor, self._actor_settings(names), pool):
             if "lost" in result:

@@ -19,7 +19,7 @@ from evaluation.run.results import MetricResult
 from evaluation.run.text import results_csv, results_markdown
 from rewards.registry import get_judge
 
-# As `evaluation.compare` reads what a stage left out, with the kind of each problem.
+# The columns that `evaluation.compare` reads, and the kind of each problem.
 _FAILURES = pa.schema({"candidate_id": pa.string(), "kind": pa.string(), "error": pa.string()})
 
 
@@ -35,7 +35,7 @@ def write_outputs(folder: Path, results: Results, settings: dict[str, Any], titl
 
 
 def results_json(results: Results, settings: dict[str, Any]) -> str:
-    """Everything but the single samples."""
+    """Return all results but those of single samples, as JSON."""
     seconds, count = results.generation_s
     kinds = [one.kind for one in results.problems]
     document = {
@@ -58,7 +58,7 @@ def results_json(results: Results, settings: dict[str, Any]) -> str:
 
 
 def samples_table(results: Results) -> pa.Table:
-    """A row per sample, with a column per score, whose metadata says if higher is better and which reward it is of."""
+    """Return a row per sample and a column per score, whose metadata holds the direction and the reward."""
     samples, rows = results.samples.samples, results.benchmark.rows
     numbers = [sample.row for sample in samples]
     columns: dict[str, pa.Array] = {
@@ -85,7 +85,7 @@ def samples_table(results: Results) -> pa.Table:
 
 
 def _samples_metadata(results: Results) -> dict[str, str]:
-    """What made the scores, as a table of scores says it, and the trainings of the model that was sampled."""
+    """Return the rewards that made the scores, as in a scores table, and the trainings of the sampled model."""
     made_by = {
         network_name(name): {
             "version": get_judge(network_name(name)).version_under(results.protocol),

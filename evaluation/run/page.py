@@ -64,7 +64,7 @@ def number(value: float | None) -> str:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How the values of a score are spread.
+    """Distribution of the values of a score.
 
     Attributes:
         low, high: ends of the axis.
@@ -77,7 +77,7 @@ class Histogram:
 
 
 def histogram(values: np.ndarray) -> Histogram | None:
-    """None without a value."""
+    """Return the histogram of the defined values; None without any."""
     defined = values[np.isfinite(values)].astype(np.float64)
     if not len(defined):
         return None

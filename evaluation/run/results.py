@@ -18,7 +18,7 @@ DISTANCES: dict[Distance, Callable[..., float]] = {"frechet": frechet_distance, 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number and what is behind it.
+    """A number with its interval and its counts.
 
     Attributes:
         value: None where it is not defined, such as a distance of fewer than two clips.
@@ -45,12 +45,12 @@ class MetricResult:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What one metric is made of.
+    """Input of one metric.
 
     Attributes:
         values: (N,) scores or (N, width) features of the samples, NaN where undefined.
         real: (M, width) features of ground truth; None for a score.
-        real_rows: (M,) the benchmark's row of each; None where they are not told apart.
+        real_rows: (M,) the benchmark's row of each; None where the rows are not known.
     """
 
     values: np.ndarray
@@ -70,7 +70,7 @@ def metric_results(
     num_bootstrap: int,
     seed: int,
 ) -> list[MetricResult]:
-    """All figures of all metrics.
+    """Return all figures of all metrics.
 
     Args:
         measured: by the metric's name.
@@ -121,7 +121,7 @@ def _mean(column: np.ndarray, low: float, high: float) -> Figure:
 
 
 def _part(measured: Measured, rows: np.ndarray, members: np.ndarray) -> Measured:
-    """The samples and the ground truth of a category; of ground truth that is not told apart, none."""
+    """The samples and the ground truth of a category; no ground truth where its rows are not known."""
     assert measured.real is not None, "a distance has ground truth"
     own = np.zeros(len(measured.real), bool)
     if measured.real_rows is not None:
@@ -143,12 +143,12 @@ def _distance(metric: Metric, measured: Measured, protocol: Protocol) -> Figure:
 
 
 def undefined_rows(values: np.ndarray) -> np.ndarray:
-    """Which samples have no value; `values` are (N,) or (N, width)."""
+    """Return the samples without a value; `values` are (N,) or (N, width)."""
     finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     return np.flatnonzero(~finite)
 
 
 def median_generation_s(seconds: Sequence[float | None]) -> tuple[float | None, int]:
-    """Median time of generating a clip, and over how many."""
+    """Return the median time of generating a clip, and the number of clips."""
     known = [value for value in seconds if value is not None]
     return (float(np.median(known)) if known else None), len(known)

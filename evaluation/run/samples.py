@@ -1,4 +1,4 @@
-"""The samples of a model, each with the row of the benchmark that it answers; what is wrong with them, by name.
+"""Samples of a model, each with its row of the benchmark, and the problems of samples by name.
 
 Two layouts: the output of `pipeline.sample`, joined by prompt_id; and a folder of files as the release names them,
 `sample_0007.mp4` with `sample_0007.wav` beside it, which answers row 7.
@@ -22,8 +22,8 @@ from evaluation.run.benchmark import Benchmark
 
 _SAMPLE = re.compile(r"sample_(\d+)(?:-(\d+))?\.(mp4|avi|mov|mkv|webm)", re.IGNORECASE)
 # Missing: a caption without a sample. Duplicate: of several files none is taken. Wrong: of another table. Failed: in
-# sampling, in reading or in measuring. Undefined: a clip that some metrics cannot be told of, such as a mute one.
-# Unfetched: ground truth that the table names and that is not there.
+# sampling, in reading or in measuring. Undefined: a clip without a value of some metrics, such as a mute one.
+# Unfetched: ground truth that the table names and that does not exist.
 Kind = Literal["missing", "duplicate", "wrong", "failed", "undefined", "unfetched"]
 NO_FAILURES = ("undefined", "unfetched")
 
@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def is_failure(self) -> bool:
-        """Whether something that was asked for is not there or did not work."""
+        """Return whether the problem is a missing or failed sample, caption or clip."""
         return self.kind not in NO_FAILURES
 
 
@@ -92,7 +92,7 @@ def read_samples(folder: Path, benchmark: Benchmark) -> Samples:
 
 
 def _from_table(path: Path, benchmark: Benchmark) -> Samples:
-    """Joined by prompt_id; the prompt has to be the benchmark's."""
+    """Join by prompt_id; the prompt has to be the benchmark's."""
     table = read_table(path, CANDIDATES, "python -m pipeline.sample")
     rows = {prompt_id: row for row, prompt_id in enumerate(benchmark.rows["prompt_id"])}
     samples, problems = [], []
@@ -111,7 +111,7 @@ def _from_table(path: Path, benchmark: Benchmark) -> Samples:
 
 
 def _mistake(one: dict[str, Any], benchmark: Benchmark, rows: dict[str, int]) -> tuple[Kind, str] | None:
-    """The kind of what is wrong with a candidate, and the reason in words."""
+    """Return the kind of a candidate's problem, and the reason in words."""
     if one["error"] or not one["video_path"]:
         return "failed", f"failed in sampling: {one['error'] or 'it has no video'}"
     if one["candidate_id"] != (named := candidate_id(one["prompt_id"], one["index"])):
@@ -137,7 +137,7 @@ def _sample(one: dict[str, Any], row: int, folder: Path) -> Sample:
 
 
 def _failures(path: Path, named: Collection[str], benchmark: Benchmark) -> list[Problem]:
-    """What sampling gave up, where the table of candidates does not tell it already."""
+    """Return the failures of sampling that the table of candidates does not name."""
     if not path.is_file():
         return []
     return [
@@ -154,7 +154,7 @@ def _metadata(table: pa.Table) -> dict[str, str]:
 
 
 def _from_files(folder: Path, benchmark: Benchmark) -> Samples:
-    """Joined by the number in the file's name, which is all that such a folder tells."""
+    """Join by the number in the file's name, the only information of such a folder."""
     if not folder.is_dir():
         raise ValueError(f"{folder} does not exist: give the output_dir of pipeline.sample, or a folder of samples.")
     matches = [match for path in sorted(folder.iterdir()) if (match := _SAMPLE.fullmatch(path.name))]

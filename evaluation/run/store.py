@@ -1,4 +1,4 @@
-"""Values that were computed once, on disk: Parquet files in a folder per judge, version and weights.
+"""Store of computed values on disk: Parquet files in a folder per judge, version and weights.
 
 A row is one clip, by what it was computed from (`evaluation.run.file_keys`); rows are only ever added.
 """
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from core.atomic import atomic_path
 
 Values = dict[str, np.ndarray]  # output -> (B,) scores or (B, width) features, float32
-MAX_PARTS = 64  # then they are made one
+MAX_PARTS = 64  # more are merged into one
 READ_TRIES = 3
 
 
@@ -53,7 +53,7 @@ class FeatureStore:
         return len(self._pending)
 
     def flush(self) -> None:
-        """Put on disk, and make readable, what was added."""
+        """Write the added values to disk, and make them readable."""
         pending = dict(self._pending)
         self._pending = []
         if pending:
@@ -66,7 +66,7 @@ class FeatureStore:
             self._compact()
 
     def stack(self, output: str, keys: Sequence[str | None]) -> np.ndarray:
-        """The values of clips, (N,) or (N, width); NaN where there are none, as for a key that is None."""
+        """Return the values of clips, (N,) or (N, width); NaN where there are none, as for a key that is None."""
         width = self.outputs[output]
         if output in self._values and width is not None:
             width = self._values[output].shape[1]
@@ -90,12 +90,12 @@ class FeatureStore:
             self._parts = sorted(self.folder.glob("part-*.parquet"))
             try:
                 return [pq.read_table(part) for part in self._parts]
-            except FileNotFoundError:  # another run has just made many parts one
+            except FileNotFoundError:  # another run has just merged the parts
                 continue
         raise ValueError(f"{self.folder} changes all the time: another run is at work in it. Wait until it is done.")
 
     def _compact(self) -> None:
-        """Make many parts one. Parts that another run has written since are not known here, and stay."""
+        """Merge many parts into one. Parts that another run has written since are not known here, and stay."""
         if len(self._parts) > MAX_PARTS:
             old, self._parts = self._parts, []
             rows = list(self._places.values())  # a key that two runs have computed comes twice in the values

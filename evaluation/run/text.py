@@ -1,4 +1,4 @@
-"""Results as people read them: a table in the paper's column order, categories, and what is missing."""
+"""Results as text: a table in the paper's column order, categories, and problems."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _metric_lines(results: Results) -> list[tuple[str, ...]]:
 
 
 def remarks(skipped: Sequence[Skipped], problems: Sequence[Problem]) -> list[str]:
-    """The metrics that cannot be computed, and what is not as it should be: counts, and the first of each kind."""
+    """Return the skipped metrics and the problems: counts, and the first of each kind."""
     lines = [f"skipped {one.metric}: {one.advice}" for one in skipped]
     for kind in dict.fromkeys(problem.kind for problem in problems):
         named = [one for one in problems if one.kind == kind]

@@ -1,4 +1,4 @@
-"""The reward `audiobox`: how good a sound is to listen to, by AudioBox-Aesthetics."""
+"""The reward `audiobox`: aesthetic quality of a sound, by AudioBox-Aesthetics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of AudioBox-Aesthetics: as published, and written so. No pickle is ever executed."""
+"""Read and write checkpoints of AudioBox-Aesthetics in the published layout. No pickle is executed."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _find_file(path: Path) -> Path:
 
 
 def _read_torch(file: Path) -> dict[str, Any] | None:
-    """What a `checkpoint.pt` in the published form holds; None for another kind of file."""
+    """Return the content of a `checkpoint.pt` in the published form; None for another kind of file."""
     if file.suffix == ".safetensors":
         return None
     try:
@@ -120,7 +120,7 @@ def _read_torch(file: Path) -> dict[str, Any] | None:
 
 
 def _torch_config(content: dict[str, Any], file: Path) -> AudioBoxConfig:
-    """From `model_cfg`, which holds training's settings too, and `target_transform`."""
+    """Return the config in `model_cfg`, which holds settings of the training too, and `target_transform`."""
     settings = content.get("model_cfg")
     if not isinstance(settings, dict):
         raise ValueError(f"{file} has no table model_cfg, so that its network is unknown: take {WEIGHTS_NAME}.")
@@ -144,5 +144,5 @@ def _cast(tensors: Iterator[tuple[str, Tensor]], encoder_dtype: torch.dtype) -> 
 
 
 def _copies(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Of tensors that lie in a mapped file, so that the network does not depend on it."""
+    """Copy tensors out of a mapped file, so that the network does not depend on it."""
     yield from ((name, tensor.clone()) for name, tensor in state.items())

@@ -1,4 +1,4 @@
-"""What a checkpoint of AudioBox-Aesthetics says about itself: the constructor arguments in its `config.json`."""
+"""Configuration of AudioBox-Aesthetics: the constructor arguments in a checkpoint's `config.json`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PUBLISHED_TRANSFORM = {
     "PQ": {"mean": 6.57505, "std": 1.51466},
 }
 
-# Other values would be another network, of which no checkpoint is public.
+# Other values are another network, which has no public checkpoint.
 _FIXED = {"proj_act_fn": "gelu", "proj_dropout": 0, "use_weighted_layer_sum": True, "output_dim": 1}
 
 
@@ -50,7 +50,7 @@ class EncoderConfig:
 
     @property
     def num_layer_results(self) -> int:
-        """What the heads choose from: the input of the first layer and the output of each."""
+        """Number of layer results that the heads weigh: the input of the first layer and the output of each."""
         return self.num_hidden_layers + 1
 
     def num_frames(self, num_samples: int) -> int:

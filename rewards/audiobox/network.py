@@ -42,7 +42,7 @@ class AestheticsNetwork(nn.Module):
         return torch.cat([head(embedding) for head, embedding in heads], dim=1)
 
     def embed(self, waveform: Tensor, num_valid: Tensor) -> Tensor:
-        """What the heads see, before its length is normalised: float32 (W, 4, C)."""
+        """Return the input of the heads before its length is normalised, float32 (W, 4, C)."""
         results, padding = layer_results(self.wavlm, self.config.wavlm, waveform, num_valid)
         valid = (~padding)[..., None].float()  # (W, L, 1)
         # The mean over frames comes before the sum over layers: both are linear, and this order is cheaper.

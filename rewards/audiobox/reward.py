@@ -1,4 +1,4 @@
-"""The reward class. Torch and transformers are imported when it loads, so that naming it stays cheap."""
+"""The reward class. Torch and transformers are imported when it loads, so that its lookup stays cheap."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class AudioBoxReward(Reward):
         dtype: str = "float32",
         protocol: Protocol = "correct",
     ) -> Self:
-        """From the published folder (`config.json`, `model.safetensors`), its `checkpoint.pt`, or a preset.
+        """Load the published folder (`config.json`, `model.safetensors`), its `checkpoint.pt`, or a preset.
 
         Under `protocol="javisbench"` sound that is not at 16 kHz is not resampled, only made quieter, and every sound
         is cut or zero-padded to 4 s, with the padding scored as sound.

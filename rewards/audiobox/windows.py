@@ -35,7 +35,7 @@ def to_mono(audio: np.ndarray, sample_rate: int) -> Tensor:
 
 
 def to_javisbench_mono(audio: np.ndarray, sample_rate: int) -> Tensor:
-    """What JavisBench's reader makes of audio (channels, samples): float32 (S,), cut or zero-padded to 4 s.
+    """Return audio (channels, samples) as JavisBench reads it: float32 (S,), cut or zero-padded to 4 s.
 
     It resamples along the wrong axis, that of the channel (docs/upstream/audiobox.md, section 8). So sound of another
     rate keeps

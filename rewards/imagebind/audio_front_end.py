@@ -1,4 +1,4 @@
-"""From a waveform to the mel clips that ImageBind hears (docs/upstream/imagebind.md, section 6)."""
+"""Mel clips of a waveform, the input of ImageBind's audio tower (docs/upstream/imagebind.md, section 6)."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class ImageConfig(TrunkConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig(ImageConfig):
-    """Clips of a few frames, of which a token spans two."""
+    """Sizes of clips of a few frames; a token spans two frames."""
 
     frames_per_clip: int = FRAMES_PER_TOKEN
 

@@ -57,7 +57,7 @@ class ImageBindEncoder:
 
     @torch.inference_mode()
     def sounds(self, clips: Iterable[AVClip]) -> Tensor:
-        """Raises ValueError for a sound of less than 25 ms; clips without sound must be left out."""
+        """Return one embedding per sound; clips without sound must be left out. Raises ValueError below 25 ms."""
         return self._averages("audio", (self._heard(self.waveform(clip)) for clip in clips))
 
     @torch.inference_mode()
@@ -111,7 +111,7 @@ class ImageBindEncoder:
 
     @staticmethod
     def _without_padding(ids: Tensor) -> Tensor:
-        """A token sees only those before it, so what comes after the last end of the batch changes nothing."""
+        """Cut token ids after the last end in the batch. Attention is causal, so the cut changes no embedding."""
         return ids[:, : int(ids.argmax(dim=1).max()) + 1]
 
 

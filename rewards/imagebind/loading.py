@@ -1,4 +1,4 @@
-"""ImageBind on disk: weights, the tokenizer beside them, and the sizes that differ from the published ones."""
+"""Load and save ImageBind: weights, the tokenizer beside them, and a `config.json` of other sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS = ("preprocessors", "trunks", "heads", "postprocessors")
 def load_encoder(
     path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, protocol: Protocol = "correct"
 ) -> ImageBindEncoder:
-    """The text, vision and audio parts of a checkpoint; tensors of its other modalities are passed over.
+    """Return the text, vision and audio parts of a checkpoint; tensors of its other modalities are skipped.
 
     Args:
         path: the weights, or a folder that holds them; beside them the tokenizer, and `config.json` where sizes are

@@ -1,4 +1,4 @@
-"""ImageBind: one transformer per modality, all ending in one space of embeddings. No parameter is shared.
+"""ImageBind: one transformer per modality, with one space of embeddings for all. No parameter is shared.
 
 Submodules carry the names of the published checkpoint. Source: docs/upstream/imagebind.md, sections 1 to 4.
 """
@@ -130,7 +130,7 @@ class TextHead(nn.Module):
 
 
 class UnitLength(nn.Module):
-    """To float32 and length 1, so that low precision ends at the head."""
+    """Normalise to float32 vectors of length 1, so that low precision ends at the head."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x.float(), dim=-1, eps=1e-12)

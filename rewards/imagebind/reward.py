@@ -1,4 +1,4 @@
-"""ImageBind as a reward: how well picture, sound and prompt agree, two by two."""
+"""ImageBind as a reward: the agreement of picture and sound, picture and prompt, and sound and prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rewards.imagebind.encoder import ImageBindEncoder
 
 COSINE_EPS = 1e-6
-# What the tokenizer beside the weights is read from, whichever of its forms is there.
+# Files that the tokenizer beside the weights is read from, in order of preference.
 TOKENIZER_FILES = (
     "bpe_simple_vocab_16e6.txt.gz",
     "tokenizer.json",
@@ -55,7 +55,7 @@ class ImageBindReward(Reward):
         dtype: str = "float32",
         protocol: Protocol = "correct",
     ) -> Self:
-        """From `imagebind_huge.pth` with CLIP's vocabulary file beside it, or a folder with a `config.json` as well."""
+        """Load `imagebind_huge.pth` with CLIP's vocabulary file beside it, or a folder with a `config.json` as well."""
         from rewards.imagebind.loading import load_encoder
 
         found = find_weights(path, cls.name, cls.published)

@@ -1,4 +1,4 @@
-"""What turns the inputs of each ImageBind modality into tokens, positions included.
+"""Stems of ImageBind, which turn the inputs of each modality into tokens, positions included.
 
 Source: docs/upstream/imagebind.md, section 3.
 """

@@ -28,7 +28,7 @@ WORD_END = "</w>"
 
 
 class TextTokenizer:
-    """Texts to ids (B, context_length), padded with 0; the end has the largest id, which is how it is found again."""
+    """Tokenizer of texts to ids (B, context_length), padded with 0; the end has the largest id."""
 
     def __init__(self, tokenizer: CLIPTokenizer, context_length: int) -> None:
         self._tokenizer = tokenizer
@@ -124,7 +124,7 @@ def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def clean(text: str) -> str:
-    """Mended encoding, no HTML entities, single spaces, lower case."""
+    """Repair the encoding, resolve HTML entities, collapse spaces and lower the case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     return re.sub(r"\s+", " ", text).strip().lower()
 

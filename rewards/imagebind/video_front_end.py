@@ -1,4 +1,4 @@
-"""From frames to the pictures that ImageBind sees: clips for the scores (section 7), single frames (section 8).
+"""Pictures of a clip as ImageBind's input: clips for the scores (section 7), single frames (section 8).
 
 Sections are those of docs/upstream/imagebind.md. The two ways of resizing differ, as they do in the release.
 """
@@ -23,7 +23,7 @@ CLIP_S, NUM_CLIPS = 2, 5
 
 
 def video_views(video: np.ndarray, fps: float, config: VisionConfig, device: torch.device) -> Views:
-    """Five clips of 2 s, of each a few frames (published: two), of these three crops; what is the same comes once.
+    """Return five clips of 2 s with a few frames each (published: two) in three crops; equal views are merged.
 
     Args:
         video: uint8 (T, H, W, 3).

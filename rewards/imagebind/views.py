@@ -1,4 +1,4 @@
-"""What the front ends hand to the network: the views of one item whose embeddings are averaged."""
+"""Views of one item, which the front ends give to the network and whose embeddings are averaged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Views(NamedTuple):
-    """Views of one item; one that the published rule takes several times is here once, with more weight."""
+    """Views of one item; a view that the published rule repeats is stored once, with more weight."""
 
     inputs: Tensor  # (S, ...)
     weights: Tensor  # float32 (S,), sum 1

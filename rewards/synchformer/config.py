@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class SynchformerConfig:
-    """Every other number of the network is a property of these.
+    """Sizes of the network and its front ends; every other size is a property of these.
 
     Raises ValueError for sizes that do not go together.
     """
 
-    # What is seen and heard
+    # Inputs
     fps: int = 25  # frames per second that clips are brought to
     sample_rate: int = 16_000  # Hz
     frames_per_segment: int = 16

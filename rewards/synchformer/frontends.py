@@ -1,4 +1,4 @@
-"""From a clip to what the network takes: frames at a constant rate, and log-mel spectrograms of segments."""
+"""Inputs of the network from a clip: frames at a constant rate, and log-mel spectrograms of segments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logits of many clips at once: their segments share batches, whatever clip they are of."""
+"""Logits of many clips at once: segments of different clips share batches."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def window_logits(network: Synchformer, clips: Sequence[AVClip], num_segments: S
 
 
 def _video_batches(clips: Sequence[AVClip], num_segments: Sequence[int], config: SynchformerConfig) -> Iterator[Tensor]:
-    """Byte batches of segments (N, frames_per_segment, 3, H, W); a clip is prepared when its turn has come."""
+    """Byte batches of segments (N, frames_per_segment, 3, H, W); each clip is prepared when it is needed."""
     segments = (
         segment
         for clip, count in zip(clips, num_segments, strict=True)

@@ -22,7 +22,7 @@ def learned(*shape: int) -> nn.Parameter:
 
 
 class Aggregator(nn.Module):
-    """A pre-norm encoder layer over a learned token and the given ones, of which only the learned token is wanted.
+    """A pre-norm encoder layer over a learned token and the given ones; it returns only the learned token.
 
     So only that token asks, and only it passes the feed-forward part (docs/upstream/synchformer.md, sections 2.7 and
     3.5).

@@ -1,4 +1,4 @@
-"""A Synchformer on disk: the published state dict, or a folder with weights and the sizes that differ."""
+"""Load and save a Synchformer: the published state dict, or a folder with weights and a `config.json` of sizes."""
 
 from __future__ import annotations
 

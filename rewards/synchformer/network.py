@@ -1,4 +1,4 @@
-"""Synchformer: how far the sound of a clip is ahead of its picture, as logits over a grid of offsets.
+"""Synchformer: logits over a grid of offsets by which the sound of a clip is ahead of its picture.
 
 Written from docs/upstream/synchformer.md alone; loads the published state dict.
 """
@@ -66,7 +66,7 @@ class Synchformer(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """The names OFF_tok (what is read at the end) and MOD_tok (between the modalities) are the published ones."""
+    """Transformer over a window. The names OFF_tok (the output token) and MOD_tok (the separator) are published."""
 
     def __init__(self, config: SynchformerConfig) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _Fusion(nn.Module):
         tokens = self.pos_emb_cfg(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        # In bfloat16 the likeliest offsets would tie, and the first of them, not the best, be taken.
+        # In bfloat16 the likeliest offsets tie, and the first of them, not the best, would be taken.
         head = self.off_head
         return F.linear(self.ln_f(tokens)[:, 0].float(), head.weight.float(), head.bias.float())
 

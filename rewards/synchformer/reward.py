@@ -1,4 +1,4 @@
-"""`desync`: how many seconds picture and sound are apart, as Synchformer sees and hears it."""
+"""`desync`, the offset of picture and sound in seconds, by Synchformer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of segments, and what their logits say: the DeSync score (docs/upstream/synchformer.md, section 7)."""
+"""Windows of segments, and the DeSync score from their logits (docs/upstream/synchformer.md, section 7)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def offset_grid(num_offsets: int, max_offset_s: float) -> Tensor:
 
 
 def window_indices(num_segments: int, window: int) -> Tensor:
-    """Which segments make up each window, int64 (W, window) with W = ceil(num_segments / window).
+    """Return the segments of each window, int64 (W, window) with W = ceil(num_segments / window).
 
     Fewer segments than a window takes are repeated from the start. More are cut in windows one after the other, and
     where the last one would be incomplete, it is moved back to end with the last segment.
@@ -38,7 +38,7 @@ def desync(logits: Tensor, grid: Tensor) -> Tensor:
 
 
 def desync_as_released(logits: Tensor, grid: Tensor) -> Tensor:
-    """What the release gives for the clips of one batch, (B, W, num_offsets) -> (B,).
+    """Return the release's scores for the clips of one batch, (B, W, num_offsets) -> (B,).
 
     It collects the values window by window but averages them as if collected clip by clip, so with several clips and
     several windows each score is a mean over windows of different clips. Equal to `desync` for one window.

@@ -1,4 +1,4 @@
-"""VideoReward of VideoAlign: a Qwen2-VL encoder with a linear head, asked for three scores of a clip and its prompt."""
+"""VideoReward of VideoAlign: a Qwen2-VL encoder with a linear head, which gives a clip and its prompt three scores."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """What `VideoAlignNetwork` takes, on the device of the patches."""
+    """Input of `VideoAlignNetwork`, on the device of the patches."""
 
     input_ids: Tensor  # (B, L), padded on the right
     patches: Tensor  # (patches of all clips, patch_dim)

@@ -77,7 +77,7 @@ class VisionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """What upstream's own file leaves open: it has one size of network, and one text to evaluate by."""
+    """Settings that upstream's file leaves open, since it has one size of network and one evaluation text."""
 
     text_config: TextConfig = field(default_factory=TextConfig)
     vision_config: VisionConfig = field(default_factory=VisionConfig)

@@ -1,4 +1,4 @@
-"""From a clip's frames to the rows of pixels that the vision tower reads. All in float32.
+"""Rows of pixels of a clip's frames, the input of the vision tower. All in float32.
 
 Source: docs/upstream/videoalign.md, section 5.
 """
@@ -25,7 +25,7 @@ FRAMES_AT_ONCE = 16  # resized together, so that a long clip in HD does not fill
 
 @dataclass(frozen=True)
 class FramePlan:
-    """Which frames of a clip are read, and at what size."""
+    """The frames of a clip that are read, and their size."""
 
     indices: tuple[int, ...]
     height: int  # pixels, resized
@@ -35,7 +35,7 @@ class FramePlan:
 
 
 def plan_frames(clip: AVClip, config: VideoAlignConfig) -> FramePlan:
-    """Raises ValueError for a clip of one frame, or one too elongated to resize."""
+    """Return the frames to read and their size. Raises ValueError for one frame, or too elongated ones."""
     vision = config.vision_config
     indices = sample_frames(clip.num_frames, clip.fps, config.fps, config.num_frames)
     height, width = smart_resize(

@@ -1,4 +1,4 @@
-"""What the model reads: the evaluation text around a user's prompt, as one turn of the Qwen2-VL chat, in token ids.
+"""Input text of the model: the evaluation text around a user's prompt, one turn of the Qwen2-VL chat, in token ids.
 
 Source: docs/upstream/videoalign.md, section 4. The evaluation text belongs to the checkpoint and is not shipped here.
 """
@@ -31,7 +31,7 @@ _CHAT = (
 
 @dataclass(frozen=True, kw_only=True)
 class TokenIds:
-    """What the network must know of its tokenizer."""
+    """Token ids of the tokenizer that the network needs."""
 
     vocabulary_size: int
     video: int

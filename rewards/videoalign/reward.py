@@ -1,4 +1,4 @@
-"""The reward `videoalign`: visual quality, motion quality and text alignment, as VideoAlign's VideoReward sees them."""
+"""The reward `videoalign`: visual quality, motion quality and text alignment, by VideoAlign's VideoReward."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class VideoAlignReward(Reward):
         dtype: str = "float32",
         protocol: Protocol = "correct",
     ) -> Self:
-        """From a folder with model_config.json, prompt_template.txt and checkpoint-N/ (section 8).
+        """Load a folder with model_config.json, prompt_template.txt and checkpoint-N/ (section 8).
 
         Args:
             path: that folder, one that holds it as VideoReward/, a checkpoint-N in it, or the name of a preset.
@@ -96,7 +96,7 @@ class VideoAlignReward(Reward):
         try:
             return sample_frames(num_frames, fps, self.config.fps, self.config.num_frames)
         except ValueError:
-            return None  # `score` says what is wrong with such a clip
+            return None  # `score` raises the error of such a clip
 
     def score(self, clips: list[AVClip], prompts: list[Prompt]) -> dict[str, Tensor]:
         """Raw scores, float32 (B,) each; those of real clips lie around 3.7, 1.2 and 2.8, by 2 (section 6).

@@ -1,4 +1,4 @@
-"""Published VideoReward checkpoints: finding them, merging their LoRA while streaming, and 4.45 to 5.x names.
+"""Read published VideoReward checkpoints: find the files, merge LoRA while streaming, map 4.45 names to 5.x.
 
 Source: docs/upstream/videoalign.md, section 8.
 """
@@ -35,7 +35,7 @@ _OURS = {"visual.": "visual.", "model.": "language_model.", "rm_head.": "rm_head
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """Where a checkpoint lies."""
+    """Paths of a checkpoint."""
 
     root: Path  # holds model_config.json
     step: Path  # holds the weights and tokenizer/
@@ -43,7 +43,7 @@ class CheckpointFolder:
 
 
 def find_checkpoint(path: Path) -> CheckpointFolder:
-    """From a root folder (its highest checkpoint-N is taken), a checkpoint-N folder or a weight file in one.
+    """Find the checkpoint in a root folder (its highest checkpoint-N), a checkpoint-N folder, or of a weight file.
 
     Raises:
         ValueError: the folder holds no checkpoint-N.
@@ -114,7 +114,7 @@ def merge_lora(
 
 
 def lora_targets(raw_names: Iterable[str]) -> set[str]:
-    """Our names of the weights that LoRA changes."""
+    """Return our names of the weights that LoRA changes."""
     return {str(our_name(name)) for name in raw_names if _LORA.search(name)}
 
 

@@ -1,4 +1,4 @@
-"""From samples to decibels: a Fourier transform of short frames whose waves are learned (arXiv 2104.11587).
+"""Spectrogram of AudioCLIP in decibels: a Fourier transform of short frames with learned waves (arXiv 2104.11587).
 
 Each of the 1025 filters is a complex frequency B-spline wavelet, psi(t) = sqrt(fb) sinc(fb t / m)^m exp(-i fc t) over t
 from -pi to pi; with m = 0, fb = 1 and fc = 0, 1, 2 ... it is the discrete Fourier transform that training began with.
@@ -19,7 +19,7 @@ NUM_FILTERS = N_FFT // 2 + 1
 NUM_BANDS = 3  # of filters, low to high, which take the place of a picture's colours
 BAND_HEIGHT = NUM_FILTERS // NUM_BANDS  # the two filters that remain at the top are left out
 EPS = 1e-8
-POWER_FLOOR = 1e-18  # what power 0 counts as
+POWER_FLOOR = 1e-18  # lower bound of the power
 
 
 class SplineFilters(nn.Module):
@@ -38,7 +38,7 @@ class SplineFilters(nn.Module):
         angle = width * time / (order + EPS)
         lobe = torch.where(angle == 0, 1.0, angle.sin() / angle)
         size = (lobe * lobe) ** (0.5 * order)
-        # A power of a negative number, where the order is none that is whole, turns it in the complex plane.
+        # A power of a negative number is complex where the order is not whole.
         turn = order * torch.where(lobe < 0, math.pi, 0.0)
         real, imaginary = size * turn.cos(), size * turn.sin()
         cosine, sine = (centre * time).cos(), -(centre * time).sin()
@@ -55,7 +55,7 @@ def blackman_harris() -> Tensor:
 
 
 def to_unit_range(samples: Tensor) -> Tensor:
-    """What the published network does first: [-32768, 32767] to [-1, 1]. So 0 becomes 1.5e-5.
+    """Scale [-32768, 32767] to [-1, 1], the first step of the published network. So 0 becomes 1.5e-5.
 
     The order of the steps matters for samples that are in [-1, 1] already: near 32768 float32 has steps of 1/256.
     """
@@ -63,7 +63,7 @@ def to_unit_range(samples: Tensor) -> Tensor:
 
 
 def cut_frames(sound: Tensor, window: Tensor) -> Tensor:
-    """Frames of 1654 samples, hop 561, of as much sound as there is, with zeros on both sides to fill the last one.
+    """Frames of 1654 samples, hop 561, over the whole sound, with zeros on both sides to fill the last one.
 
     Args:
         sound: float32 (B, samples).

@@ -1,4 +1,4 @@
-"""`audioclip`: what the Frechet audio distance of JavisBench compares."""
+"""`audioclip`, the features that the Frechet audio distance of JavisBench compares."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AudioClipJudge(Judge):
     it is resampled to 16 kHz, cut or zero-padded to 4 s, and fed as is: as though it were at 44.1 kHz, and in [-1, 1]
     where the network expects 16-bit units, which leaves steps of 1/256 and adds a constant of 0.5.
 
-    With procedural weights the embeddings are those of the public implementation. What could not be checked are the
+    With procedural weights the embeddings are those of the public implementation. Not checked: the
     published weights themselves, and the release's features. These differ in one respect that no value of a single
     clip can follow: public copies of its loader never leave training mode, so that its batch norms take the statistics
     of the eight sounds of a batch. Here they are the learned ones under both protocols, and features from the release's
@@ -52,7 +52,7 @@ class AudioClipJudge(Judge):
     def load(
         cls, path: str | None = None, device: str = "cpu", dtype: str = "float32", protocol: Protocol = "correct"
     ) -> Self:
-        """From `AudioCLIP-Full-Training.pt`, of which the tensors of the audio head are read, or a folder with it.
+        """Load the audio head of `AudioCLIP-Full-Training.pt`, or of a folder with it.
 
         Raises:
             ValueError: there are no weights, or they are not those of AudioCLIP.
@@ -87,7 +87,7 @@ class AudioClipJudge(Judge):
         return {"audioclip": features}
 
     def samples(self, clip: AVClip) -> Tensor:
-        """What the network is given, float32 (N,)."""
+        """Return the input of the network, float32 (N,)."""
         from torch.nn.functional import pad
 
         from evaluation.judges.sound import mono_sound

@@ -1,4 +1,4 @@
-"""The audio head in a checkpoint of AudioCLIP, whose other two towers are left alone."""
+"""Load and save AudioCLIP's audio head; the other two towers of a checkpoint are not read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EMPTY = "fbsp.bias"  # the filters have none, for which the published class kee
 
 
 def load_network(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> AudioHead:
-    """From AudioCLIP-Full-Training.pt, or a folder with such a checkpoint; `config.json` beside it has other sizes.
+    """Load AudioCLIP-Full-Training.pt, or a folder with such a checkpoint; `config.json` beside it gives other sizes.
 
     Raises:
         ValueError: there are no weights, or not those of an AudioCLIP of these sizes.

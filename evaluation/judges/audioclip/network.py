@@ -25,7 +25,7 @@ ALONG_FREQUENCY, ALONG_TIME, ALONG_BOTH = (3, 1), (1, 5), (3, 5)  # kernels of t
 
 
 class Attention(nn.Module):
-    """Weights in (0, 1) for what a stage gives, from what it was given."""
+    """Weights in (0, 1) for the output of a stage, from its input."""
 
     def __init__(self, width: int, out_width: int, kernel: tuple[int, int]) -> None:
         super().__init__()

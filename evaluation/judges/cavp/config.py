@@ -9,11 +9,11 @@ NUM_STAGES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class CavpConfig:
-    """Raises ValueError for sizes that are no sizes."""
+    """Sizes of the network. Raises ValueError for impossible ones."""
 
     embed_dim: int = 512
     image_size: int = 224  # pixels, square
-    frames_at_once: int = 40  # what a frame's embedding can depend on ends with its block of this many
+    frames_at_once: int = 40  # frames in a block; a frame's embedding depends on its own block only
     video_width: int = 64  # channels of the first layer
     video_blocks: tuple[int, ...] = (3, 4, 6, 3)  # of each stage of the residual network
     audio_width: int = 64  # channels of the first layer

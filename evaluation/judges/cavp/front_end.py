@@ -1,4 +1,4 @@
-"""What CAVP sees and hears of a clip: its first whole seconds, as 4 frames and 64 mel frames each (section 8)."""
+"""Inputs of CAVP from a clip: its first whole seconds, as 4 frames and 64 mel frames each (section 8)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLE_RATE = 16_000  # Hz
 FFT_SIZE, HOP = 1024, 250  # samples; a hop gives 16 mel frames for each frame of the picture
 LOW_HZ, HIGH_HZ = 125.0, 7600.0
 FLOOR = 1e-5
-TIME_EPS_S = 1e-6  # what rounding may take from a time
+TIME_EPS_S = 1e-6  # tolerance for rounding of times
 
 
 def whole_seconds(num_frames: int, fps: float) -> int:

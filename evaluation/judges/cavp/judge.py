@@ -1,4 +1,4 @@
-"""`cavp_score`: how well the sound fits the picture at each quarter of a second.
+"""`cavp_score`, the agreement of sound and picture at each quarter of a second.
 
 Source: docs/upstream/metrics.md, section 8.
 """
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class CavpJudge(Judge):
     """Mean cosine of frames and sound over the whole seconds of a clip; NaN for one without an audio track.
 
-    One definition under both protocols. The release differs in two ways that its numbers cannot be told by: it scores
-    frames of a video that it has encoded once more, and 0.0 where anything fails, which is an error here.
+    Both protocols share one definition. The release differs in two ways that cannot be reproduced: it scores frames
+    of a video that it has encoded once more, and gives 0.0 where anything fails, which is an error here.
     """
 
     name = "cavp"
@@ -39,7 +39,7 @@ class CavpJudge(Judge):
     def load(
         cls, path: str | None = None, device: str = "cpu", dtype: str = "float32", protocol: Protocol = "correct"
     ) -> Self:
-        """From Diff-Foley's `cavp_epoch66.ckpt`, or a folder with weights and a `config.json`.
+        """Load Diff-Foley's `cavp_epoch66.ckpt`, or a folder with weights and a `config.json`.
 
         Raises:
             ValueError: there are no weights, they are those of another model, or `dtype` is no float type.
@@ -80,7 +80,7 @@ class CavpJudge(Judge):
         return score.item()
 
     def embeddings(self, clip: AVClip) -> tuple[Tensor, Tensor]:
-        """Of frames and of sound, each float32 (4 * seconds, embed_dim), of unit length."""
+        """Return the embeddings of frames and of sound, each float32 (4 * seconds, embed_dim), of unit length."""
         import torch
 
         from core.devices import exact_convolutions

@@ -1,4 +1,4 @@
-"""A CAVP network on disk: Diff-Foley's checkpoint, or a folder with weights and the sizes that differ."""
+"""Load and save CAVP: Diff-Foley's checkpoint, or a folder with weights and a `config.json` of sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRAPPER = "module."  # before each name, where a distributed training wrote the 
 
 
 def load_network(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Cavp:
-    """The network of a checkpoint; what else than its parts a training left in there is passed over.
+    """Return the network of a checkpoint; other content that a training left there is skipped.
 
     Args:
         path: `cavp_epoch66.ckpt`, another file of weights, or a folder with some and, where sizes are not the

@@ -56,7 +56,7 @@ class SlowOnly(nn.Module):
 
 
 def _stage(channels: int, width: int, num_blocks: int, stride: int, reach: int) -> nn.Sequential:
-    """Bottlenecks of which the first changes the number of channels, and the picture's size by `stride`."""
+    """Bottlenecks; the first changes the number of channels, and the picture's size by `stride`."""
     rest = [_Bottleneck(4 * width, width, stride=1, reach=reach) for _ in range(num_blocks - 1)]
     return nn.Sequential(_Bottleneck(channels, width, stride, reach), *rest)
 

@@ -11,7 +11,7 @@ _SHRINKS = 32  # pixels of the picture per position at the end, along each side
 
 @dataclass(frozen=True, kw_only=True)
 class I3DConfig:
-    """How wide the network is, and how large the square pictures are that it takes.
+    """Width of the network, and size of its square input pictures.
 
     Raises ValueError for sizes that cannot be.
     """

@@ -25,7 +25,7 @@ def frame_indices(num_frames: int, count: int = NUM_FRAMES) -> np.ndarray:
 
 
 def prepare_frames(clip: AVClip, size: int, protocol: Protocol) -> Tensor:
-    """What the network sees of a clip, float32 (3, NUM_FRAMES, size, size) in [-1, 1]."""
+    """Return the input of the network from a clip, float32 (3, NUM_FRAMES, size, size) in [-1, 1]."""
     squares = fit_square(torch.from_numpy(clip.video[frame_indices(clip.num_frames)]), size)
     if protocol == "javisbench":
         return normalise_bytes(released_bytes(squares), size)

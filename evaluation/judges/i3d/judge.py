@@ -1,4 +1,4 @@
-"""The judge class. Torch is imported when it loads, so that naming it stays cheap."""
+"""The judge of I3D. Torch is imported when it loads, so that its lookup stays cheap."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class I3DJudge(Judge):
     def load(
         cls, path: str | None = None, device: str = "cpu", dtype: str = "float32", protocol: Protocol = "correct"
     ) -> Self:
-        """From `i3d_pretrained_400.pt` (or the same as safetensors), `i3d_torchscript.pt`, or a folder with either.
+        """Load `i3d_pretrained_400.pt` (or the same as safetensors), `i3d_torchscript.pt`, or a folder with either.
 
         Raises:
             ValueError: no weights are there, they are not this network's, or `dtype` is no float type.

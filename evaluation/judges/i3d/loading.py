@@ -17,13 +17,13 @@ from rewards.weights import CONFIG_NAME, save_weights
 
 STATE_DICT_NAME = "i3d_pretrained_400.pt"
 TORCHSCRIPT_NAME = "i3d_torchscript.pt"
-# What the published TorchScript file takes beside the videos: they come at the right size and in [-1, 1], and the
-# logits are wanted, not the probabilities.
+# Arguments of the published TorchScript file besides the videos, which have the right size and lie in [-1, 1]: the
+# logits are needed, not the probabilities.
 _SCRIPT_SWITCHES = {"rescale": False, "resize": False, "return_features": True}
 
 
 class ScriptedI3D(nn.Module):
-    """A TorchScript file of I3D, such as StyleGAN-V's, called as ours is."""
+    """A TorchScript file of I3D, such as StyleGAN-V's, with the call signature of `I3D`."""
 
     def __init__(self, script: torch.jit.ScriptModule, source: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def save_network(network: I3D, folder: Path) -> None:
 
 
 def _tensors(files: StateFiles, network: I3D, device: str) -> Iterator[tuple[str, Tensor]]:
-    """Those in the files, with counters of batches for those who saved without: they serve training alone."""
+    """Yield the tensors in the files, and zero for missing counters of batches, which serve training only."""
     yield from files.tensors(torch.float32, device)
     for name in network.state_dict().keys() - files.shapes.keys():
         if name.endswith(".num_batches_tracked"):
@@ -75,7 +75,7 @@ def _tensors(files: StateFiles, network: I3D, device: str) -> Iterator[tuple[str
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Whether a file holds a program beside its tensors."""
+    """Return whether a file holds a program beside its tensors."""
     if not (path.is_file() and zipfile.is_zipfile(path)):
         return False
     with zipfile.ZipFile(path) as archive:
