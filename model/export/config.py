@@ -20,7 +20,9 @@ class ExportConfig:
     layout: Layout = field(
         default="pipeline", metadata={"help": "pipeline (safetensors), or release: model/ as published code loads it"}
     )
-    dtype: Dtype = field(default="float32", metadata={"help": "of the stored network; the release has bfloat16"})
+    dtype: Dtype = field(
+        default="float32", metadata={"help": "precision of the stored network; the release has bfloat16"}
+    )
     merge: bool = field(default=True, metadata={"help": "with layout release: false keeps the adapter in lora/"})
     adapter_scale: float = field(
         default=1.0,

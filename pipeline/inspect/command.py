@@ -1,4 +1,4 @@
-"""What is in a table, in the terminal: its metadata, and of every column type, empty cells, values and a histogram.
+"""Facts of a table for the terminal: metadata, and per column its type, empty cells, values and a histogram.
 
 python -m pipeline.inspect runs/first/scores/scores.parquet --rows 2
 python -m pipeline.inspect runs/first
@@ -39,7 +39,7 @@ class InspectConfig:
     tables: list[StoragePath] = field(
         metadata={"help": "Parquet, CSV or JSONL files, dataset folders, or a run folder for all tables in it."}
     )
-    rows: int = field(default=1, metadata={"help": "How many of the first rows to show."})
+    rows: int = field(default=1, metadata={"help": "Number of first rows to show."})
     bins: int = field(default=16, metadata={"help": "Bars of a histogram."})
 
     def __post_init__(self) -> None:

@@ -27,11 +27,11 @@ DEFAULTS = GenerationDefaults(
     guidance_scale=3.0,
     shift_scale=12.0,
 )
-EVAL_SEED_START = HELD_OUT_SEED_START + 1_000_000  # apart from the captions that a finished model is graded on
+EVAL_SEED_START = HELD_OUT_SEED_START + 1_000_000  # differs from the captions on which a finished model is graded
 
 
 def bootstrap(config: BootstrapConfig) -> None:
-    """Trains what is missing and writes the preset, weights in half precision."""
+    """Train the missing parts and write the preset, with weights in half precision."""
     work = config.work_dir
     work.mkdir(parents=True, exist_ok=True)
     save_config(config, work / "config.yaml")
@@ -55,14 +55,14 @@ def bootstrap(config: BootstrapConfig) -> None:
 
 
 def _echo_grades(config: BootstrapConfig, model: str, reconstruct: bool = False) -> None:
-    """What can be measured in held-out scenes after the codecs, or in clips that the model makes."""
+    """Print the grades of reconstructed held-out scenes, or of clips that the model generates."""
     if config.grade_captions:
         grades = GradeConfig(model=model, num_captions=config.grade_captions, reconstruct=reconstruct)
         echo(report(grades, *grade(grades)))
 
 
 def _train_parts(config: BootstrapConfig) -> None:
-    """The text encoder and the codecs."""
+    """Train the text encoder and the codecs."""
     parts = (
         ("text_encoder", train_text_encoder, config.text_steps),
         ("video_codec", train_video_codec, config.video_codec_steps),
