@@ -1,4 +1,4 @@
-"""What every command of the toolkit shares: its configuration, its output lines and the summary of a stage.
+"""Functions that every command uses: parsing of its configuration, output lines, and the summary of a stage.
 
 A finished stage must return within seconds, so nothing here imports torch. `TrlParser`, which `dpo.train` uses
 directly, turns the dataclass into flags; it was measured at 0.25 s to import (trl 1.16, without torch).
@@ -48,15 +48,15 @@ def parse_config(
     accepted, `--dry_run` alone means true, a dict is written as YAML (`--overrides '{a: 1}'`) and replaces the whole
     dict.
     A mistake (unknown key or flag, wrong type, ValueError from `__post_init__`) ends the program with status 2 and one
-    line on stderr, as argparse does. `positional` names a list field that also takes what stands before the first flag;
-    `about` is shown by --help.
+    line on stderr, as argparse does. `positional` names a list field that also takes the arguments before the first
+    flag; --help shows `about`.
     """
     from trl import TrlParser  # late: StageSummary and echo are used where trl is not
 
     first = f"{positional.upper()} " if positional else ""
     usage = f"%(prog)s {first}[--config FILE.yaml] [--name value ...]"  # all flags would bury the line on what is wrong
     parser = TrlParser([config_class], prog=program_name(), allow_abbrev=False, usage=usage, description=about)  # type: ignore[list-item]
-    parser.add_argument("--config", type=Path, help="YAML file with any of these fields; flags win over it")
+    parser.add_argument("--config", type=Path, help="YAML file with any of these fields; flags override it")
     actions = {field.name: _action(parser, field.name) for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     hints = get_type_hints(config_class, include_extras=True)
     for name, action in actions.items():
@@ -92,12 +92,12 @@ def program_name() -> str:
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass as plain JSON and YAML values: paths become strings, tuples lists."""
+    """Return the fields of a dataclass as plain JSON and YAML values: paths become strings, tuples lists."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
 def config_to_yaml(config: Any) -> str:
-    """The resolved configuration as YAML that `--config` reads back."""
+    """Return the resolved configuration as YAML that `--config` reads back."""
     return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
@@ -113,13 +113,13 @@ def echo(text: str = "") -> None:
 
 
 def package_versions(*names: str) -> dict[str, str]:
-    """Installed versions for `StageSummary.versions`, without importing the packages; "missing" where there is none."""
+    """Return the installed versions of packages without importing them; "missing" if there is none."""
     return {name: _version(name) for name in names}
 
 
 @dataclass(frozen=True)
 class StageSummary:
-    """How a stage ended. `done` counts every finished row, `skipped` those of them finished by an earlier run."""
+    """Result of a stage. `done` counts all finished rows, `skipped` the finished rows of earlier runs among them."""
 
     stage: str
     wanted: int
@@ -132,11 +132,11 @@ class StageSummary:
 
     @property
     def rate(self) -> float:
-        """Rows finished by this run per second."""
+        """Rows per second that this run finished."""
         return (self.done - self.skipped) / self.seconds if self.seconds > 0 else 0.0
 
     def line(self) -> str:
-        """Such as `sample: wanted 240, done 240 (skipped 0), failed 0, 92.1 s, 2.6/s`."""
+        """Return a line such as `sample: wanted 240, done 240 (skipped 0), failed 0, 92.1 s, 2.6/s`."""
         return (
             f"{self.stage}: wanted {self.wanted}, done {self.done} (skipped {self.skipped}), failed {self.failed}, "
             f"{self.seconds:.1f} s, {self.rate:.1f}/s"
@@ -175,7 +175,7 @@ def _yaml_values(path: Path, actions: dict[str, argparse.Action]) -> dict[str, A
 
 
 def _yaml_value(path: Path, key: str, action: argparse.Action, value: Any) -> Any:
-    """Give a YAML value the type of its field, by the same conversion as the command line."""
+    """Convert a YAML value to the type of its field, as the command line does."""
     is_list, is_dict = action.nargs == "+", action.type is _yaml_mapping
     if value is None and action.default is None:
         return None
@@ -207,20 +207,20 @@ def _yaml_mapping(text: str) -> dict[str, Any]:
 
 
 def _kinds(hint: Any) -> list[Any]:
-    """A type and all that it is made of: `list[Path] | None` holds Path."""
+    """Return a type and all types inside it: `list[Path] | None` contains Path."""
     inner = () if get_origin(hint) is Annotated else get_args(hint)
     return [hint, *(kind for one in inner for kind in _kinds(one))]
 
 
 def _path_type(parse: Any, to_path: Callable[[str], Path]) -> Callable[[str], Path | None]:
-    """`to_path`, but None for a text that the parser itself takes for it."""
+    """Return `to_path`, with None for a text that the parser reads as None."""
     return lambda text: None if parse(text) is None else to_path(text)
 
 
 def _storage_path(text: str) -> Path:
     try:
         return storage_path(text)
-    except ValueError as error:  # argparse would show nothing of it
+    except ValueError as error:  # argparse hides the message of a ValueError
         raise argparse.ArgumentTypeError(str(error)) from error
 
 

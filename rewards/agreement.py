@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from core.cli import atomic_write_text, echo, parse_config
+from core.text_table import table_lines
 from rewards.agreement_tables import (
     MODALITIES,
     Preferences,
@@ -145,18 +146,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def agreement_text(report: AgreementReport) -> str:
     """Return the printed table, one section per respect of the labels."""
     header = ["labels", "score", "pairs", "accuracy", "95 % interval", "tau", "label ties", "score ties"]
-    lines = [header, *(_cells(row) for row in report.rows)]
-    widths = [max(len(line[position]) for line in lines) for position in range(len(header))]
-    text = []
+    cells = [_cells(row) for row in report.rows]
+    heading, *lines = table_lines([header, *cells], "llr")
+    text = [heading]
     several = len({row.respect for row in report.rows}) < len(report.rows)
-    for number, line in enumerate(lines):
-        if several and number > 1 and line[0] != lines[number - 1][0]:
+    for place, line in enumerate(lines):
+        if several and place and cells[place][0] != cells[place - 1][0]:
             text.append("")
-        padded = [
-            cell.ljust(width) if position < 2 else cell.rjust(width)
-            for position, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        text.append("  ".join(padded).rstrip())
+        text.append(line)
     text += [
         "",
         "All scores are taken with higher as better. Pairs that the labels call equal are not in the accuracy;",

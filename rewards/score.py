@@ -50,14 +50,15 @@ class ScoreConfig:
     reward_weights: str | None = field(
         default=None,
         metadata={
-            "help": "Where the rewards' weights are: the folder that model.fetch filled, or 'tiny', the preset that "
+            "help": "Weights of the rewards: the folder that model.fetch filled, or 'tiny', the preset that "
             "knows only the clips of Bounce."
         },
     )
     device: str | None = field(default=None, metadata={"help": "Torch device; by default cuda where there is one."})
     dtype: str = field(default="float32", metadata={"help": "Type of the networks' weights, e.g. bfloat16."})
     protocol: Protocol = field(
-        default="correct", metadata={"help": "How to score: correctly, or as the release does, defects included."}
+        default="correct",
+        metadata={"help": "correct, or javisbench: scores as the release computes them, defects included."},
     )
     batch_size: int = field(default=8, metadata={"help": "Clips scored at once; twice as many are held in memory."})
     num_decoders: int = field(default=2, metadata={"help": "Threads that decode the next clips meanwhile."})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.atomic import atomic_path, atomic_write_text
+from core.text_table import table_lines
 
 if TYPE_CHECKING:
     from rewards.base import Protocol
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 OUTPUT_SUFFIXES = (".csv", ".parquet", ".json")
 _ARROWS = {True: "\u2191", False: "\u2193"}
-_GAP = "  "
+_GAP = 2  # columns between two cells of a text table
 
 
 def scores_text(rows: Sequence[ScoreRow], suite: RewardSuite, width: int) -> str:
@@ -29,9 +30,7 @@ def scores_text(rows: Sequence[ScoreRow], suite: RewardSuite, width: int) -> str
     cells = {column: _cells(rows, column, suite.higher_is_better[column], best[column]) for column in suite.columns}
     lines = []
     for block in _blocks(cells, width - margin):
-        for number, label in enumerate(["", *labels]):
-            lines.append(_GAP.join([label.ljust(margin), *(cells[column][number] for column in block)]).rstrip())
-        lines.append("")
+        lines += [*table_lines(list(zip(["", *labels], *(cells[column] for column in block), strict=True))), ""]
     return "\n".join([*lines, *_verdict(best, labels), *_gaps(rows, labels)]).rstrip()
 
 
@@ -115,18 +114,17 @@ def _best(rows: Sequence[ScoreRow], column: str, higher: bool) -> int | None:
 
 
 def _cells(rows: Sequence[ScoreRow], column: str, higher: bool, best: int | None) -> list[str]:
-    """Heading and one number per clip, equally wide."""
+    """Return the heading and one number per clip."""
     numbers = ["-" if (score := row.scores[column]) is None else f"{score:.4f}" for row in rows]
     marked = [f"{text}{'*' if number == best else ' '}" for number, text in enumerate(numbers)]
-    cells = [f"{column} {_ARROWS[higher]}", *marked]
-    return [cell.rjust(max(map(len, cells))) for cell in cells]
+    return [f"{column} {_ARROWS[higher]}", *marked]
 
 
 def _blocks(cells: dict[str, list[str]], width: int) -> list[list[str]]:
     blocks: list[list[str]] = []
     left = 0
     for column, texts in cells.items():
-        needed = len(_GAP) + len(texts[0])
+        needed = _GAP + max(map(len, texts))
         if not blocks or needed > left:
             blocks.append([])
             left = width

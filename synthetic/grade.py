@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from core.cli import echo, parse_config
+from core.text_table import table_lines
 from synthetic.captions import caption
 from synthetic.render import render_clip
 from synthetic.scene import (
@@ -79,11 +80,11 @@ class Grade:
         half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
         return centre - half, centre + half
 
-    def line(self) -> str:
-        """Return the share, its interval and the chance level as a line of text."""
+    def cells(self) -> tuple[str, ...]:
+        """Return attribute, share, interval and chance level as the cells of a text table."""
         low, high = self.interval
-        chance = f"   chance {1 / NUM_CLASSES[self.attribute]:5.1%}" if self.attribute in NUM_CLASSES else ""
-        return f"{self.attribute:13} {self.right / self.total:6.1%}   [{low:5.1%}, {high:5.1%}]{chance}"
+        chance = f"chance {1 / NUM_CLASSES[self.attribute]:.1%}" if self.attribute in NUM_CLASSES else ""
+        return self.attribute, f"{self.right / self.total:.1%}", f"[{low:.1%}, {high:.1%}]", chance
 
 
 def grade_clip(scene: Scene, found: Measurement) -> dict[str, bool]:
@@ -119,7 +120,7 @@ def report(config: GradeConfig, grades: list[Grade], offset: float | None) -> st
     return "\n".join(
         [
             f"{config.model}: {config.num_captions} held-out captions, share right with its 95 % interval",
-            *(one.line() for one in grades),
+            *table_lines([one.cells() for one in grades]),
             "median |heard - seen| " + ("undefined" if offset is None else f"{offset:.3f} s"),
         ]
     )

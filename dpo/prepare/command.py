@@ -1,8 +1,8 @@
-"""Pairs to training data: `python -m dpo.prepare --pairs DIR --model NAME --output DIR`.
+"""The command that encodes pairs: `python -m dpo.prepare --pairs DIR --model NAME --output DIR`.
 
-Latents are the sampler's own where it kept them, ground truth is encoded; a caption is embedded once per prompt, and a
-candidate read once however many pairs it stands in. Training then needs neither codec nor text encoder. A killed run
-goes on where it stopped; a finished one is left alone.
+Latents that the sampler kept are used as they are; other clips are encoded. Each caption is embedded once per prompt,
+and each candidate is read once, even if several pairs contain it. Training then needs neither codec nor text encoder.
+A killed run continues where it stopped; a finished one is not repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHECK_SEED = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; 0 on success, 1 with too many failed pairs, 2 on a mistake in the input."""
+    """Run the command; return 0 on success, 1 with too many failed pairs, 2 on a mistake in the input."""
     config = parse_config(PrepareConfig, argv)
     echo(config_to_yaml(config))
     try:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(config: PrepareConfig) -> StageSummary:
-    """Writes the training dataset, its negative prompt, lineage, failures and summary into `config.output`.
+    """Write the training dataset, its negative prompt, lineage, failures and summary into `config.output`.
 
     A pair that cannot be used (files that cannot be read, members of different shapes, values that are not finite) is a
     row of failures.parquet.
@@ -56,12 +56,12 @@ def prepare(config: PrepareConfig) -> StageSummary:
 
 
 def plan(config: PrepareConfig) -> list[str]:
-    """What a run would do, one line each."""
+    """Return the plan of a run, line by line."""
     return [*PairWork(config).describe(), plan_line(PairWork(config), config)]
 
 
 class PairWork:
-    """The pairs of a folder; the table's rows are prompts, so that what their pairs share is made once."""
+    """Work on the pairs of a folder. Each row is a prompt, so that data shared by its pairs is encoded once."""
 
     layout = PAIRS
 
@@ -80,7 +80,7 @@ class PairWork:
         return self._config.row_settings()
 
     def check(self) -> None:
-        """Refuses work that is known to end in too many failures."""
+        """Raise ValueError if more pairs lack files than may fail."""
         missing = [paths for paths in missing_files(self._root, self._pairs) if paths]
         if len(missing) > self._config.max_failed:
             files = list(dict.fromkeys(str(path) for paths in missing for path in paths))
@@ -91,7 +91,7 @@ class PairWork:
             )
 
     def describe(self) -> list[str]:
-        """How many pairs and prompts, what is encoded, and what is missing."""
+        """Return the numbers of pairs, prompts, clips to encode and pairs that lack files."""
         sides = [(pair, side) for pair in self._pairs for side in SIDES]
         kept = sum(bool(pair[f"{side}_latents_path"]) for pair, side in sides)
         encoded = {pair[f"{side}_candidate_id"] for pair, side in sides if not pair[f"{side}_latents_path"]}

@@ -26,7 +26,7 @@ class PrepareConfig(PrepareOptions):
     """Settings of `python -m dpo.prepare`: pairs, model with codecs and text encoder, and output folder."""
 
     pairs: str = setting(
-        "", "needed: folder of pairs, written by pipeline.rank, or by pipeline.convert from labels of people"
+        "", "needed: folder of pairs, written by pipeline.rank, or by pipeline.convert from human labels"
     )
 
     def __post_init__(self) -> None:

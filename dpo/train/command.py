@@ -1,9 +1,9 @@
-"""Preference training: `python -m dpo.train --config recipes/tiny/dpo.yaml`.
+"""The command of preference training: `python -m dpo.train --config recipes/tiny/dpo.yaml`.
 
 Writes the adapter (peft layout) or the model, the same with averaged weights in `ema/`, `train_log.jsonl`, samples with
-their scores, checkpoints, `config.yaml`, `lineage.json` (by what the preferences of all its trainings were chosen) and,
-last, `summary.json` into `output_dir`. A finished run is left alone; `--resume_from_checkpoint latest` goes on where a
-killed one stopped.
+their scores, checkpoints, `config.yaml`, `lineage.json` (rewards or annotators that selected the preferences of all
+its trainings) and, last, `summary.json` into `output_dir`. A finished run is not repeated; `--resume_from_checkpoint
+latest` continues a killed one.
 One process, `accelerate launch -m dpo.train ...` with a file of recipes/accelerate, or `--num_workers N` on Ray.
 """
 
@@ -36,7 +36,7 @@ ABOUT = "Trains a joint audio-video model on preference pairs, by LoRA or in ful
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; 0 on success, 2 on a mistake in the input."""
+    """Run the command; return 0 on success, 2 on a mistake in the input."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
         echo(training_help(ABOUT, TrainSettings))
@@ -52,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str]) -> None:
-    """One of the processes that Ray Train starts."""
+    """Train in one of the processes that Ray Train starts."""
     COMMAND.train(parse([*argv, "--num_workers", "0"]), {"command": _command(argv)}, is_held=True)
 
 
 def train(config: TrainConfig, command: dict[str, Any] | None = None) -> StageSummary | None:
-    """Trains on the pairs and writes the model with its records; None after a dry run.
+    """Train on the pairs, write the model with its records, and return the summary; None after a dry run.
 
     Args:
         config: the settings.
@@ -70,7 +70,7 @@ def train(config: TrainConfig, command: dict[str, Any] | None = None) -> StageSu
 
 
 def finished_by(argv: Sequence[str]) -> StageSummary | None:
-    """The summary of the run that exactly this command has finished on this data, found without importing torch."""
+    """Return the summary of an earlier run of this command on the same data, or None. Imports no torch."""
     started = time.perf_counter()
     command = _command(argv)
     folder, dataset = (command["flags"].get(name) or command["yaml"].get(name) for name in ("output_dir", "dataset"))
@@ -83,14 +83,14 @@ def finished_by(argv: Sequence[str]) -> StageSummary | None:
 
 
 def parse(argv: Sequence[str]) -> TrainConfig:
-    """The settings of a command line; imports transformers, whose arguments are part of them."""
+    """Return the settings of a command line. Imports transformers, because its arguments are part of the settings."""
     from dpo.train.config import TrainConfig
 
     return parse_config(TrainConfig, argv)
 
 
 def _train(config: TrainConfig, argv: Sequence[str]) -> StageSummary | None:
-    """By this process or by Ray's; a summary where this process is the first."""
+    """Train in this process or in Ray's processes. Return the summary if this process is the first."""
     if config.num_workers and not config.dry_run:
         return COMMAND.train_on_ray(config, argv)
     summary = train(config, command=_command(argv))
@@ -98,7 +98,7 @@ def _train(config: TrainConfig, argv: Sequence[str]) -> StageSummary | None:
 
 
 def _settings(config: TrainConfig) -> tuple[Settings, Settings]:
-    """All settings, and those that decide the trained weights: of the data its content, not its place."""
+    """Return all settings, and those that decide the trained weights, with the data's fingerprint for its path."""
     from dpo.train.config import NEUTRAL_SETTINGS
     from model.train.run_state import comparable
 
@@ -120,7 +120,7 @@ def _plan(config: TrainConfig) -> str:
 
 
 def _lineage(config: TrainConfig) -> Lineage:
-    """The trainings of the model that it begins with, and this one."""
+    """Return the lineage of the starting model, extended by this training."""
     return model_lineage(config.model).then(read_lineage(Path(config.dataset)))
 
 
@@ -128,7 +128,7 @@ COMMAND = TrainingCommand("dpo.train", _settings, _make_trainer, _plan, _lineage
 
 
 def _command(argv: Sequence[str]) -> dict[str, Any]:
-    """The command line and the YAML it names, as written: equal commands mean equal settings."""
+    """Return the command line and its YAML file as written; equal commands mean equal settings."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("config", "output_dir", "dataset"):
         parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}")

@@ -87,7 +87,7 @@ class TrainConfig(TrainSettings, AVDPOConfig):
         scored = [*self.eval_rewards, *self.held_out_rewards]
         if self.eval_strategy != "no" and not (self.sample_prompts or self.eval_dataset):
             raise ValueError(
-                f"eval_strategy is {self.eval_strategy!r}, but there is nothing to look at: give eval_dataset or "
+                f"eval_strategy is {self.eval_strategy!r}, but there is nothing to evaluate: give eval_dataset or "
                 "sample_prompts, and compare finished models with `python -m evaluation.compare`."
             )
         if self.eval_strategy == "no" and (self.sample_prompts or self.eval_dataset or scored):

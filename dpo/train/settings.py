@@ -25,36 +25,40 @@ class AVDPOSettings(JointTrainingSettings):
     beta_audio: float = field(default=1000.0, metadata={"help": "strength of the audio preference (published 1000)"})
     fm_weight: float = field(
         default=0.1,
-        metadata={"help": "weight of the winner's flow-matching error, which keeps the model on the data"},
+        metadata={"help": "weight of the winner's flow-matching error; keeps the model close to the data"},
     )
-    fm_weight_video: float | None = field(default=None, metadata={"help": "the same for video, where it differs"})
-    fm_weight_audio: float | None = field(default=None, metadata={"help": "the same for audio, where it differs"})
+    fm_weight_video: float | None = field(default=None, metadata={"help": "fm_weight of video, if different"})
+    fm_weight_audio: float | None = field(default=None, metadata={"help": "fm_weight of audio, if different"})
     loss_type: LossType = field(default="sigmoid", metadata={"help": "sigmoid (published), robust, ipo or hinge"})
     label_smoothing: float = field(
         default=0.0,
-        metadata={"help": "share of pairs assumed to be labelled the wrong way round, in [0, 0.5)"},
+        metadata={"help": "assumed share of pairs with swapped labels, in [0, 0.5)"},
     )
     winner_preserving_mu: float | None = field(
         default=None,
-        metadata={"help": "in [0, 1]: push the loser only where the winner can bear it (Diffusion-SDPO: 0.9); off"},
+        metadata={
+            "help": "in [0, 1]: limit the loser's gradient so that the winner's error falls (Diffusion-SDPO: 0.9)"
+        },
     )
     margin_weighting: bool = field(
-        default=False, metadata={"help": "weigh each pair by the margin of its ranking, with mean 1"}
+        default=False, metadata={"help": "weight each pair by its ranking margin, with mean 1"}
     )
     precompute_ref_errors: bool = field(
         default=False,
-        metadata={"help": "compute the reference's errors before the first step: no second network"},
+        metadata={"help": "compute the reference's errors before the first step, so that no second network is needed"},
     )
     sync_ref_model: bool = field(
-        default=False, metadata={"help": "with trainable full: let the reference follow the policy (TR-DPO)"}
+        default=False, metadata={"help": "with trainable full: move the reference towards the policy (TR-DPO)"}
     )
     ref_model_mixup_alpha: float = field(
-        default=0.6, metadata={"help": "with sync_ref_model: how far the reference moves, 1 is onto the policy"}
+        default=0.6, metadata={"help": "with sync_ref_model: share of the way to the policy; 1 copies the policy"}
     )
-    ref_model_sync_steps: int = field(default=512, metadata={"help": "with sync_ref_model: steps between its moves"})
+    ref_model_sync_steps: int = field(
+        default=512, metadata={"help": "with sync_ref_model: steps between two moves of the reference"}
+    )
     winner_error_window: int = field(
         default=50,
-        metadata={"help": "warn when the winner's error stays above the reference's for so many steps"},
+        metadata={"help": "warn after this many steps in which the winner's error stays above the reference's"},
     )
 
     num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the pairs"})
@@ -69,25 +73,29 @@ class TrainSettings(AdapterArguments, AVDPOSettings):
 
     model: str = field(default="", metadata={"help": "model to align: 'tiny', a model folder or an adapter folder"})
     dataset: str = field(default="", metadata={"help": "folder written by `python -m dpo.prepare`"})
-    eval_dataset: str | None = field(default=None, metadata={"help": "such a folder, of pairs that are not trained on"})
+    eval_dataset: str | None = field(
+        default=None, metadata={"help": "folder of pairs that are not trained on, also written by dpo.prepare"}
+    )
     trainable: Trainable = field(
         default="lora", metadata={"help": "lora (published; the reference costs no memory) or full"}
     )
     adapter: AdapterStart = field(
         default="new",
         metadata={
-            "help": "of an adapter folder: 'continue' trains it on (published), 'new' merges it and trains another"
+            "help": "with an adapter folder: 'continue' trains it (published), 'new' merges it and trains another"
         },
     )
     lora_dropout: float = field(
         default=0.0,
-        metadata={"help": "published 0.05; above 0 the policy differs from the reference by the mask's noise"},
+        metadata={
+            "help": "dropout of the adapter (published 0.05); its noise makes the policy differ from the reference"
+        },
     )
     eval_rewards: list[str] = field(
-        default_factory=list, metadata={"help": "rewards by which the samples of sample_prompts are scored"}
+        default_factory=list, metadata={"help": "rewards that score the samples of sample_prompts"}
     )
     held_out_rewards: list[str] = field(
-        default_factory=list, metadata={"help": "the same for rewards that the pairs were not ranked by"}
+        default_factory=list, metadata={"help": "rewards for the same samples that did not rank the pairs"}
     )
     reward_weights: str | None = field(
         default=None, metadata={"help": "folder of the rewards' weights, or 'tiny'; see rewards.score"}
@@ -95,6 +103,6 @@ class TrainSettings(AdapterArguments, AVDPOSettings):
     stop_on_decline: float | None = field(
         default=None,
         metadata={
-            "help": "stop when held-out scores fall so many standard deviations below the start's, twice in a row"
+            "help": "stop when held-out scores are this many standard deviations below their start, twice in a row"
         },
     )

@@ -62,7 +62,16 @@ class Comparison:
 
 
 def compare_models(pairs: PairedScores, *, num_bootstrap: int, seed: int) -> list[ComparisonRow]:
-    """Compare one candidate with the baseline; rows for every metric, then every modality, then overall."""
+    """Compare one candidate with the baseline on the same prompts and seeds.
+
+    Args:
+        pairs: scores of both models, as `read_pairs` returns them.
+        num_bootstrap: resamples of the prompts for the intervals.
+        seed: seed of the resamples and of the sign-flip test.
+
+    Returns:
+        A row per metric, then one per modality, then one overall.
+    """
     [comparison] = compare_all([pairs], num_bootstrap=num_bootstrap, seed=seed)
     return comparison.rows
 

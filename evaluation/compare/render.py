@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from core.text_table import table_lines
 from evaluation.compare.figures import Comparison, ComparisonRow
 from evaluation.compare.model_table import LeftOut
 from evaluation.compare.render_lineage import SYMBOLS, training_notes
@@ -77,20 +78,14 @@ def _heading(pairs: PairedScores) -> str:
 
 
 def _table(rows: Sequence[ComparisonRow]) -> list[str]:
-    cells = [_cells(row) for row in rows]
-    widths = [max(len(line[i]) for line in [_HEADER, *cells]) for i in range(len(_HEADER))]
-
-    def line(values: Sequence[str]) -> str:
-        name, *figures, verdict = (value.rjust(width) for value, width in zip(values, widths, strict=True))
-        return "  ".join([name.strip().ljust(widths[0]), *figures, verdict.strip()]).rstrip()
-
-    lines = [line(_HEADER)]
-    previous = rows[0].kind if rows else ""
-    for row, values in zip(rows, cells, strict=True):
-        if row.kind != previous:
-            lines.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
-        previous = row.kind
-        lines.append(line(values))
+    """Return the lines of the table, with a rule between metrics, modalities and overall."""
+    header, *aligned = table_lines([_HEADER, *map(_cells, rows)], "lrrrrrrrrl")
+    rule = "-" * max(map(len, [header, *aligned]))
+    lines = [header]
+    for place, line in enumerate(aligned):
+        if place and rows[place].kind != rows[place - 1].kind:
+            lines.append(rule)
+        lines.append(line)
     return lines
 
 

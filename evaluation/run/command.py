@@ -28,7 +28,7 @@ ABOUT = "Measures a model's samples on a benchmark: a table of all metrics, with
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, 1 with more failures than max_failures, 2 on a mistake, 130 after Ctrl-C."""
+    """Run the command; return 0, 1 with more failures than max_failures, 2 on a mistake, or 130 after Ctrl-C."""
     config = parse_config(EvaluateConfig, argv, about=ABOUT)
     echo(config_to_yaml(config))
     try:
@@ -41,7 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate(config: EvaluateConfig) -> StageSummary:
-    """Compute what is missing, then write and print the results.
+    """Compute the missing values of one model's samples, then write and print the results.
+
+    Args:
+        config: samples, benchmark, metrics, weights and workers.
+
+    Returns:
+        The summary of the stage; the figures are in the output folder.
 
     Raises:
         ValueError: a table, a folder of samples or a file of features is not what it should be.
@@ -83,7 +89,7 @@ def plan(config: EvaluateConfig) -> str:
 
 
 def prepare(config: EvaluateConfig) -> Evaluation:
-    """Benchmark, samples and judges brought together; reads files, computes nothing."""
+    """Read benchmark, samples and judges; compute nothing."""
     benchmark = read_benchmark(config.benchmark, config.group_by, config.limit)
     samples = read_samples(config.samples, benchmark)
     metrics = choose_metrics(config.metrics)

@@ -62,18 +62,18 @@ class EvaluateConfig(WorkerConfig):
         default_factory=list,
         metadata={"help": "Columns of the benchmark to break results down by, besides the published cat0_ind, ..."},
     )
-    limit: int | None = setting(None, "Evaluate the first so many rows of the benchmark alone.")
-    batch_size: int = setting(1, "Most batches of clips that a worker is given at a time.")
-    max_tries: int = setting(3, "How often a batch of clips that kills its worker is tried, before each clip alone is.")
+    limit: int | None = setting(None, "Evaluate only this many first rows of the benchmark.")
+    batch_size: int = setting(1, "Maximum number of clip batches in one task of a worker.")
+    max_tries: int = setting(3, "Tries of a batch of clips that kills its worker, before each clip is tried alone.")
     max_failures: int = setting(
         0,
         "Samples, captions and ground-truth clips that fail or are missing with which the command still exits with 0.",
     )
-    estimate: bool = setting(False, "Not of this stage: give limit, and multiply.")
-    dry_run: bool = setting(False, "Say what is missing, what is skipped and what is left to compute; write nothing.")
+    estimate: bool = setting(False, "Not available in this stage: give limit, and multiply.")
+    dry_run: bool = setting(False, "Print what is missing, skipped and left to compute; write nothing.")
     dtype: str = setting("float32", "Type of the networks' weights, e.g. bfloat16.")
     clip_batch_size: int = setting(8, "Clips that a network is given at once.")
-    num_decoders: int = setting(2, "Threads per worker that decode the next clips while some are looked at.")
+    num_decoders: int = setting(2, "Threads per worker that decode the next clips while others are measured.")
     num_bootstrap: int = setting(2000, "Resamples of the benchmark's rows for the 95 % intervals.")
     seed: int = setting(0, "Seed of the resampling.")
     title: str = setting("Evaluation", "Heading of the page.")

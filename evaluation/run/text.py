@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from core.text_table import table_lines
 from evaluation.judges.choose import Skipped
 from evaluation.judges.metrics import GROUP_TITLES
 from evaluation.run.evaluate import Results
@@ -29,9 +30,12 @@ def results_text(results: Results) -> str:
     """Metrics as lines, grouped; then categories, generation time, what was skipped and what went wrong."""
     rows, name = len(results.benchmark), results.benchmark.path.name
     lines = [f"{name}: {len(results.samples.samples)} samples of {rows} rows; protocol {results.protocol}"]
-    lines += ["", *_aligned([("", "value", "95 % interval", "n", "ground truth", "training"), *_metric_lines(results)])]
+    lines += [
+        "",
+        *table_lines([("", "value", "95 % interval", "n", "ground truth", "training"), *_metric_lines(results)]),
+    ]
     if results.benchmark.categories and results.metrics:
-        lines += ["", *_aligned(category_table(results))]
+        lines += ["", *table_lines(category_table(results))]
     seconds, count = results.generation_s
     if seconds is not None:
         lines += ["", f"generation: {seconds:.2f} s per clip (median of {count})"]
@@ -116,12 +120,3 @@ def _number(value: float | None) -> str:
 def _markdown(lines: Sequence[tuple[str, ...]]) -> list[str]:
     head, *rows = (f"| {' | '.join(cell.replace('|', BAR) for cell in line)} |" for line in lines)
     return [head, "|---" * len(lines[0]) + "|", *rows]
-
-
-def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = []
-    for first, *rest in lines:
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        aligned.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return aligned

@@ -40,9 +40,9 @@ class PrepareOptions:
 
     model: str = setting("tiny", "model that will be trained: 'tiny' or a model folder")
     output: str = setting("", "needed: new folder for the dataset, which training takes as --dataset")
-    device: str | None = setting(None, "torch device for encoding; by default cuda with gpus_per_worker, else cpu")
-    dtype: Literal["float32", "bfloat16"] = setting("float32", "of the text encoder's weights")
-    num_workers: int = setting(0, "processes on Ray, each with the codecs in memory; 0: this process alone")
+    device: str | None = setting(None, "torch device for encoding; default: cuda with gpus_per_worker, else cpu")
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "precision of the text encoder's weights")
+    num_workers: int = setting(0, "processes on Ray, each with its own codecs; 0: this process alone")
     cpus_per_worker: int = setting(1, "threads of each process; another number may change the last bits of latents")
     gpus_per_worker: float = setting(0.0, "GPUs of each process on Ray; 0.5 lets two processes share one")
     shard: str | None = setting(
@@ -52,8 +52,8 @@ class PrepareOptions:
         "part finishes the dataset. Without a shared disk, copy all machines' output into one folder and call without "
         "--shard",
     )
-    max_failed: int = setting(0, "rows that may fail with the command still ending in 0; failures.parquet lists them")
-    retry_failed: bool = setting(False, "try what is in failures.parquet again, after its files were repaired")
+    max_failed: int = setting(0, "failed rows with which the command still exits with 0; failures.parquet lists them")
+    retry_failed: bool = setting(False, "retry the rows in failures.parquet, after repairing their files")
     check: int = setting(0, "random rows to decode from the finished dataset into check/, for inspection")
     dry_run: bool = setting(False, "check the input, print the plan, and stop")
 
@@ -114,9 +114,9 @@ class PrepareConfig(PrepareOptions):
             "batch_size is for training from files. By default the model's own size and length"
         },
     )
-    audio_only: bool = setting(False, "encode the sound alone, for stage 1; clips need no picture then")
+    audio_only: bool = setting(False, "encode only the sound, for stage 1; clips then need no picture")
     audio_fps: float = setting(24.0, "with audio_only: frames of a bucket per second (published 24)")
-    seed: int = setting(42, "of buckets, of the window that is cut from a longer clip, and of the clips to decode")
+    seed: int = setting(42, "seed of the buckets, of the window cut from a longer clip, and of the clips to decode")
 
     def __post_init__(self) -> None:
         if not self.clips:

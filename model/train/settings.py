@@ -30,7 +30,9 @@ class JointTrainingSettings:
 
     tokens_per_batch: int | None = field(
         default=None,
-        metadata={"help": "as many clips or pairs of one shape as fit; else per_device_train_batch_size"},
+        metadata={
+            "help": "tokens of a batch: as many clips or pairs of one shape as fit; else per_device_train_batch_size"
+        },
     )
 
     output_dir: str | None = field(default=None, metadata={"help": "folder for the model, checkpoints and logs"})
@@ -50,9 +52,9 @@ class JointTrainingSettings:
         default=0.99, metadata={"help": "decay of the running average of the weights (published 0.99); 0 turns it off"}
     )
     sample_prompts: list[str] = field(
-        default_factory=list, metadata={"help": "captions of which samples are written every eval_steps"}
+        default_factory=list, metadata={"help": "captions; a sample of each is written every eval_steps"}
     )
-    num_workers: int = field(default=0, metadata={"help": "processes started through Ray Train; 0: this one alone"})
+    num_workers: int = field(default=0, metadata={"help": "processes that Ray Train starts; 0: this process alone"})
     dry_run: bool = field(default=False, metadata={"help": "check everything, print the plan and stop"})
 
 
@@ -61,7 +63,7 @@ class FlowMatchingSettings(JointTrainingSettings):
     """Settings that `FlowMatchingTrainer` reads."""
 
     optimizer: OptimizerName = field(
-        default="adamw", metadata={"help": "adamw (published); muon learns small models from nothing in fewer steps"}
+        default="adamw", metadata={"help": "adamw (published); muon trains small models from scratch in fewer steps"}
     )
 
 
@@ -70,12 +72,16 @@ class AdapterArguments:
     """Settings that `model.lora.lora_config` reads, and the precision of frozen weights."""
 
     model: str = field(
-        default="", metadata={"help": "model to go on from: a folder or 'tiny'; a size's name is enough for a dry run"}
+        default="", metadata={"help": "model to train: a folder or 'tiny'; the name of a size is enough for a dry run"}
     )
-    dtype: Dtype = field(default="float32", metadata={"help": "of frozen weights; bfloat16 for LoRA on large models"})
+    dtype: Dtype = field(
+        default="float32", metadata={"help": "precision of frozen weights; bfloat16 for LoRA on large models"}
+    )
     lora_r: int = field(default=LORA_R, metadata={"help": "rank of the adapter (published 64)"})
-    lora_alpha: int = field(default=LORA_ALPHA, metadata={"help": "scale is lora_alpha / lora_r (published 16)"})
-    lora_dropout: float = field(default=LORA_DROPOUT, metadata={"help": "published 0.05"})
+    lora_alpha: int = field(
+        default=LORA_ALPHA, metadata={"help": "the adapter is scaled by lora_alpha / lora_r (published 16)"}
+    )
+    lora_dropout: float = field(default=LORA_DROPOUT, metadata={"help": "dropout of the adapter (published 0.05)"})
     lora_target_modules: list[str] = field(
         default_factory=lambda: list(LORA_TARGET_MODULES), metadata={"help": "name endings of the adapted layers"}
     )
@@ -122,12 +128,15 @@ class TrainSettings(AdapterArguments, FlowMatchingSettings):
         default=None, metadata={"help": "with video_backbone: 'ta_rope' (published), or a rule of the ablation"}
     )
     trainable: Trainable = field(
-        default="full", metadata={"help": "audio (stage 1: the audio part, on sound alone), lora (stage 2) or full"}
+        default="full", metadata={"help": "audio (stage 1: the audio part, on sound only), lora (stage 2) or full"}
     )
     dataset: str | None = field(default=None, metadata={"help": "folder written by `python -m model.prepare`"})
-    eval_dataset: str | None = field(default=None, metadata={"help": "such a folder, for the error on unseen clips"})
+    eval_dataset: str | None = field(
+        default=None, metadata={"help": "folder of other clips, for the error on unseen data"}
+    )
     clips: str | None = field(
-        default=None, metadata={"help": "table or folder of clips, encoded as they come, in place of a dataset"}
+        default=None,
+        metadata={"help": "table or folder of clips that are encoded during training, instead of a dataset"},
     )
     buckets: dict | None = field(
         default=None, metadata={"help": "with clips: resolution -> frames -> {batch_size, keep, time}"}

@@ -1,4 +1,4 @@
-"""What is in a table, in the terminal: its metadata, and of every column type, empty cells, values and a histogram.
+"""Facts of a table for the terminal: metadata, and per column its type, empty cells, values and a histogram.
 
 python -m pipeline.inspect runs/first/scores/scores.parquet --rows 2
 python -m pipeline.inspect runs/first
@@ -22,6 +22,7 @@ from core.cli import echo, parse_config
 from core.schema import PROMPTS
 from core.storage import StoragePath, is_local
 from core.tables import PUBLISHED_HEADERS, read_table
+from core.text_table import table_lines
 from pipeline.inspect.columns import ColumnFacts, column_facts
 from pipeline.rank.pairs_folder import REPORT_NAME, is_dataset, read_dataset
 
@@ -38,7 +39,7 @@ class InspectConfig:
     tables: list[StoragePath] = field(
         metadata={"help": "Parquet, CSV or JSONL files, dataset folders, or a run folder for all tables in it."}
     )
-    rows: int = field(default=1, metadata={"help": "How many of the first rows to show."})
+    rows: int = field(default=1, metadata={"help": "Number of first rows to show."})
     bins: int = field(default=16, metadata={"help": "Bars of a histogram."})
 
     def __post_init__(self) -> None:
@@ -85,17 +86,16 @@ def open_table(path: Path) -> Table:
 
 
 def describe(table: Table, rows: int = 1, bins: int = 16) -> Iterator[str]:
-    """Yield the lines that describe a table, each as soon as it is computed."""
+    """Yield the lines that describe a table: its metadata, its columns and its first rows."""
     size = sum(path.stat().st_size for path in _files(table.path))
     yield f"{table.path}: {table.num_rows:,} rows, {len(table.schema)} columns, {size / 1e6:,.1f} MB"
     yield from _metadata_lines(table)
     yield ""
-    widths = (max([6, *map(len, table.schema.names)]), max([4, *(len(_kind(item)) for item in table.schema)]))
-    yield f"{'column':<{widths[0]}}  {'type':<{widths[1]}}  {'empty':>6}  values"
+    lines = [("column", "type", "empty", "values")]
     for item in table.schema:
         facts = column_facts(table.column(item.name), bins)
-        start = f"{item.name:<{widths[0]}}  {_kind(item):<{widths[1]}}"
-        yield f"{start}  {_empty(facts, table.num_rows):>6}  {facts.values}".rstrip()
+        lines.append((item.name, _kind(item), _empty(facts, table.num_rows), facts.values))
+    yield from table_lines(lines, "llrl")
     yield from _row_lines(table, rows)
 
 
@@ -185,8 +185,7 @@ def _row_lines(table: Table, rows: int) -> Iterator[str]:
     room = max(shutil.get_terminal_size((160, 24)).columns - width - 4, _CELL_WIDTH)
     for number, row in enumerate(table.head(rows).slice(0, rows).to_pylist()):
         yield f"\nrow {number}"
-        for name, value in row.items():
-            yield f"  {name:<{width}}  {_cell(value, room)}"
+        yield from table_lines([(f"  {name}", _cell(value, room)) for name, value in row.items()], "l")
 
 
 def _cell(value: Any, room: int) -> str:

@@ -13,7 +13,7 @@ from pipeline.rank.rules import GroundTruthPolicy, PairRules, Strategy, check_ru
 class RankSettings(PairRules):
     """Settings that decide the pairs of given scores."""
 
-    strategy: Strategy = field(default="modality_micro", metadata={"help": "How candidates are compared."})
+    strategy: Strategy = field(default="modality_micro", metadata={"help": "Rule that compares candidates."})
     ground_truth: GroundTruthPolicy = field(default="any", metadata={"help": "Whether the real clip may be in a pair."})
     statistics: StoragePath | None = field(
         default=None,

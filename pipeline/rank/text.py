@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from core.text_table import table_lines
 from pipeline.rank.input import RANKED_METRICS
 from pipeline.rank.rules import MODALITIES
 
@@ -66,8 +68,8 @@ def _yield(report: dict[str, Any]) -> str:
         f"{report['num_pairs']:,} pairs; {report['num_prompts_with_pair']:,} of {report['num_prompts']:,} prompts "
         f"gave one ({report['yield']:.1%})"
     ]
-    for reason, count in report["attrition"].items():
-        lines.append(f"  {count:>9,}  {count / report['num_prompts']:>6.1%}  {reason}")
+    reasons = [(f"{n:,}", f"{n / report['num_prompts']:.1%}", reason) for reason, n in report["attrition"].items()]
+    lines += [f"  {line}" for line in table_lines(reasons, "rrl")]
     if report["candidate_pairs"]:
         stages = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report["candidate_pairs"].items())
         lines.append(f"  pairs of candidates: {stages}")
@@ -96,24 +98,24 @@ def _ground_truth(report: dict[str, Any]) -> str:
 
 
 def _metrics(report: dict[str, Any]) -> str:
-    rows = [f"  {'metric':<16}{'mean':>12}{'deviation':>12}{'winner better':>15}{'ground truth better':>21}"]
+    rows = [["metric", "mean", "deviation", "winner better", "ground truth better"]]
     truth = report["ground_truth_wins"]["metric_win_rate"]
     for name in RANKED_METRICS:
         statistics = report["statistics"][name]
-        rows.append(
-            f"  {name:<16}{statistics['mean']:>12.4g}{statistics['std']:>12.4g}"
-            f"{_percent(report['chosen_is_better'].get(name)):>15}{_percent(truth.get(name)):>21}"
-        )
-    return "\n".join(["Metrics", *rows])
+        moments = [f"{statistics['mean']:.4g}", f"{statistics['std']:.4g}"]
+        rows.append([name, *moments, _percent(report["chosen_is_better"].get(name)), _percent(truth.get(name))])
+    return _titled("Metrics", rows)
 
 
 def _conflict(report: dict[str, Any]) -> str:
     conflict = report["conflict"]
-    names = list(conflict)
-    rows = [f"  {'':<16}" + "".join(f"{_short(name):>9}" for name in names)]
-    rows += [f"  {name:<16}" + "".join(f"{_percent(conflict[name][other]):>9}" for other in names) for name in names]
-    title = "Conflict: how often two order two candidates of a prompt differently (50% = unrelated)"
-    return "\n".join([title, *rows])
+    rows = [["", *map(_short, conflict)]]
+    rows += [[name, *(_percent(conflict[name][other]) for other in conflict)] for name in conflict]
+    return _titled("Conflict: how often two order two candidates of a prompt differently (50% = unrelated)", rows)
+
+
+def _titled(title: str, rows: Sequence[Sequence[str]], align: str = "lr") -> str:
+    return "\n".join([title, *(f"  {line}" for line in table_lines(rows, align))])
 
 
 def _short(name: str) -> str:

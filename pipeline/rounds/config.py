@@ -35,8 +35,8 @@ class RoundsConfig:
 
     prompts: Path = field(metadata={"help": "Prompts table, as for pipeline.run."})
     output_dir: Path = field(metadata={"help": "Folder of the run; round-1/, round-2/, ... are written in it."})
-    rounds: int = setting(3, "How many rounds; more than an earlier call made goes on from its last one.")
-    model: str = setting("tiny", "Model that the first round begins with: preset name, model or adapter folder.")
+    rounds: int = setting(3, "Number of rounds. If an earlier call made fewer, the new rounds continue from its last.")
+    model: str = setting("tiny", "Model that the first round starts from: preset name, model or adapter folder.")
     seed: int = setting(
         0,
         "Of the prompts of each round; round k samples with the run seed seed + k - 1, and trains with the seed of "

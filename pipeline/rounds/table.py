@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from core.text_table import table_lines
 from pipeline.rank.pairs_folder import read_pairs, read_report
 from pipeline.rounds.config import RoundsConfig
 from rewards.metrics import MODALITY_METRICS
@@ -73,7 +74,7 @@ def rounds_table(rounds: Sequence[RoundFigures]) -> str:
         margins = [_number(one.margins[name]) for name in modalities]
         accuracies = [_number(one.accuracies[name]) for name in TRAINED]
         lines.append([*counts, *margins, *accuracies, f"{one.seconds:.0f}"])
-    text = _aligned(lines)
+    text = "\n".join(table_lines(lines, "r"))
     compared = [one for one in rounds if one.comparison]
     return f"{text}\n\n{_comparison_table(compared)}" if compared else text
 
@@ -87,7 +88,7 @@ def _comparison_table(rounds: Sequence[RoundFigures]) -> str:
         name = row["name"] if row["higher_is_better"] else f"{row['name']} (lower is better)"
         lines.append([name, before, *cells])
     note = "after a round: mean, change against the model before the first one [95 % interval], share of wins"
-    return f"{_aligned(lines)}\n{note}"
+    return "\n".join([*table_lines(lines), note])
 
 
 def _change(row: dict[str, Any]) -> str:
@@ -123,8 +124,3 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _number(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.3f}"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

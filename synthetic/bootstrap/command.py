@@ -1,8 +1,9 @@
-"""The tiny preset from nothing: `python -m synthetic.bootstrap --config recipes/tiny/bootstrap.yaml --output DIR`.
+"""The command that trains the tiny preset from scratch: `python -m synthetic.bootstrap --config FILE --output DIR`.
 
-Text encoder, codecs and latents of rendered scenes; then the joint transformer as the release trains its own: a video
-backbone (Wan2.1's part), stage 1 on the sound alone, stage 2 on both. What is finished in `work_dir` is not done
-again, and a training stage goes on from its last checkpoint, so the same command continues an interrupted run.
+`recipes/tiny/bootstrap.yaml` made the shipped preset. First come text encoder, codecs and latents of rendered scenes;
+then the joint transformer, as the release trains its own: a video backbone (in place of Wan2.1), stage 1 on the sound
+alone, stage 2 on both. Parts that are finished in `work_dir` are
+not repeated, and a training stage continues from its last checkpoint, so the same command continues an interrupted run.
 """
 
 from __future__ import annotations

@@ -21,10 +21,16 @@ class BootstrapConfig:
     training: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "settings of model.train for all three stages"}
     )
-    backbone: dict[str, Any] = field(default_factory=dict, metadata={"help": "more of them for the video backbone"})
-    stage1: dict[str, Any] = field(default_factory=dict, metadata={"help": "more of them for audio pre-training"})
-    stage2: dict[str, Any] = field(default_factory=dict, metadata={"help": "more of them for joint training"})
+    backbone: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "settings of model.train for the video backbone alone"}
+    )
+    stage1: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "settings of model.train for audio pre-training alone"}
+    )
+    stage2: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "settings of model.train for joint training alone"}
+    )
     grade_captions: int = field(
-        default=40, metadata={"help": "held-out captions graded after codecs and stage 2; 0: none"}
+        default=40, metadata={"help": "held-out captions to grade after the codecs and after stage 2; 0: none"}
     )
     seed: int = field(default=0, metadata={"help": "seed of every part's initial weights, order and noise"})

@@ -27,11 +27,11 @@ DEFAULTS = GenerationDefaults(
     guidance_scale=3.0,
     shift_scale=12.0,
 )
-EVAL_SEED_START = HELD_OUT_SEED_START + 1_000_000  # apart from the captions that a finished model is graded on
+EVAL_SEED_START = HELD_OUT_SEED_START + 1_000_000  # differs from the captions on which a finished model is graded
 
 
 def bootstrap(config: BootstrapConfig) -> None:
-    """Trains what is missing and writes the preset, weights in half precision."""
+    """Train the missing parts and write the preset, with weights in half precision."""
     work = config.work_dir
     work.mkdir(parents=True, exist_ok=True)
     save_config(config, work / "config.yaml")

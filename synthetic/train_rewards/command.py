@@ -1,7 +1,8 @@
-"""The four learned rewards of the tiny preset, from nothing: `python -m synthetic.train_rewards --output DIR`.
+"""The command that trains the learned rewards of the tiny preset: `python -m synthetic.train_rewards --output DIR`.
 
-Each is trained on Bounce and what can go wrong in it, and then measured on held-out scenes. What is finished is not
-done again, and training goes on from its last checkpoint, so the same command continues an interrupted run.
+Each reward is trained on Bounce and its corruptions, and then measured on held-out scenes. Finished
+rewards are not repeated, and training continues from its last checkpoint, so the same command continues an
+interrupted run.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ class TrainRewardsConfig:
         default_factory=lambda: list(TASKS), metadata={"help": f"which to train, of {', '.join(TASKS)}"}
     )
     num_steps: dict[str, int] = field(default_factory=dict, metadata={"help": "steps of each reward"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "peak, of Muon"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of Muon"})
     num_trials: int = field(default=200, metadata={"help": "held-out scenes of the measurements; 0: none"})
     seed: int = field(default=0, metadata={"help": "seed of the initial weights"})
 
     def __post_init__(self) -> None:
         for name in (*self.rewards, *self.num_steps):
             if name not in TASKS:
-                raise ValueError(f"{name!r} is no reward that is trained here: choose from {', '.join(TASKS)}.")
+                raise ValueError(f"{name!r} is not a reward that this command trains: choose from {', '.join(TASKS)}.")
         for name in self.rewards:
             if self.num_steps.get(name, 0) < 1:
                 raise ValueError(f"num_steps has no number of steps for {name!r}: give it one, or leave {name!r} out.")
 
 
 def train_rewards(config: TrainRewardsConfig) -> None:
-    """Trains what is missing, writes it as presets, and prints how well held-out corruptions are told."""
+    """Train the missing rewards, write them as presets, and print how well they detect held-out corruptions."""
     from synthetic.train_rewards import tasks  # late: these import torch
     from synthetic.train_rewards.training import train
     from synthetic.train_rewards.trials import report, run_trials

@@ -22,7 +22,14 @@ CPU = torch.device("cpu")
 
 
 def video_position_ids(grid: VideoGrid) -> Tensor:
-    """Return the ids of the video tokens, float64 (T*H*W, 3), in raster order."""
+    """Return the position ids of the video tokens.
+
+    Args:
+        grid: (T, H, W) in patches.
+
+    Returns:
+        float64 (T*H*W, 3): time, height and width of each token, in raster order.
+    """
     axes = [torch.arange(size, dtype=torch.float64) for size in grid]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
 
