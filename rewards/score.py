@@ -58,7 +58,7 @@ class ScoreConfig:
     dtype: str = field(default="float32", metadata={"help": "Type of the networks' weights, e.g. bfloat16."})
     protocol: Protocol = field(
         default="correct",
-        metadata={"help": "correct, or javisbench: scores as the release computes them, defects included."},
+        metadata={"help": "correct, or javisbench: as the release scores, defects included."},
     )
     batch_size: int = field(default=8, metadata={"help": "Clips scored at once; twice as many are held in memory."})
     num_decoders: int = field(default=2, metadata={"help": "Threads that decode the next clips meanwhile."})

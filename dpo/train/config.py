@@ -17,7 +17,7 @@ _HARM_BELOW_ZERO = dict.fromkeys(("beta_video", "beta_audio"), "towards the lose
 
 
 @dataclass
-class AVDPOConfig(AVDPOSettings, JointTrainingArguments):
+class AVDPOConfig(AVDPOSettings, JointTrainingArguments):  # type: ignore[misc]
     """Arguments of `AVDPOTrainer`: loss, reference model, warnings, and the fields of `TrainingArguments`.
 
     Raises:
@@ -64,7 +64,7 @@ class AVDPOConfig(AVDPOSettings, JointTrainingArguments):
 
 
 @dataclass
-class TrainConfig(TrainSettings, AVDPOConfig):
+class TrainConfig(TrainSettings, AVDPOConfig):  # type: ignore[misc]
     """Arguments of `python -m dpo.train`."""
 
     def __post_init__(self) -> None:

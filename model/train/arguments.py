@@ -15,7 +15,7 @@ from model.train.settings import FlowMatchingSettings, JointTrainingSettings
 
 
 @dataclass
-class JointTrainingArguments(JointTrainingSettings, TrainingArguments):
+class JointTrainingArguments(JointTrainingSettings, TrainingArguments):  # type: ignore[misc]  # report_to is str alone
     """`transformers.TrainingArguments` with the settings that flow-matching and preference training share."""
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class JointTrainingArguments(JointTrainingSettings, TrainingArguments):
 
 
 @dataclass
-class FlowMatchingConfig(FlowMatchingSettings, JointTrainingArguments):
+class FlowMatchingConfig(FlowMatchingSettings, JointTrainingArguments):  # type: ignore[misc]
     """Arguments of `FlowMatchingTrainer`."""
 
 

@@ -9,7 +9,7 @@ from model.train.settings import TrainSettings
 
 
 @dataclass
-class TrainConfig(TrainSettings, FlowMatchingConfig):
+class TrainConfig(TrainSettings, FlowMatchingConfig):  # type: ignore[misc]
     """`TrainSettings` with the fields of `transformers.TrainingArguments`, checked."""
 
     def __post_init__(self) -> None:
