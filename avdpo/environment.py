@@ -1,4 +1,4 @@
-"""The machine as a problem report needs it: versions, devices, encoders, disk, and what is missing."""
+"""The machine as a problem report needs it: versions, devices, encoders, disk, and what is missing.
 
 Printed by `avdpo env` as Markdown. Paths, host names and environment variables are left out.
 """
