@@ -29,13 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     module = COMMANDS[name].module
     if name == "prepare":
-        found = module_of_prepare(arguments)
-        if found is None:
-            is_help = bool({"-h", "--help"} & set(arguments))
-            (sys.stdout if is_help else sys.stderr).write(PREPARE_HELP + "\n")
-            return 0 if is_help else 2
-        module = found
-        if {"-h", "--help"} & set(arguments):
+        is_help = bool({"-h", "--help"} & set(arguments))
+        try:
+            module = module_of_prepare(arguments)
+        except ValueError as error:
+            if is_help:
+                sys.stdout.write(PREPARE_HELP + "\n")
+                return 0
+            sys.stderr.write(f"{PREPARE_HELP}\nerror: {error}\n")
+            return 2
+        if is_help:
             arguments = ["--help"]
     return _run(name, module, arguments)
 
@@ -43,10 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, module: str, arguments: list[str]) -> int:
     prefer_installed()
     sys.argv = [f"avdpo {name}", *arguments]  # what usage lines and Ray show
-    found = import_module(module)
-    if hasattr(found, "__path__"):  # a room: its command is in a module of its own
-        found = import_module(f"{module}.command")
-    return found.main(arguments)
+    try:
+        found = import_module(module)
+        if hasattr(found, "__path__"):  # a room: its command is in a module of its own
+            found = import_module(f"{module}.command")
+        return found.main(arguments)
+    except KeyboardInterrupt:  # of a command that has no message of its own, or while it is imported
+        sys.stderr.write("\nstopped\n")
+        return 130
 
 
 if __name__ == "__main__":

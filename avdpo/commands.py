@@ -63,23 +63,30 @@ def overview() -> str:
     )
 
 
-def module_of_prepare(argv: Sequence[str]) -> str | None:
-    """Return the module that prepares what the arguments name, pairs or clips; None where they name neither.
+def module_of_prepare(argv: Sequence[str]) -> str:
+    """Return the module that prepares what the arguments name, pairs or clips.
 
     Flags decide before the YAML file of `--config` does, as everywhere.
+
+    Raises:
+        ValueError: the arguments name neither or both, or the YAML file cannot be read.
     """
     flags = {argument.split("=")[0] for argument in argv}
     given = {name for name in ("pairs", "clips") if f"--{name}" in flags} or _names_in_config(argv)
     if len(given) != 1:
-        return None
+        named = "both pairs and clips" if given else "neither pairs nor clips"
+        raise ValueError(f"the arguments name {named}, but one call prepares one of them: give --pairs or --clips.")
     return "dpo.prepare" if "pairs" in given else "model.prepare"
 
 
 def _names_in_config(argv: Sequence[str]) -> set[str]:
     for place, argument in enumerate(argv):
         name, _, value = argument.partition("=")
-        path = Path(value or (argv[place + 1] if place + 1 < len(argv) else ""))
-        if name == "--config" and path.is_file():
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        path = value or (argv[place + 1] if place + 1 < len(argv) else "")
+        if name == "--config" and path:
+            try:
+                content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise ValueError(f"{path} cannot be read as YAML: {error}. Correct --config or the file.") from error
             return {"pairs", "clips"} & set(content) if isinstance(content, dict) else set()
     return set()

@@ -157,11 +157,27 @@ def test_unknown_subcommand_names_the_nearest(capsys):
         (["--clips=clips.csv"], "model.prepare"),
         (["--config", "pairs.yaml", "--output", "out"], "dpo.prepare"),
         (["--config=pairs.yaml", "--clips", "clips.csv"], "model.prepare"),
-        (["--output", "out"], None),
-        (["--pairs", "a", "--clips", "b"], None),
     ],
 )
 def test_prepare_takes_pairs_or_clips(arguments, module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("pairs.yaml").write_text("pairs: runs/first/pairs\nmodel: tiny\n")
     assert module_of_prepare(arguments) == module
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--output", "out"], "neither pairs nor clips"),
+        (["--pairs", "a", "--clips", "b"], "both pairs and clips"),
+        (["--config", "absent.yaml"], r"absent\.yaml cannot be read"),
+        (["--config", "broken.yaml"], r"broken\.yaml cannot be read"),
+    ],
+)
+def test_prepare_says_why_it_cannot_choose(arguments, reason, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.yaml").write_text("pairs: [1\n")
+    assert main(["prepare", *arguments]) == 2
+    assert re.search(f"^error: .*{reason}", capsys.readouterr().err, flags=re.MULTILINE)
+    assert main(["prepare", *arguments, "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: avdpo prepare --pairs DIR | --clips")

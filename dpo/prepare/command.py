@@ -27,7 +27,7 @@ CHECK_SEED = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0 on success, 1 with too many failed pairs, 2 on a mistake in the input."""
+    """Run the command; return 0 on success, 1 with too many failed pairs, 2 on a mistake, or 130 after Ctrl-C."""
     config = parse_config(PrepareConfig, argv)
     echo(config_to_yaml(config))
     try:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             echo("\n".join(plan(config)))
             return 0
         return int(prepare(config).failed > config.max_failed)
-    except (ValueError, StageStoppedError) as error:
+    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
         return stopped_status(error)
 
 

@@ -20,7 +20,7 @@ from model.prepare.run import plan_line, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0 on success, 1 with too many failed clips, 2 on a mistake in the input."""
+    """Run the command; return 0 on success, 1 with too many failed clips, 2 on a mistake, or 130 after Ctrl-C."""
     config = parse_config(PrepareConfig, argv)
     echo(config_to_yaml(config))
     try:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             echo("\n".join(plan(config)))
             return 0
         return int(prepare(config).failed > config.max_failed)
-    except (ValueError, StageStoppedError) as error:
+    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
         return stopped_status(error)
 
 
