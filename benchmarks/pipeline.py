@@ -107,7 +107,7 @@ def measure(num_candidates: int, num_actors: int, batch_size: int) -> str:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))  # for the workers
     start_local_ray(num_cpus=2)
     settings = {"num_actors": num_actors, "batch_size": batch_size}
-    growth = [_watch_memory(stage) for stage in (pipeline.sample, pipeline.score)]
+    growth = [_watch_memory(stage) for stage in (pipeline.sample.command, pipeline.score.command)]
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # hides the stages' output
         start = sum(run(Path(folder) / "start", num_actors, settings | {"batch_size": 1}))
         cpu = time.process_time()

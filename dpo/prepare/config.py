@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from core.storage import storage_path
-from model.prepare.config import PrepareOptions, setting
+from jobs.stage import setting
+from model.prepare.config import PrepareOptions
 
 
 @dataclass(frozen=True)

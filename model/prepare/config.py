@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from core.cli import config_to_dict
+from jobs.stage import setting
 from model.presets import PRESETS
 
 ROW_SETTINGS = ("model", "buckets", "audio_only", "audio_fps", "seed", "dtype")  # that decide the rows
@@ -28,10 +29,6 @@ class RowSettings:
     dtype: str  # of the text encoder
 
     encoder: ClassVar[str] = "model.prepare.rows:RowEncoder"  # class that encodes the rows; imports torch
-
-
-def setting(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)

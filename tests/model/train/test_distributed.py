@@ -13,7 +13,7 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
-import model.javisdit.network.transformer
+from model.javisdit.network import transformer
 from model.javisdit.weights.folders import load_transformer
 from model.train.callbacks import read_log
 from model.train.command import main
@@ -172,4 +172,4 @@ def test_accelerate_reads_the_shipped_files(path):
     config = load_config_from_file(str(path))
     assert config.distributed_type.value in ("MULTI_GPU", "FSDP", "DEEPSPEED")
     layer = getattr(config, "fsdp_config", {}).get("fsdp_transformer_layer_cls_to_wrap")
-    assert layer is None or hasattr(model.transformer, layer)
+    assert layer is None or hasattr(transformer, layer)
