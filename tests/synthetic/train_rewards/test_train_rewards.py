@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from rewards import get_reward
-from synthetic.train_rewards import command
 from synthetic.train_rewards.command import TASKS, TrainRewardsConfig, train_rewards
 
 
@@ -27,15 +26,15 @@ def test_what_is_finished_is_not_trained_again(tmp_path, monkeypatch):
         num_trials=0,
     )
     train_rewards(config)
-    monkeypatch.setattr(command, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("synthetic.train_rewards.training.train", lambda *_: pytest.fail("trained again"))
     train_rewards(config)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rewards": ["clap"]}, "'clap' is no reward"),
-        ({"num_steps": {"clap": 1}}, "'clap' is no reward"),
+        ({"rewards": ["clap"]}, "'clap' is not a reward that this command trains"),
+        ({"num_steps": {"clap": 1}}, "'clap' is not a reward that this command trains"),
         ({"rewards": ["audiobox"], "num_steps": {"imagebind": 5}}, "no number of steps for 'audiobox'"),
     ],
 )
