@@ -11,16 +11,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from core.cli import StageSummary, config_to_yaml, echo, parse_config
+from core.cli import StageSummary
 from core.lineage import write_lineage
 from core.storage import storage_path
 from dpo.data.pairs import by_prompt, fingerprint, missing_files, pairs_lineage, read_pairs
 from dpo.data.schema import COLUMNS, SIDES
 from dpo.prepare.config import PairSettings, PrepareConfig
-from jobs.stage import stopped_status
-from jobs.stops import StageStoppedError
 from model.prepare.parts import RowLayout
-from model.prepare.run import plan_line, run
+from model.prepare.run import plan_line, run, run_command
 
 PAIRS = RowLayout("pair", COLUMNS, ("pair_id", "prompt_id", "reason"))
 CHECK_SEED = 0
@@ -28,15 +26,7 @@ CHECK_SEED = 0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 on success, 1 with too many failed pairs, 2 on a mistake, or 130 after Ctrl-C."""
-    config = parse_config(PrepareConfig, argv)
-    echo(config_to_yaml(config))
-    try:
-        if config.dry_run:
-            echo("\n".join(plan(config)))
-            return 0
-        return int(prepare(config).failed > config.max_failed)
-    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
-        return stopped_status(error)
+    return run_command(PrepareConfig, plan, prepare, argv)
 
 
 def prepare(config: PrepareConfig) -> StageSummary:

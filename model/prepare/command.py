@@ -10,26 +10,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from core.cli import StageSummary, config_to_yaml, echo, parse_config
-from jobs.stage import stopped_status
-from jobs.stops import StageStoppedError
+from core.cli import StageSummary
 from model.data.clip_table import fingerprint, read_clips
 from model.prepare.config import PrepareConfig, RowSettings
 from model.prepare.parts import CLIPS
-from model.prepare.run import plan_line, run
+from model.prepare.run import plan_line, run, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 on success, 1 with too many failed clips, 2 on a mistake, or 130 after Ctrl-C."""
-    config = parse_config(PrepareConfig, argv)
-    echo(config_to_yaml(config))
-    try:
-        if config.dry_run:
-            echo("\n".join(plan(config)))
-            return 0
-        return int(prepare(config).failed > config.max_failed)
-    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
-        return stopped_status(error)
+    return run_command(PrepareConfig, plan, prepare, argv)
 
 
 def prepare(config: PrepareConfig) -> StageSummary:

@@ -8,16 +8,26 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
 from core.atomic import TEMPORARY_PREFIX, atomic_write_text
-from core.cli import StageSummary, config_to_dict, echo, package_versions, save_config
+from core.cli import (
+    StageSummary,
+    config_to_dict,
+    config_to_yaml,
+    echo,
+    package_versions,
+    parse_config,
+    save_config,
+)
 from core.stage_state import finished_summary, refuse_changes
+from jobs.stage import stopped_status
+from jobs.stops import StageStoppedError
 from model.prepare.config import PrepareOptions
 from model.prepare.encoder import EncoderSettings, load_encoder
 from model.prepare.hold import hold_output
@@ -25,6 +35,8 @@ from model.prepare.parts import FAILURES_NAME, Parts, RowLayout, choose_rows_per
 
 SETTINGS_NAME = "prepare.json"  # settings that decide the rows in the folder, written before the first row
 NUM_REASONS_SHOWN = 3
+
+Config = TypeVar("Config", bound=PrepareOptions)
 
 
 class Work(Protocol):
@@ -45,6 +57,28 @@ class Work(Protocol):
 
     def decode(self) -> list[Path]:
         """Write random rows of the finished dataset as media files, and return their paths."""
+
+
+def run_command(
+    config_class: type[Config],
+    plan: Callable[[Config], Sequence[str]],
+    prepare: Callable[[Config], StageSummary],
+    argv: Sequence[str] | None,
+) -> int:
+    """Run a preparation as a command and return its exit status.
+
+    Returns:
+        0 on success, 1 with too many failed rows, 2 on a mistake in the input, 130 after Ctrl-C.
+    """
+    config = parse_config(config_class, argv)
+    echo(config_to_yaml(config))
+    try:
+        if config.dry_run:
+            echo("\n".join(plan(config)))
+            return 0
+        return int(prepare(config).failed > config.max_failed)
+    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
+        return stopped_status(error)
 
 
 def run(work: Work, config: PrepareOptions) -> StageSummary:
