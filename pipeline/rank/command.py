@@ -25,7 +25,7 @@ from core.atomic import atomic_folder, remove_temporary_folders
 from core.cli import StageSummary, config_to_dict, config_to_yaml, echo, package_versions, parse_config, save_config
 from core.lineage import LINEAGE_KEY
 from core.schema import CANDIDATES, SCORES, read_table
-from jobs.stage import hold
+from jobs.stage import hold, stopped_status
 from jobs.stops import StageStoppedError
 from pipeline.rank.config import RankConfig
 from pipeline.rank.lineage import ranking_lineage
@@ -86,7 +86,7 @@ def plan(config: RankConfig) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0, or 2 if the input is wrong or the disk is full."""
+    """Run the command; return 0 on success, 2 if the input is wrong or the disk is full, or 130 after Ctrl-C."""
     config = parse_config(RankConfig, argv)
     echo(config_to_yaml(config))
     try:
@@ -94,9 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             echo(plan(config))
         else:
             rank(config)
-    except (ValueError, StageStoppedError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
+        return stopped_status(error)
     return 0
 
 

@@ -28,7 +28,7 @@ from core.cli import config_to_yaml, echo, parse_config
 from core.prompts import read_prompts
 from core.schema import PROMPTS, write_table
 from core.stage_state import refuse_changes
-from jobs.stage import hold
+from jobs.stage import hold, stopped_status
 from jobs.stops import StageStoppedError
 from pipeline.rank.pairs_folder import moved
 from pipeline.rounds.config import RoundsConfig
@@ -49,7 +49,7 @@ class RoundStoppedError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0, 1 if a stage has too many failed rows, 2 if the input is wrong."""
+    """Run the command; return 0, 1 if a stage has too many failed rows, 2 if the input is wrong, 130 after Ctrl-C."""
     config = parse_config(RoundsConfig, argv, about="Rounds of sample, score, rank, prepare and train.")
     echo(config_to_yaml(config))
     try:
@@ -62,9 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RoundStoppedError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.status
-    except (ValueError, StageStoppedError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    except (ValueError, StageStoppedError, KeyboardInterrupt) as error:
+        return stopped_status(error)
     return 0
 
 

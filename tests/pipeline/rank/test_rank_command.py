@@ -47,3 +47,16 @@ def test_no_pair_is_a_result_with_its_reasons_and_an_empty_dataset(tmp_path, cap
     assert len(frame) == 0
     assert {"prompt_id", "chosen_video_path", "rejected_desync", "margin"} <= set(frame.columns)
     assert json.loads((tmp_path / "pairs" / "ranking.json").read_text())["num_pairs"] == 0
+
+
+def test_ctrl_c_ends_with_status_130_and_no_traceback(tmp_path: Path, monkeypatch, capsys) -> None:
+    write_tables(tmp_path)
+
+    def interrupted(*inputs: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.rank.command.rank_pairs", interrupted)
+    assert main(["--output_dir", str(tmp_path)]) == 130
+    assert "the same command continues" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(["--output_dir", str(tmp_path)]) == 0
