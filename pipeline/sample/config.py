@@ -28,6 +28,7 @@ class SampleConfig(WorkerConfig):
     num_inference_steps: int | None = setting(None, "Solver steps.")
     guidance_scale: float | None = setting(None, "Classifier-free guidance.")
     negative_prompt: str | None = setting(None, "Text to steer away from.")
+    shift_scale: float | None = setting(None, "Shift of the timesteps towards noise.")
     dtype: str = setting("float32", "Type of the network's weights, e.g. bfloat16.")
 
     def __post_init__(self) -> None:
@@ -39,7 +40,9 @@ class SampleConfig(WorkerConfig):
     def options(self) -> dict[str, Any]:
         """Return the arguments of the generator other than prompts and seeds."""
         names = ("num_frames", "height", "width", "num_inference_steps", "guidance_scale", "negative_prompt")
-        return {name: getattr(self, name) for name in names}
+        # Left out unless it is set, because a user's own generator may not know it.
+        shift = {} if self.shift_scale is None else {"shift_scale": self.shift_scale}
+        return {name: getattr(self, name) for name in names} | shift
 
     @property
     def folder(self) -> Path:
