@@ -3,9 +3,11 @@
     python -m pipeline.rounds --config recipes/tiny/rounds.yaml --prompts PROMPTS --output_dir runs/online --rounds 3
 
 Round k samples with the model that round k - 1 ended with, and trains a new adapter on top of it, against it: the
-reference of a round is the model that it began with, not the first one. DIR/round-k holds prompts.parquet,
-preferences/, training/, model/ (an adapter whose base is the round before's, so keep them all), evaluation/ and, last,
-round.json. A finished round is skipped, and a killed one goes on where it stopped, by the same command.
+reference of a round is the model that it began with, not the first one. With `--objective nft` a round does not rank:
+it trains on all candidates of a prompt. DIR/round-k holds prompts.parquet, preferences/, training/, published.json
+(hashes of the round's data, checked before training), model/ (an adapter whose base is the round before's, so keep them
+all), evaluation/ and, last, round.json. With held-out prompts, DIR/best.json names the round that the held-out judges
+prefer. A finished round is skipped, and a killed one goes on where it stopped, by the same command.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from core.stage_state import refuse_changes
 from jobs.stage import hold, stopped_status
 from jobs.stops import StageStoppedError
 from pipeline.rank.pairs_folder import moved
+from pipeline.rounds.choice import CHOICE_NAME, RoundChoice, choose_round
 from pipeline.rounds.config import RoundsConfig
+from pipeline.rounds.publish import publish
 from pipeline.rounds.table import RoundFigures, measure, rounds_table
 
 SETTINGS_NAME = "rounds.json"  # the settings that the folder belongs to, written before the first round
@@ -83,7 +87,21 @@ def run_rounds(config: RoundsConfig) -> list[RoundFigures]:
         if before is not None:
             echo(f"round {number}: finished before")
         figures.append(before or _run_round(config, number))
+        if before is None and config.stop_on_decline and _choose(config, number).declines:
+            echo(f"rounds: stops after round {number} of {config.rounds}, which the judges find worse")
+            break
+    if config.held_out is not None:
+        echo(_choose(config, len(figures)).sentence())
     return figures
+
+
+def _choose(config: RoundsConfig, last: int) -> RoundChoice:
+    """Choose the best round so far, and record it in the run's folder unless the record is the same already."""
+    choice = choose_round(config, last)
+    path, text = config.output_dir / CHOICE_NAME, json.dumps(choice.to_dict(), indent=2) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        atomic_write_text(path, text)
+    return choice
 
 
 def finished_round(config: RoundsConfig, number: int) -> RoundFigures | None:
@@ -103,10 +121,12 @@ def check(config: RoundsConfig) -> None:
         ValueError: one of these is wrong. An unknown setting of a stage ends the program, as in the stage itself.
     """
     prompts = read_prompts(config.prompts)
-    if config.prompts_per_round is not None and config.prompts_per_round > len(prompts):
+    needed = config.rounds * (config.prompts_per_round or 0)
+    if needed > len(prompts):
         raise ValueError(
-            f"prompts_per_round is {config.prompts_per_round}, but {config.prompts} has {len(prompts)} prompts: give "
-            "at most as many."
+            f"{config.rounds} rounds with prompts_per_round {config.prompts_per_round} need {needed} prompts, because "
+            f"none is used twice, but {config.prompts} has {len(prompts)}: give more prompts or fewer rounds, or leave "
+            "prompts_per_round out, so that every round uses all of them."
         )
     if config.held_out is not None:
         read_prompts(config.held_out)
@@ -147,20 +167,23 @@ def plan(config: RoundsConfig) -> list[str]:
 
 
 def round_prompts(config: RoundsConfig, table: pa.Table, number: int) -> pa.Table:
-    """Return the prompts of a round: all, or the next ones of a shuffled order that repeats when it ends."""
+    """Return the prompts of a round: all, or the next ones of a shuffled order."""
     if config.prompts_per_round is None:
         return table
     order = np.random.default_rng(config.seed).permutation(len(table))
     first = (number - 1) * config.prompts_per_round
-    places = np.arange(first, first + config.prompts_per_round) % len(table)
-    return table.take(pa.array(np.sort(order[places])))
+    return table.take(pa.array(np.sort(order[first : first + config.prompts_per_round])))
 
 
 def _run_round(config: RoundsConfig, number: int) -> RoundFigures:
     started = time.perf_counter()
     echo(f"round {number} of {config.rounds}: from {config.model_of(number - 1)}")
     _write_prompts(config, number)
-    _run_stages(config, number, config.stages(number))
+    stages = config.stages(number)
+    data = {name: stages.pop(name) for name in ("preferences", "preparation")}
+    _run_stages(config, number, data)
+    publish(config, number)
+    _run_stages(config, number, stages)
     figures = measure(config, number, time.perf_counter() - started)
     atomic_write_text(config.folder(number) / FIGURES_NAME, json.dumps(figures.to_dict(), indent=2) + "\n")
     return figures

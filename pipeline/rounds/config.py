@@ -5,20 +5,25 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jobs.stage import WorkerConfig, setting
 from model.prepare.config import PrepareOptions
 from model.presets import PRESETS
 from model.train.run_state import comparable
 
+Objective = Literal["dpo", "nft"]
+
 EVALUATION_SEED = 1_000_000  # used by no round
 TRAINING_SEED = 42  # seed of the first round, as published
 # Settings that each round sets itself; a user's value would be lost silently.
 OWN_SETTINGS = {
     "preferences": ("prompts", "output_dir", "model", "seed", "dry_run", "estimate"),
-    "preparation": ("pairs", "output", "model", "shard", "dry_run"),
-    "training": ("model", "dataset", "output_dir", "resume_from_checkpoint", "dry_run"),
+    "preparation": ("pairs", "groups", "output", "model", "shard", "dry_run"),
+    "training": (
+        *("objective", "model", "dataset", "replay", "replay_share"),
+        *("output_dir", "resume_from_checkpoint", "dry_run"),
+    ),
     "evaluation": ("prompts", "output_dir", "model", "stages", "dry_run", "estimate"),
 }
 _ROWS = {"model", "dtype", "output", "retry_failed"}
@@ -35,6 +40,10 @@ class RoundsConfig:
 
     prompts: Path = field(metadata={"help": "Prompts table, as for pipeline.run."})
     output_dir: Path = field(metadata={"help": "Folder of the run; round-1/, round-2/, ... are written in it."})
+    objective: Objective = field(
+        default="dpo",
+        metadata={"help": "dpo: train on ranked pairs; nft: on all candidates of a prompt, weighted by their rewards."},
+    )
     rounds: int = setting(3, "Number of rounds. If an earlier call made fewer, the new rounds continue from its last.")
     model: str = setting("tiny", "Model that the first round starts from: preset name, model or adapter folder.")
     seed: int = setting(
@@ -43,7 +52,15 @@ class RoundsConfig:
         "training + k - 1.",
     )
     prompts_per_round: int | None = setting(
-        None, "Prompts of a round, the next ones of one shuffled order; by default all, with new candidates."
+        None,
+        "Prompts of a round, the next ones of one shuffled order, none of them twice; by default all in every round, "
+        "with new candidates.",
+    )
+    replay_share: float = setting(
+        0.0, "With objective nft: share of a round's training rows that come from the candidates of earlier rounds."
+    )
+    stop_on_decline: bool = setting(
+        False, "Stop when the held-out judges find a round worse than the best one before, by an interval below 0."
     )
     preferences: dict = field(
         default_factory=dict,
@@ -72,6 +89,13 @@ class RoundsConfig:
         for name, own in OWN_SETTINGS.items():
             if given := [key for key in own if key in getattr(self, name)]:
                 raise ValueError(f"{name} sets {given[0]}, which every round sets by itself: leave it out.")
+        if not 0 <= self.replay_share < 1 or (self.replay_share and self.objective != "nft"):
+            raise ValueError(
+                f"replay_share is {self.replay_share} with objective {self.objective}: give a share in [0, 1), and set "
+                "objective to nft, because pairs of earlier rounds are not replayed."
+            )
+        if self.stop_on_decline and self.held_out is None:
+            raise ValueError("stop_on_decline needs prompts to judge the rounds on: give held_out.")
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -82,6 +106,8 @@ class RoundsConfig:
             "seed": self.seed,
             "prompts_per_round": self.prompts_per_round,
         }
+        if self.objective == "nft":
+            values |= {"objective": self.objective, "replay_share": self.replay_share}
         for name in ("preferences", "preparation", "training"):
             chosen = {key: value for key, value in getattr(self, name).items() if key not in NEUTRAL.get(name, ())}
             chosen = comparable(chosen) if name == "training" else chosen
@@ -105,19 +131,32 @@ class RoundsConfig:
         """Return the settings of a round's commands: preferences, preparation, training, evaluation."""
         folder, before = self.folder(number), self.model_of(number - 1)
         sampled = {"prompts": folder / "prompts.parquet", "output_dir": folder / "preferences", "model": before}
-        prepared = {"pairs": folder / "preferences" / "pairs", "output": folder / "training", "model": before}
+        prepared = {"output": folder / "training", "model": before} | self._source(folder / "preferences")
         trained = {"dataset": folder / "training", "output_dir": folder / "model", "model": before}
         settings = {
-            "preferences": {"stages": ["sample", "score", "rank"]}
-            | self.preferences
-            | sampled
-            | {"seed": self.seed + number - 1},
+            "preferences": self._preference_defaults() | self.preferences | sampled | {"seed": self.seed + number - 1},
             "preparation": self.preparation | prepared,
             "training": self.training
             | trained
+            | self._objective_settings(number)
             | {"seed": self.training.get("seed", TRAINING_SEED) + number - 1, "resume_from_checkpoint": "latest"},
         }
         return {name: _plain(values) for name, values in settings.items()} | self.held_out_stage(number)
+
+    def _preference_defaults(self) -> dict[str, Any]:
+        if self.objective == "nft":  # groups need no ranking, and ground truth would take most of the advantage
+            return {"stages": ["sample", "score"], "include_ground_truth": False}
+        return {"stages": ["sample", "score", "rank"]}
+
+    def _source(self, preferences: Path) -> dict[str, Path]:
+        return {"groups": preferences} if self.objective == "nft" else {"pairs": preferences / "pairs"}
+
+    def _objective_settings(self, number: int) -> dict[str, Any]:
+        if self.objective == "dpo":
+            return {}
+        earlier = [str(self.folder(before) / "training") for before in range(1, number)]
+        replay = {"replay": earlier, "replay_share": self.replay_share} if self.replay_share and earlier else {}
+        return {"objective": self.objective} | replay
 
     def held_out_stage(self, number: int) -> dict[str, dict[str, Any]]:
         """Return the settings to sample and score held-out prompts with a round's model, always with the same seeds."""

@@ -10,7 +10,7 @@ from typing import Any
 from core.text_table import table_lines
 from pipeline.rank.pairs_folder import read_pairs, read_report
 from pipeline.rounds.config import RoundsConfig
-from rewards.metrics import MODALITY_METRICS
+from rewards.metrics import METRIC_COLUMNS, MODALITY_METRICS
 
 TRAINED = ("video", "audio")  # modalities of the loss
 LAST_LINES = 5  # lines of the training log that are averaged
@@ -22,19 +22,15 @@ class RoundFigures:
     """Figures of a finished round.
 
     Attributes:
-        pair_yield: share of the prompts that gave a pair.
-        margins: mean ranking margin over pairs, by modality.
-        accuracies: share of pairs whose winner the model prefers, by modality, over the last lines of the log.
+        training: figures of the objective by the heading of their column, such as the share of prompts that gave a
+            pair, the mean margin per modality, or the distance to the reference.
         held_out: prompts table of the comparison with the first model.
         comparison: a row of `evaluation.compare` per metric, modality and overall.
     """
 
     number: int
     num_prompts: int
-    num_pairs: int
-    pair_yield: float
-    margins: dict[str, float | None]
-    accuracies: dict[str, float | None]
+    training: dict[str, float | None]
     seconds: float
     held_out: str | None
     comparison: list[dict[str, Any]]
@@ -49,15 +45,11 @@ class RoundFigures:
 
 def measure(config: RoundsConfig, number: int, seconds: float) -> RoundFigures:
     """Compute the figures of a round whose stages are finished; `seconds` is the time of this call."""
-    folder = config.folder(number)
-    report, pairs = read_report(folder / "preferences" / "pairs"), read_pairs(folder / "preferences" / "pairs")
+    num_prompts, training = (_nft_figures if config.objective == "nft" else _dpo_figures)(config, number)
     return RoundFigures(
         number=number,
-        num_prompts=report["num_prompts"],
-        num_pairs=len(pairs),
-        pair_yield=report["yield"],
-        margins={name: _mean(pairs[f"margin_{name}"].dropna().tolist()) for name in MODALITY_METRICS},
-        accuracies=_accuracies(config, number),
+        num_prompts=num_prompts,
+        training=training,
         seconds=seconds,
         held_out=None if config.held_out is None else str(config.held_out.resolve()),
         comparison=_comparison(config, number),
@@ -66,14 +58,10 @@ def measure(config: RoundsConfig, number: int, seconds: float) -> RoundFigures:
 
 def rounds_table(rounds: Sequence[RoundFigures]) -> str:
     """Format a table of the rounds and, with held-out prompts, a table of metrics by rounds."""
-    modalities = list(MODALITY_METRICS)
-    header = ["round", "prompts", "pairs", "yield", *(f"margin {name}" for name in modalities)]
-    lines = [[*header, *(f"accuracy {name}" for name in TRAINED), "seconds"]]
+    lines = [["round", "prompts", *rounds[0].training, "seconds"]]
     for one in rounds:
-        counts = [str(one.number), str(one.num_prompts), str(one.num_pairs), f"{one.pair_yield:.0%}"]
-        margins = [_number(one.margins[name]) for name in modalities]
-        accuracies = [_number(one.accuracies[name]) for name in TRAINED]
-        lines.append([*counts, *margins, *accuracies, f"{one.seconds:.0f}"])
+        figures = [_number(value) for value in one.training.values()]
+        lines.append([str(one.number), str(one.num_prompts), *figures, f"{one.seconds:.0f}"])
     text = "\n".join(table_lines(lines, "r"))
     compared = [one for one in rounds if one.comparison]
     return f"{text}\n\n{_comparison_table(compared)}" if compared else text
@@ -100,11 +88,31 @@ def _change(row: dict[str, Any]) -> str:
     return f"{mean}{_number(row['difference'], '+')} {interval} {wins}"
 
 
-def _accuracies(config: RoundsConfig, number: int) -> dict[str, float | None]:
+def _dpo_figures(config: RoundsConfig, number: int) -> tuple[int, dict[str, float | None]]:
+    """Return the number of prompts, and pairs, yield, ranking margins and accuracies of the last log lines."""
+    folder = config.folder(number) / "preferences" / "pairs"
+    report, pairs = read_report(folder), read_pairs(folder)
+    margins = {f"margin {name}": _mean(pairs[f"margin_{name}"].dropna().tolist()) for name in MODALITY_METRICS}
+    accuracies = {f"accuracy {name}": _logged(config, number, f"rewards/accuracies/{name}") for name in TRAINED}
+    return report["num_prompts"], {"pairs": len(pairs), "yield": report["yield"], **margins, **accuracies}
+
+
+def _nft_figures(config: RoundsConfig, number: int) -> tuple[int, dict[str, float | None]]:
+    """Return the number of prompts, and candidates, failed scores, and the policy's distance to the old one."""
+    import pandas as pd  # imported late: --help needs no pandas
+
+    scores = pd.read_parquet(config.folder(number) / "preferences" / "scores" / "scores.parquet")
+    metrics = scores[[name for name in METRIC_COLUMNS if name in scores and scores[name].notna().any()]]
+    failed = float(metrics.isna().any(axis=1).sum())
+    distances = {f"distance {name}": _logged(config, number, f"distance/old/{name}") for name in TRAINED}
+    return scores["prompt_id"].nunique(), {"candidates": len(scores), "failed scores": failed, **distances}
+
+
+def _logged(config: RoundsConfig, number: int, name: str) -> float | None:
     from model.train.callbacks import read_log  # imported late: imports transformers
 
     lines = [line for line in read_log(config.folder(number) / "model") if "loss" in line][-LAST_LINES:]
-    return {name: _mean([line[f"rewards/accuracies/{name}"] for line in lines]) for name in TRAINED}
+    return _mean([line[name] for line in lines if name in line])
 
 
 def _comparison(config: RoundsConfig, number: int) -> list[dict[str, Any]]:
@@ -123,4 +131,6 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.3f}"
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:{sign}.3g}" if abs(value) < 1e-3 else f"{value:{sign}.3f}"

@@ -106,7 +106,7 @@ def test_finished_rounds_are_kept_and_listed_in_a_table(finished, inputs, capsys
         assert text in out
     figures = json.loads((finished / "round-2" / "round.json").read_text())
     assert figures["num_prompts"] == 4
-    assert 4 <= figures["num_pairs"] <= 8  # two pairs of a prompt at most
+    assert 4 <= figures["training"]["pairs"] <= 8  # two pairs of a prompt at most
     assert figures["comparison"][0]["num_samples"] == 2
     assert {path: when for path, when in times(finished).items() if path in before} == before
 
@@ -139,10 +139,15 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_models(finished, inputs, tmp_
 def test_rounds_divide_the_prompts_in_one_shuffled_order(inputs, tmp_path):
     config = RoundsConfig(prompts=inputs[1], output_dir=tmp_path, prompts_per_round=2, seed=3)
     table = read_prompts(inputs[1])
-    rounds = [round_prompts(config, table, number)["prompt_id"].to_pylist() for number in (1, 2, 3)]
+    rounds = [round_prompts(config, table, number)["prompt_id"].to_pylist() for number in (1, 2)]
     assert sorted(rounds[0] + rounds[1]) == [f"prompts{i}" for i in range(4)]
-    assert rounds[2] == rounds[0]
-    assert rounds == [round_prompts(config, table, number)["prompt_id"].to_pylist() for number in (1, 2, 3)]
+    assert rounds == [round_prompts(config, table, number)["prompt_id"].to_pylist() for number in (1, 2)]
+
+
+def test_more_rounds_than_prompts_allow_are_refused(inputs, tmp_path, capsys):
+    assert main(flags(inputs, tmp_path / "run", "--rounds", "3", "--prompts_per_round", "2")) == 2
+    assert "need 6 prompts, because none is used twice" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_dry_run_prints_every_round_and_writes_nothing(inputs, tmp_path, capsys):
