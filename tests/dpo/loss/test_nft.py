@@ -176,7 +176,7 @@ def test_two_samples_with_opposite_advantages_begin_in_the_direction_of_dpo(sett
 
 @pytest.mark.parametrize(("clip", "beta"), [(1.0, 1.0), (5.0, 0.1), (5.0, 1.0)])
 def test_the_plain_optimum_moves_by_the_covariance_of_advantage_and_velocity(clip, beta):
-    """Only clip * beta sets how far one round goes (docs/upstream/nft.md, section 1)."""
+    """Only clip * beta sets how far one round goes (docs/upstream/nft.md, section 1.2)."""
     generator = torch.Generator().manual_seed(8)
     velocities = torch.randn(64, 6, generator=generator, dtype=torch.float64)  # equally likely, given x_t
     advantage = torch.rand(64, generator=generator, dtype=torch.float64) - 0.5
@@ -208,7 +208,7 @@ def test_an_even_chance_pulls_back_once_the_policy_has_left_the_old_one():
     ("form", "advantage", "way"), [("plain", 0.2, 0.2), ("adaptive", 0.2, 1.0), ("adaptive", -0.2, -1.0)]
 )
 def test_on_one_sample_the_adaptive_form_forgets_how_good_it_was(form, advantage, way):
-    """docs/upstream/nft.md, section 1: r = 0.6 moves a fifth of the way, or all of it."""
+    """docs/upstream/nft.md, section 1.4: r = 0.6 moves a fifth of the way, or all of it."""
     old, target = torch.zeros(1, 32), torch.linspace(-1, 1, 32)[None]
     policy = old.clone().requires_grad_()
     for step in range(80):
