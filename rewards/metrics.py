@@ -25,3 +25,6 @@ MODALITY_METRICS: dict[str, tuple[str, ...]] = {
     "audio": ("audio_quality", "ib_ta"),
     "audio_video": ("ib_av", "desync"),
 }
+
+# Columns that compare a clip with its prompt; the others are blind to it.
+TEXT_METRICS: tuple[str, ...] = ("text_alignment", "ib_tv", "ib_ta")

@@ -75,7 +75,7 @@ class Measurement:
 
 def measure_clip(clip: AVClip) -> Measurement:
     """Measure a clip. Takes about 20 ms for a Bounce clip and never raises for a valid AVClip."""
-    picture, sound = measure_picture(clip.video, clip.fps), measure_sound(_mono(clip))
+    picture, sound = measure_picture(clip.video, clip.fps), measure_sound(mono_samples(clip))
     background, background_distance = _nearest_rgb(BACKGROUNDS, picture.background_rgb)
     color, color_distance = _nearest_rgb(COLORS, picture.color_rgb)
     pitch = _nearest_ratio(PITCHES, sound.pitch_hz)
@@ -114,7 +114,8 @@ def measure_clip(clip: AVClip) -> Measurement:
     )
 
 
-def _mono(clip: AVClip) -> np.ndarray:
+def mono_samples(clip: AVClip) -> np.ndarray:
+    """Return the clip's sound as one channel at 16 kHz, float32 (N,); N is 0 for a clip without sound."""
     if not clip.has_audio:
         return np.zeros(0, dtype=np.float32)
     return resample_audio(mix_channels(clip.audio, 1), clip.sample_rate, SAMPLE_RATE)[0]

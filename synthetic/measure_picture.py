@@ -46,7 +46,7 @@ class PictureMeasurement:
 
 def measure_picture(video: np.ndarray, fps: float) -> PictureMeasurement:
     """Measure frames, uint8 (T, H, W, 3), at `fps` frames per second."""
-    pixels = _shrink(video)
+    pixels = shrink(video)
     scale = HEIGHT / pixels.shape[1]  # Bounce pixels per analysed pixel
     background = _background(pixels)
     difference = None if background is None else _length(pixels - background)  # (T, H, W)
@@ -96,7 +96,7 @@ _IN_FRAME = np.zeros((3, 3, 3), dtype=bool)  # 4-neighbourhood within a frame, n
 _IN_FRAME[1] = ndimage.generate_binary_structure(2, 1)
 
 
-def _shrink(video: np.ndarray) -> np.ndarray:
+def shrink(video: np.ndarray) -> np.ndarray:
     """Reduce frames by block means until the shorter side has 64 to 127 pixels -> float32 (T, H, W, 3)."""
     factor = max(min(video.shape[1:3]) // HEIGHT, 1)
     if factor == 1:

@@ -48,7 +48,7 @@ def measure_sound(samples: np.ndarray) -> SoundMeasurement:
     peak = float(np.abs(samples).max(initial=0.0))
     if peak < MIN_PEAK:
         return SoundMeasurement(peak=peak)
-    power = _spectrogram(samples)  # (F, K)
+    power = power_spectrogram(samples)  # (F, K)
     loudness = 10 * np.log10(power.sum(1) / power.sum(1).max() + 1e-10)  # (F,) dB, 0 at the loudest
     onsets, strengths = _onsets(power)
     decay_s = _decay(loudness, onsets)
@@ -57,7 +57,7 @@ def measure_sound(samples: np.ndarray) -> SoundMeasurement:
         peak=peak,
         clipping=float(np.mean(np.abs(samples) >= 0.99)),
         noise_floor=float(np.percentile(loudness, 5)),
-        impacts=tuple((onsets / FRAMES_PER_S + ONSET_LAG_S).tolist()),
+        impacts=_times(onsets),
         impact_strengths=tuple(strengths.tolist()),
         impact_levels=tuple(float(loudness[int(onset) : int(onset) + 8].max()) for onset in onsets),
         pitch_hz=hz,
@@ -66,8 +66,13 @@ def measure_sound(samples: np.ndarray) -> SoundMeasurement:
     )
 
 
-def _spectrogram(samples: np.ndarray) -> np.ndarray:
-    """Return the power spectrogram (F, 257), with frame f centred on sample f * HOP."""
+def onset_times(power: np.ndarray) -> tuple[float, ...]:
+    """Return the times in seconds at which strikes begin, from a power spectrogram (F, 257) of `power_spectrogram`."""
+    return _times(_onsets(power)[0])
+
+
+def power_spectrogram(samples: np.ndarray) -> np.ndarray:
+    """Return the power spectrogram (F, 257) of mono samples, float32 (N,), N > 0; frame f is centred on f * HOP."""
     # Mirrored ends: a sound that is cut at the end of the clip gives no onset.
     padded = np.pad(samples, WINDOW // 2, mode="reflect" if len(samples) > WINDOW else "constant")
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]  # (F, WINDOW)
@@ -81,7 +86,7 @@ def _window() -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _bands() -> np.ndarray:
+def mel_bands() -> np.ndarray:
     """Return triangular mel filters (257, NUM_BANDS)."""
     mel = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), NUM_BANDS + 2)
     bins = _mel(np.fft.rfftfreq(WINDOW, 1 / SAMPLE_RATE))[:, None]
@@ -95,7 +100,7 @@ def _mel(hz: np.ndarray | float) -> np.ndarray:
 
 def _onsets(power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the frames at which the bands rise together, and the rises as fractions of the loudest moment."""
-    energy = power @ _bands()
+    energy = power @ mel_bands()
     loudest = max(
         energy.max(), 1e-6 * power.sum(1).max()
     )  # the bands of a constant signal contain only rounding errors
@@ -106,6 +111,10 @@ def _onsets(power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rise, height=MIN_ONSET, prominence=0.7 * MIN_ONSET, distance=round(MIN_GAP_S * FRAMES_PER_S)
     )
     return peaks.astype(np.float64), properties["peak_heights"]
+
+
+def _times(onsets: np.ndarray) -> tuple[float, ...]:
+    return tuple((onsets / FRAMES_PER_S + ONSET_LAG_S).tolist())
 
 
 def _pitch(samples: np.ndarray, onsets: np.ndarray, skip_s: float) -> tuple[float | None, float]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from core.lineage import Lineage
+from evaluation.compare.shifts import MIN_SHIFT, ShiftRow, compare_counters, shift_warnings
 from evaluation.compare.tables import PairedScores
 from evaluation.statistics.bootstrap import CONFIDENCE, bootstrap_interval
 from evaluation.statistics.significance import holm, sign_flip_p_values
 from evaluation.statistics.training_marks import TrainingMark, joined, mark
 from rewards.metrics import MODALITY_METRICS
+
+if TYPE_CHECKING:
+    from evaluation.counters.table import CounterTable
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Comparison:
 
     pairs: PairedScores
     rows: list[ComparisonRow]  # metrics, modalities, overall
+    shifts: list[ShiftRow] = field(default_factory=list)  # counter-metrics, where they were measured
+    warnings: tuple[str, ...] = ()  # of counter-metrics that moved
 
 
 def compare_models(pairs: PairedScores, *, num_bootstrap: int, seed: int) -> list[ComparisonRow]:
@@ -76,7 +83,14 @@ def compare_models(pairs: PairedScores, *, num_bootstrap: int, seed: int) -> lis
     return comparison.rows
 
 
-def compare_all(candidates: Sequence[PairedScores], *, num_bootstrap: int, seed: int) -> list[Comparison]:
+def compare_all(
+    candidates: Sequence[PairedScores],
+    *,
+    num_bootstrap: int,
+    seed: int,
+    counters: Mapping[str, CounterTable] | None = None,
+    min_shift: float = MIN_SHIFT,
+) -> list[Comparison]:
     """Compare each candidate with the same baseline.
 
     p-values are corrected over all candidates, and training marks consider all models.
@@ -85,6 +99,8 @@ def compare_all(candidates: Sequence[PairedScores], *, num_bootstrap: int, seed:
         candidates: paired scores of each candidate with the baseline.
         num_bootstrap: number of bootstrap resamples.
         seed: seed of the resamples and of the sign flips.
+        counters: model name -> its counter-metrics, of all models; None compares without them.
+        min_shift: a counter-metric is named in a warning from this shift on, in the baseline's standard deviations.
     """
     lineages = {name: lineage for pairs in candidates for name, lineage in pairs.lineages.items()}
     found = [_rows(pairs, lineages, num_bootstrap, seed) for pairs in candidates]
@@ -95,9 +111,17 @@ def compare_all(candidates: Sequence[PairedScores], *, num_bootstrap: int, seed:
         for place, value in zip(family, holm([rows[place].p_value for place in family]), strict=True):
             corrected[place] = value
     values = iter(corrected)
+    shifts: list[list[ShiftRow]] = [[] for _ in candidates]
+    if counters is not None:
+        shifts = compare_counters(candidates, counters, num_bootstrap=num_bootstrap, seed=seed)
     return [
-        Comparison(pairs, [replace(row, p_corrected=next(values)) for row in one])
-        for pairs, one in zip(candidates, found, strict=True)
+        Comparison(
+            pairs,
+            [replace(row, p_corrected=next(values)) for row in one],
+            moved,
+            tuple(shift_warnings(pairs.names[1], moved, min_shift)),
+        )
+        for pairs, one, moved in zip(candidates, found, shifts, strict=True)
     ]
 
 

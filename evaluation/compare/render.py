@@ -10,28 +10,36 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from core.text_table import table_lines
+from evaluation.compare.cells import INTERVAL, figure, interval
 from evaluation.compare.figures import Comparison, ComparisonRow
 from evaluation.compare.model_table import LeftOut
 from evaluation.compare.render_lineage import SYMBOLS, training_notes
+from evaluation.compare.render_shifts import shift_explanations, shift_lines
+from evaluation.compare.shifts import ShiftRow
 from evaluation.compare.tables import PairedScores
 from evaluation.statistics.bootstrap import CONFIDENCE
 from evaluation.statistics.significance import NUM_FLIPS
 
 _ARROWS = {True: "\u2191", False: "\u2193"}
 _MAX_NAMED = 10  # left-out samples in the text; comparison.json lists them all
-_INTERVAL = f"{CONFIDENCE:.0%} interval"
-_HEADER = ("", "n", "baseline", "candidate", "difference", _INTERVAL, "win/tie/loss", "p", "Holm p", "")
+_HEADER = ("", "n", "baseline", "candidate", "difference", INTERVAL, "win/tie/loss", "p", "Holm p", "")
 
 
-def comparison_text(comparisons: Sequence[Comparison]) -> str:
-    """Return the comparison as text: per candidate a table and its left-out samples, then the notes on the columns."""
+def comparison_text(comparisons: Sequence[Comparison], notes: Sequence[str] = ()) -> str:
+    """Return the comparison as text: per candidate a table and its left-out samples, then the notes on the columns.
+
+    Args:
+        notes: on the counter-metrics.
+    """
     blocks = [["\n".join([_heading(one.pairs), *_table(one.rows)]), *_remarks(one)] for one in comparisons]
     blocks.append([*_explanations(comparisons), *training_notes(comparisons)])
-    return "\n\n".join("\n".join(block) for block in blocks)
+    blocks += [block for one in comparisons if (block := shift_lines(one))]
+    blocks.append([*shift_explanations(comparisons), *(f"note: {note}" for note in notes)])
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def comparison_json(comparisons: Sequence[Comparison], settings: dict[str, Any]) -> str:
-    """Return all figures, left-out samples, lineages and settings as a JSON document."""
+def comparison_json(comparisons: Sequence[Comparison], settings: dict[str, Any], notes: Sequence[str] = ()) -> str:
+    """Return all figures, left-out samples, lineages and settings as a JSON document; `notes` as in the text."""
     lineages = {name: lineage for one in comparisons for name, lineage in one.pairs.lineages.items()}
     document = {
         "settings": settings,
@@ -39,15 +47,16 @@ def comparison_json(comparisons: Sequence[Comparison], settings: dict[str, Any])
         "num_flips": NUM_FLIPS,
         "baseline": comparisons[0].pairs.names[0],
         "lineages": {name: lineage.to_dict() for name, lineage in lineages.items()},
+        "counter_notes": list(notes),
         "comparisons": [_document(one) for one in comparisons],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
-    """Return the rows of all candidates as CSV with a header."""
+    """Return the rows of all candidates as CSV with a header; columns that a kind of row does not have are empty."""
     buffer = io.StringIO()
-    names = [field.name for field in fields(ComparisonRow)]
+    names = dict.fromkeys(field.name for kind in (ComparisonRow, ShiftRow) for field in fields(kind))
     writer = csv.DictWriter(buffer, ["baseline", "candidate", *names, "verdict"], lineterminator="\n")
     writer.writeheader()
     for one in comparisons:
@@ -55,6 +64,7 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
         for row in one.rows:
             values = asdict(row) | {"marked_models": " ".join(row.marked_models), "verdict": row.verdict}
             writer.writerow(models | values)
+        writer.writerows(models | asdict(row) | {"verdict": row.verdict} for row in one.shifts)
     return buffer.getvalue()
 
 
@@ -69,6 +79,10 @@ def _document(comparison: Comparison) -> dict[str, Any]:
         "undefined": {name: _undefined_ids(pairs, name) for name in pairs.baseline.columns},
         "notes": list(pairs.notes),
         "rows": [asdict(row) | {"verdict": row.verdict} for row in comparison.rows],
+        "counters": {
+            "rows": [asdict(row) | {"verdict": row.verdict} for row in comparison.shifts],
+            "warnings": list(comparison.warnings),
+        },
     }
 
 
@@ -93,23 +107,15 @@ def _cells(row: ComparisonRow) -> tuple[str, ...]:
     return (
         f"{row.name} {_ARROWS[row.higher_is_better]} {SYMBOLS[row.training]}".rstrip(),
         str(row.num_samples),
-        _figure(row.baseline_mean),
-        _figure(row.candidate_mean),
-        _figure(row.difference, "+.4f"),
-        _interval(row.difference_low, row.difference_high),
+        figure(row.baseline_mean),
+        figure(row.candidate_mean),
+        figure(row.difference, "+.4f"),
+        interval(row.difference_low, row.difference_high),
         f"{row.wins}/{row.ties}/{row.losses}",
-        _figure(row.p_value),
-        _figure(row.p_corrected),
+        figure(row.p_value),
+        figure(row.p_corrected),
         row.verdict,
     )
-
-
-def _figure(value: float | None, form: str = ".4f") -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
 
 
 def _remarks(comparison: Comparison) -> list[str]:

@@ -67,6 +67,8 @@ def samples_table(results: Results) -> pa.Table:
         "prompt": pa.array(rows["prompt"].iloc[numbers], pa.string()),
         "row": pa.array(numbers, pa.int64()),
         "video_path": pa.array([sample.video_path for sample in samples], pa.string()),
+        "audio_path": pa.array([sample.audio_path for sample in samples], pa.string()),
+        "latents_path": pa.array([sample.latents_path for sample in samples], pa.string()),
         "seed": pa.array([sample.seed for sample in samples], pa.int64()),
         "duration_s": pa.array([sample.duration_s for sample in samples], pa.float64()),
         "generation_s": pa.array([sample.generation_s for sample in samples], pa.float64()),

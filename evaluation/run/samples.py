@@ -36,6 +36,7 @@ class Sample:
     row: int  # of the benchmark
     video_path: str
     audio_path: str | None
+    latents_path: str | None = None
     seed: int | None = None
     duration_s: float | None = None
     generation_s: float | None = None
@@ -130,6 +131,7 @@ def _sample(one: dict[str, Any], row: int, folder: Path) -> Sample:
         row=row,
         video_path=str(folder / one["video_path"]),
         audio_path=str(folder / one["audio_path"]) if one["audio_path"] else None,
+        latents_path=str(folder / one["latents_path"]) if one["latents_path"] else None,
         seed=one["seed"],
         duration_s=one["duration_s"],
         generation_s=one.get("generation_s"),
