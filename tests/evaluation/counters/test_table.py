@@ -101,10 +101,10 @@ def test_a_folder_that_cannot_be_written_to_is_measured_all_the_same(run):
 
 def test_latents_that_were_kept_are_measured(run):
     path = run / "candidates" / "candidates.parquet"
-    frame = pd.read_parquet(path).assign(latents_path="media/kept.safetensors")
+    frame = pd.read_parquet(path).assign(latents_path="kept.safetensors")
     frame.to_parquet(path, index=False)
     tensors = {name: np.full(8, size, np.float32) for name, size in (("video", 2), ("audio", 3))}
-    save_file(tensors, run / "candidates" / "media" / "kept.safetensors")
+    save_file(tensors, run / "candidates" / "kept.safetensors")
     values = read_counters(run).values
     assert set(values["video_latent_norm"]) == {2.0}
     assert set(values["audio_latent_norm"]) == {3.0}
