@@ -38,6 +38,7 @@ COMMANDS = {
         ("fetch", "model.fetch", "download published weights", TRAINING),
         ("evaluate", "evaluation.run", "measure the samples of a model on a benchmark", EVALUATION),
         ("compare", "evaluation.compare", "compare models on the same prompts and seeds", EVALUATION),
+        ("audit", "evaluation.audit", "check the rewards of a run before training on them", EVALUATION),
         ("inspect", "pipeline.inspect", "show what is in tables", TABLES),
         ("convert", "pipeline.convert", "convert preference data from and to other formats", TABLES),
         ("hub", "pipeline.hub", "share pairs on the Hugging Face hub, or download them", TABLES),

@@ -72,7 +72,8 @@ CANDIDATES = _ordered(
     *("duration_s", "generation_s", "error"),
 )
 
-# Besides these, one float64 column per metric, whose field metadata says `higher_is_better`, and of which `reward`.
+# Besides these, one float64 column per metric. Its field metadata says `higher_is_better`, which `reward` made it, and
+# what that one `needs`, as in "text video".
 # `error`: something failed. `reasons`: why a score is null although nothing failed, as `column: reason` lines.
 SCORES = _schema("scores", {"candidate_id": pa.string()}, {"error": pa.string(), "reasons": pa.string()})
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from core.lazy import lazy_names
 
 _HOMES = {
+    "Audit": "evaluation.audit.result",
     "Comparison": "evaluation.compare.figures",
     "ComparisonRow": "evaluation.compare.figures",
     "EvaluateConfig": "evaluation.run.config",
     "PairedScores": "evaluation.compare.tables",
+    "RewardColumn": "evaluation.audit.columns",
     "TableError": "evaluation.compare.model_table",
     "compare_all": "evaluation.compare.figures",
     "compare_models": "evaluation.compare.figures",

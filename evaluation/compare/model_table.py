@@ -109,7 +109,7 @@ def _model_table(
 
     The first part gives the prompts, the last part the scores.
     """
-    directions, unknown = _metric_directions(scores)
+    directions, unknown = metric_directions(scores)
     reasons = _failure_reasons(parts, list(directions), truth)
     first, last = (part.rows[~part.rows["candidate_id"].isin(list(reasons))] for part in (parts[0], parts[-1]))
     if "duration_s" not in first:
@@ -168,7 +168,7 @@ def _lineage(schema: pa.Schema, path: Path) -> Lineage:
         raise TableError(str(error)) from error
 
 
-def _metric_directions(schema: pa.Schema) -> tuple[dict[str, bool], list[str]]:
+def metric_directions(schema: pa.Schema) -> tuple[dict[str, bool], list[str]]:
     """Return the direction of every metric column of a table, and the float columns with unknown direction.
 
     Columns of third-party rewards give it in the parquet field metadata: `higher_is_better` = `true` or `false`.

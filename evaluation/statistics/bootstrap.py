@@ -72,22 +72,28 @@ def _round_columns(values: np.ndarray, bits: int) -> np.ndarray:
     return np.ldexp(np.rint(np.ldexp(values, bits - exponent)), exponent - bits)
 
 
-def _resampled_means(
-    sums: np.ndarray, counts: np.ndarray, num_bootstrap: int, generator: np.random.Generator
-) -> np.ndarray:
-    """Return the mean of every column in every resample of the groups, (R, K); NaN where a resample has no value."""
+def resampled_sums(sums: np.ndarray, num_bootstrap: int, generator: np.random.Generator) -> np.ndarray:
+    """Return the sum of every column in every resample of the groups, (G, K) -> (R, K): G groups drawn each time.
+
+    Sums of integers, and of the parts of `exact_parts`, are exact.
+    """
     num_groups, num_columns = sums.shape
-    if num_groups == 0:
-        return np.full((num_bootstrap, num_columns), np.nan)
-    totals = np.concatenate([*exact_parts(sums), counts], axis=1)  # (G, 3K)
-    chunk = max(1, _CHUNK_ELEMENTS // num_groups)
-    means = np.empty((num_bootstrap, num_columns))
-    for start in range(0, num_bootstrap, chunk):
+    chunk = max(1, _CHUNK_ELEMENTS // max(1, num_groups))
+    found = np.zeros((num_bootstrap, num_columns))
+    for start in range(0, num_bootstrap if num_groups else 0, chunk):
         size = min(chunk, num_bootstrap - start)
         drawn = generator.integers(num_groups, size=(size, num_groups))
         drawn += np.arange(size)[:, None] * num_groups
         weights = np.bincount(drawn.ravel(), minlength=size * num_groups).reshape(size, num_groups)
-        high, low, drawn_counts = np.split(weights.astype(np.float64) @ totals, 3, axis=1)  # (size, K) each
-        with np.errstate(invalid="ignore"):
-            means[start : start + size] = (high + low) / drawn_counts
-    return means
+        found[start : start + size] = weights.astype(np.float64) @ sums
+    return found
+
+
+def _resampled_means(
+    sums: np.ndarray, counts: np.ndarray, num_bootstrap: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Return the mean of every column in every resample of the groups, (R, K); NaN where a resample has no value."""
+    totals = resampled_sums(np.concatenate([*exact_parts(sums), counts], axis=1), num_bootstrap, generator)
+    high, low, drawn_counts = np.split(totals, 3, axis=1)  # (R, K) each
+    with np.errstate(invalid="ignore"):
+        return (high + low) / drawn_counts

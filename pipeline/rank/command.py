@@ -34,7 +34,7 @@ from pipeline.rank.pairs_folder import REPORT_NAME, STATE_NAME, is_dataset, read
 from pipeline.rank.pairs_table import write_dataset
 from pipeline.rank.plots import draw_plots
 from pipeline.rank.scores import read_statistics
-from pipeline.rank.text import describe, yield_line
+from pipeline.rank.text import describe, ground_truth_warning, yield_line
 
 DURATION_TOLERANCE_S = 0.05
 
@@ -76,6 +76,8 @@ def _rank(config: RankConfig) -> StageSummary:
         _write(config, result, metrics, report | {"inputs": inputs}, summary)
     echo(summary.line())
     echo(yield_line(report))
+    if warning := ground_truth_warning(report):
+        echo(f"rank: warning: {warning}")
     return summary
 
 

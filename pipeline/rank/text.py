@@ -16,6 +16,9 @@ SHORT = {
     "audio_video": "av",
 }
 
+NEARLY_ALL = 0.9  # of the pairs
+MIN_CANDIDATES = 4  # generated ones per prompt: with fewer, few prompts have one that is better in every modality
+
 
 def describe(report: dict[str, Any]) -> str:
     """Format the whole report as text, one topic per paragraph."""
@@ -34,6 +37,24 @@ def yield_line(report: dict[str, Any]) -> str:
     """Return a line such as `rank: 340 pairs from 400 prompts (85%); 60 x no candidate is better in every modality`."""
     reasons = "".join(f"; {count} x {reason}" for reason, count in report["attrition"].items())
     return f"rank: {report['num_pairs']} pairs from {report['num_prompts']} prompts ({report['yield']:.0%}){reasons}"
+
+
+def ground_truth_warning(report: dict[str, Any]) -> str | None:
+    """Return what is wrong and what to do where ground truth wins (nearly) all pairs; None where it does not.
+
+    Such pairs differ in more than quality: a model learns to tell clips of a camera from its own.
+    """
+    num_pairs, num_won = report["num_pairs"], report["ground_truth_wins"]["chosen"]
+    if not num_pairs or num_won < NEARLY_ALL * num_pairs:
+        return None
+    share = f"all {num_pairs:,}" if num_won == num_pairs else f"{num_won:,} of {num_pairs:,}"
+    counts = report["candidates"]
+    generated = (counts["total"] - counts["ground_truth"]) / report["num_prompts"]
+    more = f" and sample {MIN_CANDIDATES} or more candidates per prompt" if generated < MIN_CANDIDATES else ""
+    return (
+        f"ground truth is the winner of {share} pairs: the pairs teach real against generated, not better against "
+        f"worse. Set ground_truth to never{more}."
+    )
 
 
 def _settings(report: dict[str, Any]) -> str:
@@ -91,10 +112,12 @@ def _ground_truth(report: dict[str, Any]) -> str:
     if not wins["comparisons"]:
         return ""
     rates = ", ".join(f"{name} {rate:.1%}" for name, rate in wins["win_rate"].items())
-    return (
+    text = (
         f"Ground truth against generated candidates of its prompt ({wins['comparisons']:,} comparisons)\n"
         f"  it is better: {rates}\n  it is chosen in {wins['chosen']:,} pairs and rejected in {wins['rejected']:,}"
     )
+    warning = ground_truth_warning(report)
+    return text if warning is None else f"{text}\n  warning: {warning}"
 
 
 def _metrics(report: dict[str, Any]) -> str:

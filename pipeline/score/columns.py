@@ -59,7 +59,11 @@ class ScoreColumns:
             pa.field(
                 column,
                 pa.float64(),
-                metadata={"higher_is_better": str(reward.higher_is_better[column]).lower(), "reward": reward.name},
+                metadata={
+                    "higher_is_better": str(reward.higher_is_better[column]).lower(),
+                    "reward": reward.name,
+                    "needs": " ".join(sorted(reward.needs)),
+                },
             )
             for column, reward in self._rewards.items()
         ]

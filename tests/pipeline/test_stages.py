@@ -128,7 +128,11 @@ def test_scores_are_those_of_the_files(finished: Path) -> None:
         np.testing.assert_array_equal(scores[column].to_numpy(np.float32), values.numpy(), err_msg=column)
     assert scores["error"].isna().all()
     field = pq.read_schema(finished / "scores" / "scores.parquet").field("desync")
-    assert field.metadata == {b"higher_is_better": b"false", b"reward": FakeReward.name.encode()}
+    assert field.metadata == {
+        b"higher_is_better": b"false",
+        b"reward": FakeReward.name.encode(),
+        b"needs": " ".join(sorted(FakeReward.needs)).encode(),
+    }
 
 
 def test_lineage_of_pairs_and_model_is_recorded(finished: Path) -> None:

@@ -1,0 +1,111 @@
+"""Output of an audit as aligned text tables, JSON and CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from core.text_table import table_lines
+from evaluation.audit.result import Audit, Pairing
+from evaluation.statistics.bootstrap import CONFIDENCE
+from evaluation.statistics.correlation import Correlation
+
+_REWARD_HEADER = (*("", "modality", "failed", "ties", "flat", "std within", "std between", "best of K", "truth wins"),)
+_LEGEND = (
+    "failed: candidates without a score. ties: of the pairs within a prompt. flat: prompts whose scores are all equal.",
+    "best of K: best less mean of a prompt, in standard deviations over all candidates; overall: mean of modalities.",
+    "truth wins: prompts whose ground truth is better than every candidate. Higher is better for all rewards here.",
+)
+
+
+def audit_text(audit: Audit, title: str, notes: Sequence[str] = ()) -> str:
+    """Return the audit as text: the rewards, their correlations, the warnings.
+
+    Args:
+        title: what was audited.
+        notes: further remarks.
+    """
+    blocks = [[_heading(audit, title), *_reward_table(audit), *_LEGEND]]
+    for kind, text in (("rewards", "Rewards"), ("counter", "Counter-metrics (rows) and rewards")):
+        pairings = [one for one in audit.correlations if one.kind == kind]
+        if pairings:
+            blocks.append(_matrix(text, pairings))
+    blocks.append([f"warning: {text}" for text in audit.warnings] or ["no warnings"])
+    blocks.append([f"note: {note}" for note in notes])
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def audit_json(audit: Audit, settings: dict[str, Any], notes: Sequence[str]) -> str:
+    """Return all figures, warnings, notes and settings as a JSON document."""
+    document = asdict(audit)
+    for column in document["columns"]:
+        column["needs"] = None if column["needs"] is None else sorted(column["needs"])
+    document |= {"confidence": CONFIDENCE, "notes": list(notes), "settings": settings}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def audit_csv(audit: Audit) -> str:
+    """Return a row per reward, per pair of rewards, and per reward and counter-metric; other columns are empty."""
+    rows: list[dict[str, Any]] = [{"kind": "reward", **asdict(one)} for one in audit.rewards]
+    rows += [
+        {"kind": one.kind, "name": one.first, "other": one.second, **asdict(one.correlation)}
+        for one in audit.correlations
+    ]
+    frame = pd.DataFrame(rows).convert_dtypes()
+    first = [name for name in ("kind", "name", "other") if name in frame]
+    return frame[[*first, *(name for name in frame if name not in first)]].to_csv(index=False)
+
+
+def _heading(audit: Audit, title: str) -> str:
+    sizes = audit.group_sizes
+    span = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
+    truth = f", and {audit.num_ground_truth} ground-truth clips" if audit.num_ground_truth else ""
+    return f"{title}: {sum(sizes)} candidates of {len(sizes)} prompts, {span} each{truth}"
+
+
+def _reward_table(audit: Audit) -> list[str]:
+    rows = [
+        (
+            one.name,
+            one.modality or "?",
+            _percent(one.failed),
+            _percent(one.ties),
+            _percent(one.flat_groups),
+            _number(one.within_std, ".4f"),
+            _number(one.between_std, ".4f"),
+            _number(one.headroom, "+.2f"),
+            _percent(one.truth_wins),
+        )
+        for one in audit.rewards
+    ]
+    overall = ("overall", *[""] * 6, _number(audit.headroom, "+.2f"), _percent(audit.truth_wins))
+    return table_lines([_REWARD_HEADER, *rows, overall], "llr")
+
+
+def _matrix(title: str, pairings: Sequence[Pairing]) -> list[str]:
+    """Return correlations as a table; a pair of rewards stands once, below the diagonal."""
+    is_square = pairings[0].kind == "rewards"
+    cells = {(one.second, one.first): _cell(one.correlation, is_square) for one in pairings}
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    counts = sorted({one.correlation.num_samples for one in pairings})
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    both = "Pearson, and Spearman in brackets" if is_square else "Pearson"
+    table = [["", *columns], *([row, *(cells.get((row, column), "") for column in columns)] for row in rows)]
+    return [f"{title}, correlation within prompts: {both}; {number} candidates", *table_lines(table, "lr")]
+
+
+def _cell(one: Correlation, with_ranks: bool) -> str:
+    pearson, spearman = _number(one.pearson, "+.2f"), _number(one.spearman, "+.2f")
+    return f"{pearson} ({spearman})" if with_ranks and one.pearson is not None else pearson
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
