@@ -36,7 +36,7 @@ def test_every_worker_gets_jobs_and_a_slow_one_is_reported(
 ) -> None:
     monkeypatch.setattr(crew, "SILENCE_S", 0.1)
     pool = Pool(2, 2, num_cpus=1, num_gpus=0, batch_size=100, max_tries=1)
-    results = [*map_jobs([{"key": key} for key in "abcdefgh"], SleepyActor, {}, pool)]
+    results = [*map_jobs([{"key": key} for key in "abcdefghijklmnopqrst"], SleepyActor, {}, pool)]
     processes = {result["process"] for result in results}
     assert len(processes) == 2
     assert any(f"A worker (process {process} on " in caplog.text for process in processes)

@@ -20,7 +20,7 @@ from tests.pipeline.fakes import HOSTILE
 
 ROOT = Path(__file__).parents[2]
 FAKES = "tests.pipeline.fakes"
-NUM_KILLS = 5
+NUM_KILLS = 3
 HAS_TINY_PRESET = any((ROOT / "model" / "presets" / "tiny").rglob("*.safetensors"))
 
 # Modules that a finished run must not import.

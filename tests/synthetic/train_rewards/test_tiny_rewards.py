@@ -14,7 +14,7 @@ from synthetic.scene import scene_from_seed
 from synthetic.train_rewards.command import TASKS
 from synthetic.train_rewards.trials import FIRST_SEED, report, run_trials
 
-NUM_SCENES = 40
+NUM_SCENES = 24
 LEAST_AREA = 0.9
 LESS = {"ib_av": 0.85}  # 0.92 on 200 scenes; with these few scenes it may be below 0.9
 
