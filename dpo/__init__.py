@@ -10,7 +10,10 @@ _HOMES = {
     "AVDPOTrainer": "dpo.train.trainer",
     "PairCollator": "dpo.data.dataset",
     "PairDataset": "dpo.data.dataset",
+    "NFTLoss": "dpo.loss.nft",
     "av_dpo_loss": "dpo.loss.av_dpo",
+    "group_advantages": "dpo.loss.advantages",
+    "nft_loss": "dpo.loss.nft",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dpo.loss.errors import PerModality, check_positions, per_modality, residual, velocity_error
 from dpo.loss.loss_types import LossType, check_objective
 from dpo.loss.objectives import preference_loss, safe_loser_scale
-
-PerModality = float | Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,51 +106,9 @@ def av_dpo_loss(
     return AVDPOLoss(total, {name: value.detach() for name, value in metrics.items()})
 
 
-def velocity_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the mean squared error per sample, (2B,), of tensors (2B, ...), over the positions where `mask` is 1."""
-    squared = _residual(prediction, target).square()
-    if mask is None:
-        return squared.flatten(1).mean(1)
-    real = mask.to(squared).expand_as(squared)
-    return (squared * real).flatten(1).sum(1) / real.flatten(1).sum(1)
-
-
-def per_modality(setting: str, value: PerModality, modalities: Iterable[str]) -> dict[str, float]:
-    """Return one number per modality, given one number for all modalities or a mapping with one for each.
-
-    Args:
-        setting: name of the setting in error messages.
-        value: the number or the mapping.
-        modalities: names of the modalities in the data.
-
-    Raises:
-        ValueError: for a mapping with other modalities, or a number that is negative or NaN.
-    """
-    names = list(modalities)
-    if isinstance(value, Mapping):
-        if set(value) != set(names):
-            raise ValueError(
-                f"{setting} is given for {sorted(value)}, but the data has {sorted(names)}: "
-                "give one number for all modalities, or exactly one for each."
-            )
-        return {name: _non_negative(setting, value[name]) for name in names}
-    return dict.fromkeys(names, _non_negative(setting, value))
-
-
-def _non_negative(setting: str, value: float) -> float:
-    if not value >= 0:  # also true for NaN
-        raise ValueError(f"{setting} is {value}, which would train towards the loser: give a number >= 0.")
-    return float(value)
-
-
-def _residual(prediction: Tensor, target: Tensor) -> Tensor:
-    dtype = torch.promote_types(prediction.dtype, torch.float32)
-    return prediction.to(dtype) - target.to(dtype)
-
-
 def _gradients(prediction: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the gradients of the winners' and the losers' errors by their predictions, each (B, ...)."""
-    gradient = 2 * _residual(prediction.detach(), target)
+    gradient = 2 * residual(prediction.detach(), target)
     if mask is None:
         gradient = gradient / gradient[0].numel()
     else:
@@ -227,16 +184,4 @@ def _check_modality(name: str, policy: Tensor, reference: Tensor, target: Tensor
             f"{name} has shape {shape}, which does not split into pairs: "
             "stack B chosen samples and then B rejected ones along the first axis."
         )
-    if mask is None:
-        return
-    fits = mask.ndim == target.ndim and all(m in (1, t) for m, t in zip(mask.shape, shape, strict=True))
-    if not fits or mask.shape[0] != target.shape[0]:
-        raise ValueError(
-            f"The mask of {name} has shape {tuple(mask.shape)}, which does not broadcast to {shape}: give one row for "
-            "each sample, and as many axes as the latents have."
-        )
-    if not mask.flatten(1).any(1).all():
-        raise ValueError(
-            f"The mask of {name} leaves nothing of at least one sample, so its mean error would be 0 / 0: leave out "
-            "such samples."
-        )
+    check_positions("mask", name, mask, shape)

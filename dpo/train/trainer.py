@@ -15,7 +15,8 @@ from transformers import TrainerCallback
 
 from dpo.data.dataset import PairCollator, PairDataset
 from dpo.data.schema import MODALITIES
-from dpo.loss.av_dpo import AVDPOLoss, av_dpo_loss, velocity_error
+from dpo.loss.av_dpo import AVDPOLoss, av_dpo_loss
+from dpo.loss.errors import velocity_error
 from dpo.loss.lora import share_dropout
 from dpo.loss.reference import REFERENCE_NAME, FrozenCopy, adapter_reference, velocities
 from dpo.loss.reference_errors import FOLDER_NAME, ReferenceErrors, identity

@@ -186,8 +186,8 @@ def test_trl_names_sum_the_modalities():
     ("change", "message"),
     [
         ({"beta": {"video": 1.0}}, "exactly one for each"),
-        ({"beta": -1.0}, "towards the loser"),
-        ({"beta": float("nan")}, "towards the loser"),
+        ({"beta": -1.0}, "opposite direction"),
+        ({"beta": float("nan")}, "opposite direction"),
         ({"loss_type": "kto"}, "sigmoid, robust, ipo, hinge"),
         ({"label_smoothing": 0.5}, "no preference"),
         ({"label_smoothing": 0.1, "loss_type": "ipo"}, "set it to 0"),
