@@ -7,7 +7,6 @@ advantages. Else each candidate has draws of its own, a function of (seed, candi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +18,9 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from dpo.data.groups import RewardColumn
+from dpo.data.groups import RewardColumn, read_rewards
 from dpo.data.prepared import DrawingCollator, PreparedRows, shaped
-from dpo.data.schema import CANDIDATES, MODALITIES, REWARDS_NAME
+from dpo.data.schema import CANDIDATES, MODALITIES
 from model.data.batches import RowKey
 
 
@@ -88,10 +87,7 @@ class GroupDataset(PreparedRows[Candidate]):
 
     @classmethod
     def _open(cls, folder: Path, rows: Dataset, negative_text: Tensor | None, is_finite: bool) -> Self:
-        path = folder / REWARDS_NAME
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        rewards = {name: RewardColumn(**values) for name, values in content.items()}
-        return cls(rows, negative_text, rewards, str(folder), is_finite)
+        return cls(rows, negative_text, read_rewards(folder), str(folder), is_finite)
 
     def __getitem__(self, key: RowKey | int) -> Candidate:
         number, epoch = key if isinstance(key, tuple) else (key, 0)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from core.lineage import Lineage, PreferenceTraining, RewardUse
 from core.schema import CANDIDATES, SCORES, read_table
 from core.score_origin import origin_of
 from dpo.data.pairs import GEOMETRY
-from dpo.data.schema import GROUP_COLUMNS
+from dpo.data.schema import GROUP_COLUMNS, REWARDS_NAME
 from rewards.metrics import HIGHER_IS_BETTER, MODALITY_METRICS
 
 LEAST_WITH_GROUND_TRUTH = 4
@@ -98,6 +98,22 @@ def read_groups(folder: Path, ground_truth: bool = False) -> Groups:
     kept = [group for group in groups.values() if len(group) > 1]
     _check_groups(kept, len(groups), folder)
     return Groups(kept, rewards, _lineage(scores.schema, rewards), failed, len(groups) - len(kept))
+
+
+def read_rewards(folder: Path) -> dict[str, RewardColumn]:
+    """Read the rewards of a training dataset of groups; empty without a record of them."""
+    path = folder / REWARDS_NAME
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {name: RewardColumn(**values) for name, values in content.items()}
+
+
+def using(lineage: Lineage, columns: Collection[str]) -> Lineage:
+    """Return a lineage with those metrics of its rewards that are in `columns`."""
+    trainings = []
+    for training in lineage.trainings:
+        kept = [replace(use, metrics=tuple(one for one in use.metrics if one in columns)) for use in training.rewards]
+        trainings.append(replace(training, rewards=tuple(use for use in kept if use.metrics)))
+    return replace(lineage, trainings=tuple(trainings))
 
 
 def small_groups(groups: Iterable[Sequence[CandidateRow]]) -> list[str]:

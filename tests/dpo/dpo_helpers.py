@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 from datasets import Dataset, Features
@@ -12,8 +13,9 @@ from safetensors.torch import save_file
 from dpo.data.dataset import PairDataset
 from dpo.data.group_dataset import GroupDataset
 from dpo.data.groups import RewardColumn
-from dpo.data.schema import NEGATIVE_TEXT_NAME, dataset_features, group_features
-from dpo.train.config import AVDPOConfig
+from dpo.data.schema import NEGATIVE_TEXT_NAME, REWARDS_NAME, dataset_features, group_features
+from dpo.train.config import AVDPOConfig, NFTConfig
+from dpo.train.nft_trainer import NFTTrainer
 from dpo.train.trainer import AVDPOTrainer
 from model.presets import preset_path
 from model.train.freezing import LORA_TARGET_MODULES
@@ -84,6 +86,28 @@ def make_trainer(folder, rows=None, model=None, peft_config=None, eval_rows=None
         eval_dataset=None if eval_rows is None else make_dataset(eval_rows),
         peft_config=lora() if peft_config is None else peft_config or None,
     )
+
+
+def make_nft_trainer(folder, rows=None, model=None, peft_config=None, eval_rows=None, **settings):
+    values = TRAINING | {"output_dir": str(folder), "max_steps": 2, "per_device_train_batch_size": 4}
+    return NFTTrainer(
+        model or tiny_model(),
+        NFTConfig(**(values | settings)),
+        make_groups(rows),
+        eval_dataset=None if eval_rows is None else make_groups(eval_rows),
+        peft_config=lora() if peft_config is None else peft_config or None,
+    )
+
+
+def save_groups(folder, rows, text_len=TEXT_LEN):
+    """Write a training dataset of candidates like that of `dpo.prepare`."""
+    folder.mkdir(parents=True)
+    features = Features(group_features(tuple(GROUP_REWARDS)))
+    Dataset.from_list(rows, features=features).save_to_disk(str(folder))
+    save_file({"embeds": negative_text(rows[0]["text_dim"], text_len)}, folder / NEGATIVE_TEXT_NAME)
+    rewards = {name: asdict(reward) for name, reward in GROUP_REWARDS.items()}
+    (folder / REWARDS_NAME).write_text(json.dumps(rewards))
+    return folder
 
 
 def save_rows(folder, rows, text_len=TEXT_LEN):
