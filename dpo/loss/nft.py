@@ -183,9 +183,10 @@ def _check_inputs(
     masks: Mapping[str, Tensor],
     token_weights: Mapping[str, Tensor],
 ) -> None:
-    given = {"policy": policy, "old": old, "target": target, "advantage": advantage}
+    velocities = {"policy": policy, "old": old, "target": target}
     if reference is not None:
-        given["reference"] = reference
+        velocities["reference"] = reference
+    given = velocities | {"advantage": advantage}
     if not target or any(set(tensors) != set(target) for tensors in given.values()):
         names = ", ".join(f"{role} {sorted(tensors)}" for role, tensors in given.items())
         raise ValueError(f"Modalities differ: {names}. Pass the same non-empty set in all of them.")
@@ -193,11 +194,11 @@ def _check_inputs(
         raise ValueError(f"mask or token_weight is given for {sorted(foreign)}, which target lacks: leave it out.")
     for name, true in target.items():
         shape = tuple(true.shape)
-        shapes = {tuple(tensors[name].shape) for role, tensors in given.items() if role != "advantage"}
+        shapes = {tuple(tensors[name].shape) for tensors in velocities.values()}
         if len(shapes) > 1 or len(shape) < 2:
             raise ValueError(
-                f"{name} has shapes {sorted(shapes)} in {', '.join(set(given) - {'advantage'})}: give velocities "
-                "(B, ...) of the same latents."
+                f"{name} has shapes {sorted(shapes)} in {', '.join(velocities)}: give velocities (B, ...) of "
+                "the same latents."
             )
         check_positions("mask", name, masks.get(name), shape)
         check_positions("token_weight", name, token_weights.get(name), shape)

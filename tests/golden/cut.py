@@ -1,7 +1,8 @@
 """Cut the published golden files to the compact ones of this folder: `python tests/golden/cut.py PUBLISHED_FOLDER`.
 
 Every cut keeps some published tensors, or some of their first rows; nothing is computed anew. `README.md` lists the
-cuts. Running the script again on the same published files gives the same bytes.
+cuts. Running the script again on the same published files gives the same tensors and metadata; only the order of the
+metadata in a safetensors file varies.
 """
 
 from __future__ import annotations
@@ -39,6 +40,15 @@ WHOLE = (
     "ranking/pairs_macro.csv",
     "ranking/pairs_micro_generated_only.csv",
     "ranking/pairs_macro_generated_only.csv",
+    "nft/advantages.csv",
+    "nft/advantages.json",
+    "nft/advantages_constant_audio.csv",
+    "nft/advantages_release_fallback.csv",
+    "nft/gradient_surgery.safetensors",
+    "nft/old_policy.json",
+    "nft/region_weights.safetensors",
+    "nft/shared_attention_surgery_derived.safetensors",
+    "nft/surgery_schedule.json",
     f"{SYNC}/ib_reduced.safetensors",
     f"{SYNC}/ib_huge.safetensors",
     f"{SYNC}/sync_vfeat.safetensors",
@@ -97,6 +107,8 @@ TENSORS: dict[str, Callable[[Tensors], Tensors]] = {
     "model/joint_dit_interpolate": same_weights,
     "model/joint_dit_interleave": same_weights,
     "media/audio_mel": cases("case0.", "case4.", "case8.", "two_channel.", "mel_filterbank"),
+    "nft/nft_loss": cases("case1.", "case3.", "case7.", "case10."),
+    "nft/omninft_loss": cases("case1.", "case2."),
     f"{SYNC}/sync_logits": first(1, "v", "a", "logits"),
     f"{SYNC}/sync_mel": first(1),
     f"{SYNC}/sync_video_prep": first_frames,
@@ -110,6 +122,7 @@ TENSORS: dict[str, Callable[[Tensors], Tensors]] = {
     f"{VIDEOALIGN}/va_peft_model_pth": first(1),
     f"{VIDEOALIGN}/va_peft_non_lora_state_dict": first(1),
 }
+CASES_IN_METADATA = ("nft/nft_loss", "nft/omninft_loss")  # a setting per case; tests go through them
 SAME_WEIGHTS = ("model/joint_dit_interpolate", "model/joint_dit_interleave")
 VANILLA = "model/joint_dit_vanilla.safetensors"
 AV_ALIGN_CASES = (2,)
@@ -125,6 +138,10 @@ def cut_safetensors(path: Path, name: str) -> bytes:
             assert all(torch.equal(tensors[key], source.get_tensor(key)) for key in weights)
         metadata["weights_of"] = VANILLA
     kept = {key: tensor.contiguous() for key, tensor in TENSORS[name](tensors).items()}
+    if name in CASES_IN_METADATA:
+        present = {key.partition(".")[0] for key in kept}
+        settings = json.loads(metadata["cases"])
+        metadata["cases"] = json.dumps({case: settings[case] for case in settings if case in present})
     return save(kept, metadata)
 
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from model.javisdit.network.gradient_surgery import scale_gradient
+
 ATTENTION_BACKENDS = {
     "auto": None,  # torch's own choice
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -44,11 +46,15 @@ class Attention(nn.Module):
         self.norm_q = RMSNorm(dim, eps) if qk_norm else nn.Identity()
         self.norm_k = RMSNorm(dim, eps) if qk_norm else nn.Identity()
 
-    def _project(self, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project (B, N, D) to queries and (B, L, D) to keys and values, each (B, N or L, heads, head_dim)."""
-        projected = self.norm_q(self.q(hidden)), self.norm_k(self.k(context)), self.v(context)
-        query, key, value = (tensor.unflatten(-1, (self.num_heads, -1)) for tensor in projected)
-        return query, key, value
+    def _queries(self, hidden: Tensor) -> Tensor:
+        """Project (B, N, D) to queries (B, N, heads, head_dim)."""
+        return self.norm_q(self.q(hidden)).unflatten(-1, (self.num_heads, -1))
+
+    def _keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Project (B, L, D) to keys and values, each (B, L, heads, head_dim)."""
+        projected = self.norm_k(self.k(context)), self.v(context)
+        key, value = (tensor.unflatten(-1, (self.num_heads, -1)) for tensor in projected)
+        return key, value
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))  # heads first
@@ -64,12 +70,36 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    """Full attention over all tokens of all modalities."""
+    """Full attention over all tokens of all modalities.
 
-    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Map (B, N, D) to (B, N, D); `rotary` holds the cosines and sines of `positions.rotary_table`."""
-        query, key, value = self._project(hidden, hidden)
-        return self._attend(apply_rotary(query, *rotary), apply_rotary(key, *rotary), value)
+    Attributes:
+        audio_gradient_scale: factor on the gradients that reach the audio tokens through the keys and values that video
+            tokens attend to; outputs and the gradients of the attention's own weights stay as they are. At 1, the
+            default, nothing is scaled.
+    """
+
+    audio_gradient_scale: float = 1.0
+
+    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], num_video: int | None = None) -> Tensor:
+        """Map (B, N, D) to (B, N, D).
+
+        Args:
+            hidden: video tokens followed by audio tokens.
+            rotary: the cosines and sines of `positions.rotary_table`.
+            num_video: number of video tokens, if both modalities are present.
+        """
+        query = apply_rotary(self._queries(hidden), *rotary)
+        key, value = self._keys_and_values(hidden)
+        key = apply_rotary(key, *rotary)
+        if num_video is None or self.audio_gradient_scale == 1.0 or not torch.is_grad_enabled():
+            return self._attend(query, key, value)
+        audio = scale_gradient(hidden[:, num_video:], self.audio_gradient_scale)
+        audio_key, audio_value = self._keys_and_values(audio)
+        audio_key = apply_rotary(audio_key, *(table[num_video:] for table in rotary))
+        seen_key = torch.cat([key[:, :num_video], audio_key], dim=1)
+        seen_value = torch.cat([value[:, :num_video], audio_value], dim=1)
+        video = self._attend(query[:, :num_video], seen_key, seen_value)
+        return torch.cat([video, self._attend(query[:, num_video:], key, value)], dim=1)
 
 
 class CrossAttention(Attention):
@@ -77,7 +107,7 @@ class CrossAttention(Attention):
 
     def forward(self, hidden: Tensor, context: Tensor) -> Tensor:
         """Map tokens (B, N, D) and text (B, L, D) to (B, N, D)."""
-        return self._attend(*self._project(hidden, context))
+        return self._attend(self._queries(hidden), *self._keys_and_values(context))
 
 
 def apply_rotary(hidden: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

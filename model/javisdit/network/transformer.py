@@ -26,6 +26,7 @@ from core.atomic import atomic_path, atomic_write_text
 from core.state_files import StateFiles, fill_module
 from model.javisdit.network.attention import ATTENTION_BACKENDS, Attention, CrossAttention, SelfAttention
 from model.javisdit.network.config import CONFIG_NAME, JointDiTConfig, ModalitySpec
+from model.javisdit.network.gradient_surgery import block_scales
 from model.javisdit.network.layers import (
     Float32Linear,
     Head,
@@ -138,6 +139,18 @@ class JointDiT(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.backend = ATTENTION_BACKENDS[name]
+
+    def scale_audio_gradients(self, scales: Mapping[str, float]) -> None:
+        """Set the `SelfAttention.audio_gradient_scale` of some blocks, and 1 in all others; outputs do not change.
+
+        Args:
+            scales: block, or first and last block, -> scale, as in {"0": 0.0, "1-10": 0.1}.
+
+        Raises:
+            ValueError: see `block_scales`.
+        """
+        for block, scale in zip(self.blocks, block_scales(scales, len(self.blocks)), strict=True):
+            block.get_submodule("self_attn").audio_gradient_scale = scale  # type: ignore[assignment]
 
     def compile_blocks(self, **options: Any) -> None:
         """Compile each block with `torch.compile(**options)`; tensor names stay, equal blocks share one compilation."""
@@ -259,7 +272,9 @@ class JointBlock(nn.Module):
             context: text (B, L, D).
         """
         shift, scale, gate, *video_rows = (self.modulation + rows[""]).unsqueeze(2).unbind(1)  # 6 x (B, 1, D)
-        hidden = torch.addcmul(hidden, self.self_attn(modulate(self._norm(hidden), shift, scale), rotary), gate)
+        num_video = slices["audio"].start if len(slices) > 1 else None
+        attended = self.self_attn(modulate(self._norm(hidden), shift, scale), rotary, num_video)
+        hidden = torch.addcmul(hidden, attended, gate)
         hidden = hidden + self.cross_attn(self.norm3(hidden), context)
         experts = []
         for spec in self.config.specs:
