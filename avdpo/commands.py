@@ -30,8 +30,13 @@ COMMANDS = {
         ("rank", "pipeline.rank", "rank scored candidates into pairs of winner and loser", DATA),
         ("report", "pipeline.report", "write a page that shows the pairs", DATA),
         ("rounds", "pipeline.rounds", "repeat run, prepare and train from the newest model", DATA),
-        ("prepare", "dpo.prepare", "encode pairs (--pairs) for train, or clips (--clips) for sft", TRAINING),
-        ("train", "dpo.train", "train a model on preference pairs", TRAINING),
+        (
+            "prepare",
+            "dpo.prepare",
+            "encode pairs or groups (--pairs, --groups) for train, clips (--clips) for sft",
+            TRAINING,
+        ),
+        ("train", "dpo.train", "train a model on preference pairs, or on groups of scored candidates", TRAINING),
         ("sft", "model.train", "train a model on clips by flow matching", TRAINING),
         ("generate", "model.generate", "generate one clip from a prompt", TRAINING),
         ("export", "model.export", "write a trained model for others, adapters merged", TRAINING),
@@ -45,12 +50,15 @@ COMMANDS = {
         ("env", "avdpo.environment", "print versions, devices and what is missing, for a report", TABLES),
     )
 }
-PREPARE_HELP = """usage: avdpo prepare --pairs DIR | --clips TABLE_OR_FOLDER [--config FILE.yaml] [--name value ...]
+PREPARE_HELP = """usage: avdpo prepare --pairs DIR | --clips TABLE_OR_FOLDER | --groups RUN [--config FILE.yaml] [...]
 
 Encodes training data once, so that training needs neither codecs nor text encoder.
 --pairs, or `pairs` in the YAML file, prepares preference pairs for `avdpo train`: the same as python -m dpo.prepare.
+--groups, or `groups` in the YAML file, prepares scored candidates for `avdpo train --objective nft`: the same.
 --clips, or `clips` in the YAML file, prepares clips for `avdpo sft`: the same as python -m model.prepare.
 `avdpo prepare --pairs --help` and `avdpo prepare --clips --help` list the settings of each."""
+# What `avdpo prepare` prepares, and the module that does it.
+PREPARED = {"pairs": "dpo.prepare", "clips": "model.prepare", "groups": "dpo.prepare"}
 
 
 def overview() -> str:
@@ -65,22 +73,24 @@ def overview() -> str:
 
 
 def module_of_prepare(argv: Sequence[str]) -> str:
-    """Return the module that prepares what the arguments name, pairs or clips.
+    """Return the module that prepares what the arguments name: pairs, clips or groups.
 
     Flags decide before the YAML file of `--config` does, as everywhere.
 
     Raises:
-        ValueError: the arguments name neither or both, or the YAML file cannot be read.
+        ValueError: the arguments name none or several of them, or the YAML file cannot be read.
     """
     flags = {argument.split("=")[0] for argument in argv}
-    given = {name for name in ("pairs", "clips") if f"--{name}" in flags} or _names_in_config(argv)
+    given = [name for name in PREPARED if f"--{name}" in flags] or _names_in_config(argv)
     if len(given) != 1:
-        named = "both pairs and clips" if given else "neither pairs nor clips"
-        raise ValueError(f"the arguments name {named}, but one call prepares one of them: give --pairs or --clips.")
-    return "dpo.prepare" if "pairs" in given else "model.prepare"
+        named = f"both {' and '.join(given)}" if given else f"neither {' nor '.join(PREPARED)}"
+        raise ValueError(
+            f"the arguments name {named}, but one call prepares one of them: give --pairs, --clips or --groups."
+        )
+    return PREPARED[given[0]]
 
 
-def _names_in_config(argv: Sequence[str]) -> set[str]:
+def _names_in_config(argv: Sequence[str]) -> list[str]:
     for place, argument in enumerate(argv):
         name, _, value = argument.partition("=")
         path = value or (argv[place + 1] if place + 1 < len(argv) else "")
@@ -89,5 +99,5 @@ def _names_in_config(argv: Sequence[str]) -> set[str]:
                 content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
                 raise ValueError(f"{path} cannot be read as YAML: {error}. Correct --config or the file.") from error
-            return {"pairs", "clips"} & set(content) if isinstance(content, dict) else set()
-    return set()
+            return [name for name in PREPARED if content.get(name)] if isinstance(content, dict) else []
+    return []

@@ -43,10 +43,10 @@ def parse_config(
 ) -> Config:
     """Build a dataclass from `--config file.yaml` and flags: command line over YAML over the field's default.
 
-    Fields may be str, int, float, bool, Path, StoragePath (which takes URIs too), Literal, dict, list[...] of these, or
-    any of them `| None`, with `metadata={"help": ...}`. `--key value`, `--key=value` and dashes for underscores are
-    accepted, `--dry_run` alone means true, a dict is written as YAML (`--overrides '{a: 1}'`) and replaces the whole
-    dict.
+    Fields may be str, int, float, bool, Path, StoragePath (which takes URIs too), Literal, dict, list[...] of these,
+    any of them `| None`, or `str | dict`, with `metadata={"help": ...}`. `--key value`, `--key=value` and dashes for
+    underscores are accepted, `--dry_run` alone means true, a dict is written as YAML (`--overrides '{a: 1}'`) and
+    replaces the whole dict.
     A mistake (unknown key or flag, wrong type, ValueError from `__post_init__`) ends the program with status 2 and one
     line on stderr, as argparse does. `positional` names a list field that also takes the arguments before the first
     flag; --help shows `about`.
@@ -61,10 +61,10 @@ def parse_config(
     hints = get_type_hints(config_class, include_extras=True)
     for name, action in actions.items():
         action.help = action.help.replace("%", "%%") if action.help else "default: %(default)s"
-        if dict in {get_origin(hint) or hint for hint in (hints[name], *get_args(hints[name]))}:
-            action.type = _yaml_mapping
-        elif kinds := [kind for kind in _kinds(hints[name]) if kind in (Path, StoragePath)]:
-            action.type = _path_type(action.type, _storage_path if StoragePath in kinds else _local_path)
+        if dict in (kinds := {get_origin(hint) or hint for hint in (hints[name], *get_args(hints[name]))}):
+            action.type = _yaml_mapping_or_name if str in kinds else _yaml_mapping
+        elif paths := [kind for kind in _kinds(hints[name]) if kind in (Path, StoragePath)]:
+            action.type = _path_type(action.type, _storage_path if StoragePath in paths else _local_path)
 
     argv = list(sys.argv[1:] if argv is None else argv)
     if positional and argv and not argv[0].startswith("-"):
@@ -176,7 +176,8 @@ def _yaml_values(path: Path, actions: dict[str, argparse.Action]) -> dict[str, A
 
 def _yaml_value(path: Path, key: str, action: argparse.Action, value: Any) -> Any:
     """Convert a YAML value to the type of its field, as the command line does."""
-    is_list, is_dict = action.nargs == "+", action.type is _yaml_mapping
+    is_list = action.nargs == "+"
+    is_dict = action.type is _yaml_mapping or (action.type is _yaml_mapping_or_name and isinstance(value, dict))
     if value is None and action.default is None:
         return None
     if isinstance(value, list) != is_list or isinstance(value, dict) != is_dict:
@@ -204,6 +205,10 @@ def _yaml_mapping(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is not a YAML mapping such as '{{key: value}}'")
     return value
+
+
+def _yaml_mapping_or_name(text: str) -> dict[str, Any] | str:
+    return _yaml_mapping(text) if text.lstrip().startswith("{") else text
 
 
 def _kinds(hint: Any) -> list[Any]:

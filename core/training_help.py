@@ -11,11 +11,20 @@ NAME_WIDTH = 28
 
 
 def training_help(about: str, settings_class: type[Any]) -> str:
-    """Return usage and every setting of a dataclass with its help and default, the most specific settings first."""
+    """Return usage and every setting of a dataclass with its help and default, the most specific settings first.
+
+    The settings of a class with an attribute `section` follow the others, under this heading.
+    """
     known = {setting.name: setting for setting in fields(settings_class)}
-    names = dict.fromkeys(
-        name for declared in settings_class.__mro__ for name in vars(declared).get("__annotations__", ())
-    )
+    sections: dict[str, dict[str, None]] = {"": {}}  # heading -> names
+    for declared in settings_class.__mro__:
+        section = sections.setdefault(vars(declared).get("section", ""), {})
+        section |= {name: None for name in vars(declared).get("__annotations__", ()) if name in known}
+    lines: list[str] = []
+    for heading, names in sections.items():
+        lines += ["", heading] if heading else []
+        lines += [_line(name, f"{known[name].metadata['help']}{_default(known[name])}") for name in names]
+        lines += [] if heading else [_line("resume_from_checkpoint", "'latest', or a checkpoint folder of this run")]
     return "\n".join(
         [
             f"usage: {program_name()} [--config FILE.yaml] [--SETTING VALUE ...]",
@@ -23,8 +32,7 @@ def training_help(about: str, settings_class: type[Any]) -> str:
             about,
             "Flags override the YAML file, the YAML file overrides the defaults.",
             "",
-            *(_line(name, f"{known[name].metadata['help']}{_default(known[name])}") for name in names),
-            _line("resume_from_checkpoint", "'latest', or a checkpoint folder of this run"),
+            *lines,
             "",
             "Every field of transformers.TrainingArguments is accepted as well: max_steps, gradient_checkpointing,",
             "gradient_accumulation_steps, bf16, max_grad_norm, torch_compile, dataloader_num_workers, ...",

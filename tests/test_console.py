@@ -157,11 +157,14 @@ def test_unknown_subcommand_names_the_nearest(capsys):
         (["--clips=clips.csv"], "model.prepare"),
         (["--config", "pairs.yaml", "--output", "out"], "dpo.prepare"),
         (["--config=pairs.yaml", "--clips", "clips.csv"], "model.prepare"),
+        (["--groups", "runs/first"], "dpo.prepare"),
+        (["--config", "written.yaml"], "dpo.prepare"),
     ],
 )
 def test_prepare_takes_pairs_or_clips(arguments, module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("pairs.yaml").write_text("pairs: runs/first/pairs\nmodel: tiny\n")
+    Path("written.yaml").write_text("model: tiny\npairs: ''\ngroups: runs/first\n")
     assert module_of_prepare(arguments) == module
 
 
@@ -170,6 +173,7 @@ def test_prepare_takes_pairs_or_clips(arguments, module, tmp_path, monkeypatch):
     [
         (["--output", "out"], "neither pairs nor clips"),
         (["--pairs", "a", "--clips", "b"], "both pairs and clips"),
+        (["--pairs", "a", "--groups", "b"], "both pairs and groups"),
         (["--config", "absent.yaml"], r"absent\.yaml cannot be read"),
         (["--config", "broken.yaml"], r"broken\.yaml cannot be read"),
     ],

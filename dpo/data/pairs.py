@@ -17,6 +17,7 @@ from core.lineage import LINEAGE_KEY, UNKNOWN, Lineage
 from core.storage import file_sizes, local_copy, resolve_in
 from dpo.data.schema import SIDES
 
+PREFIXES = tuple(f"{side}_" for side in SIDES)
 GEOMETRY = ("num_frames", "height", "width", "fps")
 SIDE_COLUMNS = ("candidate_id", "video_path", "audio_path", "latents_path")
 _NEEDED = ("prompt_id", "prompt", *(f"{side}_{name}" for side in SIDES for name in ("candidate_id", "video_path")))
@@ -80,29 +81,25 @@ def fingerprint(pairs: Sequence[PairRow]) -> str:
     return digest.hexdigest()
 
 
-def candidate_files(root: Path, pair: PairRow, side: str) -> tuple[Path, Path | None]:
-    """Return the files of one side of a pair: (latents, None) if the sampler kept latents, else (clip, sound or None).
+def missing_files(root: Path, rows: Iterable[PairRow], prefixes: Sequence[str] = PREFIXES) -> list[list[Path]]:
+    """Return, per row, the files that it names but that do not exist.
 
     Args:
         root: folder to which the paths in the table are relative.
-        pair: row of the pairs table.
-        side: "chosen" or "rejected".
+        rows: pairs; with the prefix "", candidates.
+        prefixes: beginnings of the names of the clips' columns.
     """
-    first, sound = _file_names(pair, side)
-    return resolve_in(root, first), resolve_in(root, sound) if sound else None
-
-
-def missing_files(root: Path, pairs: Iterable[PairRow]) -> list[list[Path]]:
-    """Return, per pair, the files that its row names but that do not exist."""
     size_of = file_sizes(root)
-    names = ([name for side in SIDES for name in _file_names(pair, side) if name] for pair in pairs)
-    return [[resolve_in(root, name) for name in of_pair if size_of(name) is None] for of_pair in names]
+    names = ([name for prefix in prefixes for name in clip_files(row, prefix)] for row in rows)
+    return [[resolve_in(root, name) for name in of_row if size_of(name) is None] for of_row in names]
 
 
-def _file_names(pair: PairRow, side: str) -> tuple[str, str | None]:
-    if pair[f"{side}_latents_path"]:
-        return pair[f"{side}_latents_path"], None
-    return pair[f"{side}_video_path"], pair[f"{side}_audio_path"]
+def clip_files(row: PairRow, prefix: str) -> list[str]:
+    """Return the files of a clip: the latents that the sampler kept, else the picture and the sound if it is apart."""
+    kept = row[f"{prefix}latents_path"]
+    return (
+        [kept] if kept else [row[f"{prefix}{name}"] for name in ("video_path", "audio_path") if row[f"{prefix}{name}"]]
+    )
 
 
 def _read_stream(path: Path) -> pa.Table:

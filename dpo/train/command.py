@@ -1,4 +1,4 @@
-"""The command of preference training: `python -m dpo.train --config recipes/tiny/dpo.yaml`.
+"""The command of preference training: `python -m dpo.train --config recipes/tiny/dpo.yaml`, or recipes/tiny/nft.yaml.
 
 Writes the adapter (peft layout) or the model, the same with averaged weights in `ema/`, `train_log.jsonl`, samples with
 their scores, checkpoints, `config.yaml`, `lineage.json` (rewards or annotators that selected the preferences of all
@@ -30,9 +30,9 @@ from model.train.run import Settings, TrainingCommand, all_settings, skipped
 
 if TYPE_CHECKING:
     from dpo.train.config import TrainConfig
-    from dpo.train.trainer import AVDPOTrainer
+    from dpo.train.preference_trainer import PreferenceTrainer
 
-ABOUT = "Trains a joint audio-video model on preference pairs, by LoRA or in full."
+ABOUT = "Trains a joint audio-video model on preference pairs or groups of scored candidates, by LoRA or in full."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def train(config: TrainConfig, command: dict[str, Any] | None = None) -> StageSummary | None:
-    """Train on the pairs, write the model with its records, and return the summary; None after a dry run.
+    """Train on the data, write the model with its records, and return the summary; None after a dry run.
 
     Args:
         config: the settings.
@@ -98,16 +98,21 @@ def _train(config: TrainConfig, argv: Sequence[str]) -> StageSummary | None:
 
 
 def _settings(config: TrainConfig) -> tuple[Settings, Settings]:
-    """Return all settings, and those that decide the trained weights, with the data's fingerprint for its path."""
-    from dpo.train.config import NEUTRAL_SETTINGS
+    """Return all settings of the objective, and those that decide the trained weights.
+
+    The data's fingerprint takes the place of its path. The objective dpo is left out, as in records of before there
+    was another.
+    """
+    from dpo.train.config import NEUTRAL_SETTINGS, OWN_SETTINGS
     from model.train.run_state import comparable
 
-    resolved = all_settings(config)
+    foreign = {"objective", *OWN_SETTINGS["nft"]} if config.objective == "dpo" else set(OWN_SETTINGS["dpo"])
+    resolved = {name: value for name, value in all_settings(config).items() if name not in foreign}
     fingerprint = dataset_fingerprint(Path(config.dataset))
     return resolved, {"dataset_fingerprint": fingerprint} | comparable(resolved, NEUTRAL_SETTINGS | {"dataset"})
 
 
-def _make_trainer(config: TrainConfig) -> AVDPOTrainer:
+def _make_trainer(config: TrainConfig) -> PreferenceTrainer:
     from dpo.train.start import make_trainer
 
     return make_trainer(config)
@@ -121,7 +126,13 @@ def _plan(config: TrainConfig) -> str:
 
 def _lineage(config: TrainConfig) -> Lineage:
     """Return the lineage of the starting model, extended by this training."""
-    return model_lineage(config.model).then(read_lineage(Path(config.dataset)))
+    data = read_lineage(Path(config.dataset))
+    if config.objective == "nft":
+        from dpo.data.groups import read_rewards, using
+        from dpo.train.advantages import choose_rewards
+
+        data = using(data, choose_rewards(read_rewards(Path(config.dataset)), config, config.dataset).used)
+    return model_lineage(config.model).then(data)
 
 
 COMMAND = TrainingCommand("dpo.train", _settings, _make_trainer, _plan, _lineage)

@@ -1,11 +1,11 @@
-"""Metrics of preference training between two log lines: means over pairs, and each modality's share of the gradient.
+"""Metrics of preference training between two log lines: means over rows, and each modality's share of the gradient.
 
-Means are computed over all pairs and, for the main metrics, by noise level.
+Means are computed over all pairs or candidates and, for the main metrics, by noise level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -13,18 +13,15 @@ from torch import Tensor
 from dpo.data.schema import MODALITIES
 from model.train.metrics import NUM_SIGMA_BINS, Reduce, sigma_bins, sigma_label
 
-BY_SIGMA = (
-    *("rewards/margins", "rewards/accuracies"),
-    *("error/chosen", "error/rejected", "ref_error/chosen", "ref_error/rejected"),
-)
-
 
 class PreferenceMeter:
-    """Means of the metrics of `av_dpo_loss` over the pairs of all processes; those in BY_SIGMA also by noise level."""
+    """Means of a loss's metrics over the pairs or candidates of all processes, some of them also by noise level."""
 
-    def __init__(self) -> None:
+    def __init__(self, by_sigma: Collection[str]) -> None:
+        """Create the meter of metrics `<name>/<modality>`, with the names of those that are split by noise level."""
+        self._by_sigma = by_sigma
         self._names: list[str] = []
-        self._sums = torch.zeros(0, NUM_SIGMA_BINS, dtype=torch.float64)  # (metrics + pair count, bins)
+        self._sums = torch.zeros(0, NUM_SIGMA_BINS, dtype=torch.float64)  # (metrics + count, bins)
 
     def add(self, metrics: Mapping[str, Tensor], sigma: Tensor) -> None:
         """Add the metrics, each (B,), and the noise levels (B,), in [0, 1], of a batch."""
@@ -35,12 +32,12 @@ class PreferenceMeter:
         self._sums.index_add_(1, sigma_bins(sigma).cpu(), torch.stack(rows).double().cpu())
 
     def drain(self, reduce: Reduce) -> dict[str, float]:
-        """Return the means as `<metric>` and, for metrics in BY_SIGMA, `<metric>/sigma_a-b`, and reset the meter."""
+        """Return means as `<metric>` and, for those split by noise level, `<metric>/sigma_a-b`, and reset the meter."""
         *sums, counts = reduce(self._sums)
         means = {}
         for name, row in zip(self._names, sums, strict=True):
             means[name] = (row.sum() / counts.sum()).item()
-            if name.rsplit("/", 1)[0] in BY_SIGMA:
+            if name.rsplit("/", 1)[0] in self._by_sigma:
                 means |= {
                     f"{name}/{sigma_label(index)}": (row[index] / count).item()
                     for index, count in enumerate(counts.tolist())
@@ -54,7 +51,7 @@ class GradientShares:
     """Share of each modality in the gradient: `grad_share/<modality>`, which sum to 1.
 
     The shares are exact and need no extra backward pass. They use the gradient at each modality's predicted velocity:
-    the root of its sum of squares over the pairs since the last log line, divided by the sum over modalities. Only a
+    the root of its sum of squares over the rows since the last log line, divided by the sum over modalities. Only a
     modality's own loss reaches its prediction, so its share depends on its weight, beta and errors;
     `grad_norm/<branch>` measures the gradient inside the network.
     """

@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 
+from dpo.data.dataset import PairDataset
 from dpo.loss.reference import velocities
+from dpo.train.advantages import candidate_advantages, describe
 from dpo.train.config import TrainConfig
-from dpo.train.start import open_pairs, planned_network
-from model.data.batches import Steps
+from dpo.train.nft_trainer import group_sampler
+from dpo.train.start import TrainingData, open_data, planned_network
+from model.data.batches import BucketBatchSampler, Steps
 from model.data.latent_dataset import batch_sampler
 from model.javisdit.network.config import SIZES, JointDiTConfig
 from model.javisdit.network.transformer import JointDiT
@@ -24,33 +27,35 @@ TIMED_FLOPS = 2e11  # largest pass of one clip that is timed on this CPU: a few 
 
 
 def plan(config: TrainConfig) -> str:
-    """Return the plan as text: pairs, batches and tokens, trained parameters, memory, time and disk, a line each.
+    """Return the plan as text: data, batches and tokens, trained parameters, memory, time and disk, a line each.
 
     Raises:
         ValueError: if there is no data, or it does not fit the model.
     """
-    (dataset, eval_dataset), network = open_pairs(config), planned_network(config)
-    for data in filter(None, (dataset, eval_dataset)):
-        data.check_network(network)
-        data.check_finite()
-    sampler = batch_sampler(dataset, config, network.config)
+    (dataset, eval_dataset), network = open_data(config), planned_network(config)
+    for data in (dataset, eval_dataset):
+        if data is not None:
+            data.check_network(network)
+            data.check_finite()
+    sampler, about = _batches(dataset, config, network.config)
     steps = Steps.of(len(sampler), config.num_workers or config.world_size, config)
-    batches = {
-        label: (dataset.num_tokens(label, network.config), sampler.rows_in_batch(label))
-        for label in dict.fromkeys(dataset.shapes)
-    }
-    largest, (tokens, pairs) = max(batches.items(), key=lambda item: item[1][0] * item[1][1])
-    time_line = _time_line(config, network, largest, tokens // 2, 2 * pairs, steps)
+    labels = [label for label in dict.fromkeys(sampler.labels(0)) if label is not None]
+    batches = {label: (dataset.num_tokens(label, network.config), sampler.rows_in_batch(label)) for label in labels}
+    largest, (tokens, rows) = max(batches.items(), key=lambda item: item[1][0] * item[1][1])
+    clips = dataset.clips_per_row
+    time_line = _time_line(config, network, largest, tokens // clips, clips * rows, steps)
     is_lora = config.trainable == "lora"
     model = attach_adapter(network, lora_config(config), config.seed) if is_lora else network.requires_grad_(True)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
     copies = int(not is_lora and not config.precompute_ref_errors)
-    memory = estimate_memory(model, network.config, config, tokens * pairs, reference_copies=copies)
+    memory = estimate_memory(model, network.config, config, tokens * rows, reference_copies=copies)
+    items = f"{dataset.form.item}s"
     return "\n".join(
         [
-            f"{len(dataset)} pairs in {len(batches)} shape(s), {steps.per_epoch} steps an epoch, {steps.total} steps",
-            *batch_lines({label_name(label): batch for label, batch in batches.items()}, "pairs"),
+            f"{len(dataset)} {items} in {len(batches)} shape(s), {steps.per_epoch} steps an epoch, {steps.total} steps",
+            *about,
+            *batch_lines({label_name(label): batch for label, batch in batches.items()}, items),
             f"trains {trained:,} of {total:,} parameters ({config.trainable}); reference: {_reference(config)}",
             memory.line(),
             time_line,
@@ -58,6 +63,18 @@ def plan(config: TrainConfig) -> str:
             f"dry run: nothing written; output {config.output_dir}",
         ]
     )
+
+
+def _batches(
+    dataset: TrainingData, config: TrainConfig, network: JointDiTConfig
+) -> tuple[BucketBatchSampler, list[str]]:
+    """Return the sampler of the training data, and what there is to say about groups and their scores."""
+    if isinstance(dataset, PairDataset):
+        return batch_sampler(dataset, config, network), []
+    advantages = candidate_advantages(dataset, config)
+    processes = config.num_workers or config.world_size
+    sampler = group_sampler(dataset, config, advantages, network, processes)
+    return sampler, describe(dataset, advantages, config.adv_clip)
 
 
 def _reference(config: TrainConfig) -> str:
@@ -68,9 +85,7 @@ def _reference(config: TrainConfig) -> str:
     return "the adapter as it was" if config.adapter == "continue" else "the network without its adapter"
 
 
-def _time_line(
-    config: TrainConfig, network: JointDiT, label: tuple[int, ...], tokens: int, clips: int, steps: Steps
-) -> str:
+def _time_line(config: TrainConfig, network: JointDiT, label: Any, tokens: int, clips: int, steps: Steps) -> str:
     """Estimate the time from the operations of the largest batch, for an H100 and, if small enough, for this CPU.
 
     For this CPU, the pass of one clip is timed, which needs the weights.

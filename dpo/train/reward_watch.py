@@ -20,7 +20,7 @@ from dpo.train.config import TrainConfig
 from model.train.samples import samples_folder
 
 if TYPE_CHECKING:
-    from dpo.train.trainer import AVDPOTrainer
+    from dpo.train.preference_trainer import PreferenceTrainer
     from rewards.suite import RewardSuite
 
 SCORES_NAME = "scores.json"  # in the folder of a step's samples
@@ -38,7 +38,7 @@ class RewardWatcher(TrainerCallback):
     and seeds are the same at every evaluation, so a change is due to the model. Must be added after `SampleWriter`.
     """
 
-    def __init__(self, trainer: AVDPOTrainer, config: TrainConfig) -> None:
+    def __init__(self, trainer: PreferenceTrainer, config: TrainConfig) -> None:
         """Load the rewards, in the first process only.
 
         Raises:

@@ -1,32 +1,38 @@
-"""Construction of the trainer, the model and the pairs from the settings of preference training."""
+"""Construction of the trainer, the model and the data from the settings of preference training."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from peft import LoraConfig, PeftModel
 
 from dpo.data.dataset import PairDataset
+from dpo.data.group_dataset import GroupDataset
 from dpo.loss.lora import continue_adapter
 from dpo.train.config import TrainConfig
+from dpo.train.nft_trainer import NFTTrainer
+from dpo.train.preference_trainer import PreferenceTrainer
 from dpo.train.trainer import AVDPOTrainer
 from model.javisdit.network.config import SIZES
 from model.javisdit.network.transformer import JointDiT
 from model.javisdit.weights.folders import adapter_base, load_transformer
 from model.lora import lora_config
 
+TrainingData = PairDataset | GroupDataset
 
-def make_trainer(config: TrainConfig) -> AVDPOTrainer:
-    """Build the trainer with its data and its callbacks.
+
+def make_trainer(config: TrainConfig) -> PreferenceTrainer:
+    """Build the trainer of the objective with its data and its callbacks.
 
     Raises:
         ValueError: if there is no model, or the data does not fit it.
     """
-    dataset, eval_dataset = open_pairs(config)
+    dataset, eval_dataset = open_data(config)
     model = starting_model(config)
     is_new = config.trainable == "lora" and not isinstance(model, PeftModel)
     peft_config = lora_config(config) if is_new else None
-    trainer = AVDPOTrainer(model, config, dataset, eval_dataset=eval_dataset, peft_config=peft_config)
+    trainer_class: type[Any] = NFTTrainer if config.objective == "nft" else AVDPOTrainer
+    trainer = trainer_class(model, config, dataset, eval_dataset=eval_dataset, peft_config=peft_config)
     if config.sample_prompts:
         from dpo.train.reward_watch import RewardWatcher
         from model.train.samples import SampleWriter
@@ -38,17 +44,19 @@ def make_trainer(config: TrainConfig) -> AVDPOTrainer:
     return trainer
 
 
-def open_pairs(config: TrainConfig) -> tuple[PairDataset, PairDataset | None]:
-    """Open the training pairs and the evaluation pairs (None without eval_dataset).
+def open_data(config: TrainConfig) -> tuple[TrainingData, TrainingData | None]:
+    """Open the training data of the objective and the evaluation data (None without eval_dataset).
 
     Raises:
-        ValueError: if there are no pairs, or other codecs or another text encoder than the model's made them.
+        ValueError: if there is no such data, or other codecs or another text encoder than the model's made it.
     """
-    dataset = PairDataset.load(config.dataset)
-    eval_dataset = PairDataset.load(config.eval_dataset) if config.eval_dataset else None
+    dataset_class: type[TrainingData] = GroupDataset if config.objective == "nft" else PairDataset
+    dataset = dataset_class.load(config.dataset)
+    eval_dataset = dataset_class.load(config.eval_dataset) if config.eval_dataset else None
     if config.model not in SIZES:  # the name of a size, allowed in a dry run, has no codecs
-        for pairs in filter(None, (dataset, eval_dataset)):
-            pairs.check_model(config.model)
+        for data in (dataset, eval_dataset):
+            if data is not None:
+                data.check_model(config.model)
     return dataset, eval_dataset
 
 

@@ -18,21 +18,18 @@ from dpo.data.schema import MODALITIES
 from dpo.loss.av_dpo import AVDPOLoss, av_dpo_loss
 from dpo.loss.errors import velocity_error
 from dpo.loss.lora import share_dropout
-from dpo.loss.reference import REFERENCE_NAME, FrozenCopy, adapter_reference, velocities
+from dpo.loss.reference import REFERENCE_NAME, adapter_reference, velocities
 from dpo.loss.reference_errors import FOLDER_NAME, ReferenceErrors, identity
-from dpo.train.callbacks import ReferenceKeeper, TrainingAlarms
+from dpo.train.callbacks import ReferenceMover, TrainingAlarms
 from dpo.train.config import AVDPOConfig
-from dpo.train.metrics import GradientShares, PreferenceMeter
+from dpo.train.preference_trainer import PreferenceTrainer, checked_network, noisy_rows, trained
 from model.data.batches import Steps
 from model.data.latent_dataset import batch_sampler
-from model.flow import NUM_TRAIN_TIMESTEPS, add_noise, velocity_target
 from model.javisdit.network.transformer import JointDiT
-from model.lora import attach_adapter
 from model.train.ema import load_weights, save_weights
-from model.train.joint_trainer import JointTrainer, network_of, reshard
 
 
-class AVDPOTrainer(JointTrainer):
+class AVDPOTrainer(PreferenceTrainer):
     """Preference training of an adapter, or of the whole network with a frozen copy as the reference.
 
     Log lines contain the metrics of `av_dpo_loss`, the main ones also by noise level
@@ -41,6 +38,10 @@ class AVDPOTrainer(JointTrainer):
 
     args: AVDPOConfig
     train_dataset: PairDataset
+    by_sigma = (
+        *("rewards/margins", "rewards/accuracies"),
+        *("error/chosen", "error/rejected", "ref_error/chosen", "ref_error/rejected"),
+    )
 
     def __init__(
         self,
@@ -67,37 +68,32 @@ class AVDPOTrainer(JointTrainer):
         Raises:
             ValueError: if the settings contradict the model, or the data does not fit it.
         """
-        network = network_of(model)
-        for dataset in filter(None, (train_dataset, eval_dataset)):
-            dataset.check_network(network)
-            dataset.check_finite()
-        trained = _trained(model, peft_config, args.seed)
-        copied = not isinstance(trained, PeftModel) and not args.precompute_ref_errors
-        if args.sync_ref_model and not copied:
+        network = checked_network(model, train_dataset, eval_dataset)
+        policy = trained(model, peft_config, args.seed)
+        has_adapter = isinstance(policy, PeftModel)
+        copies = not has_adapter and not args.precompute_ref_errors
+        if args.sync_ref_model and not copies:
             raise ValueError("sync_ref_model moves a frozen copy of the network, but there is none: train in full.")
-        if eval_dataset is not None and not copied and not isinstance(trained, PeftModel):
+        if eval_dataset is not None and not copies and not has_adapter:
             raise ValueError("eval_dataset needs a reference in memory: set precompute_ref_errors to false.")
-        backend = (args.torch_compile_backend or "inductor") if args.torch_compile else None
-        self.frozen_copy = FrozenCopy(network, backend) if copied else None
         self.reference_errors: ReferenceErrors | None = None
         if args.precompute_ref_errors:  # now, while the weights are still those of the reference
             draws = args.seed, args.text_dropout, args.shift_scale, train_dataset.fingerprint
             self._reference_identity = identity(network, *draws)
-        self.meter, self.shares = PreferenceMeter(), GradientShares()
         mean_margin = train_dataset.mean_margin() if args.margin_weighting else None
         super().__init__(
-            trained,
+            share_dropout(policy) if isinstance(policy, PeftModel) else policy,
             args,
             train_dataset,
             batch_sampler(train_dataset, args, network.config),
             _collator(args, train_dataset, network, mean_margin),
+            copies=copies,
             postfix=_margins,
+            eval_dataset=eval_dataset,
             callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
-            eval_dataset=() if eval_dataset is None else eval_dataset,  # an evaluation may consist of samples only
         )
-        if self.frozen_copy is not None:
-            self.frozen_copy.place(self)
-            self.add_callback(ReferenceKeeper(self))
+        if args.sync_ref_model:
+            self.add_callback(ReferenceMover(self, args))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as transformers does; with precompute_ref_errors, compute the reference's errors first."""
@@ -115,41 +111,25 @@ class AVDPOTrainer(JointTrainer):
         """Return the mean preference loss of a batch of `PairCollator`. Raises ValueError if it is not finite."""
         noisy, target = noisy_pairs(inputs)
         if self.reference_errors is None:
-            reference = self._reference(noisy)
+            reference = self.reference(noisy)
         else:
             reference = self.reference_errors.errors(inputs["pair_id"], inputs["epoch"], inputs["timestep"].device)
         policy = velocities(model, noisy)
         result = self._loss(policy, reference, target, inputs["weight"])
         loss = result.loss.mean()
         self.check_finite(loss, [f"pair {name!r}" for name in inputs["pair_id"]], "lower learning_rate or the betas")
-        self.meter.add(result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
-        self.shares.watch(policy)
-        tokens = self.network.config.num_tokens({name: inputs[name].shape[2:] for name in MODALITIES})
-        self.speed.tokens += tokens * len(noisy["timestep"])
+        self.record(result.metrics, policy, inputs)
         return (loss, result) if return_outputs else loss
 
-    def measured(self) -> dict[str, float]:
-        """Return the metrics since the last log line."""
-        return self.meter.drain(self.sum_over_processes) | self.shares.drain(self.sum_over_processes)
+    def evaluation_metrics(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the loss and its metrics (B,) on a batch of pairs that are not trained on."""
+        noisy, target = noisy_pairs(inputs)
+        with self.compute_loss_context_manager():
+            reference, policy = self.reference(noisy), velocities(self.model_wrapped, noisy)
+        result = self._loss(policy, reference, target, torch.ones_like(inputs["weight"]))
+        return {"loss": result.loss} | result.metrics
 
-    def evaluation_losses(self) -> dict[str, float]:
-        """Return `eval_loss` and the metrics of the loss, as `eval_<metric>`, on `eval_dataset`."""
-        if not len(self.eval_dataset):
-            return {}
-        meter, model = PreferenceMeter(), self.model_wrapped
-        model.eval()
-        for batch in self._eval_loader():
-            inputs = self._prepare_inputs(batch)
-            noisy, target = noisy_pairs(inputs)
-            with self.compute_loss_context_manager():
-                reference, policy = self._reference(noisy), velocities(model, noisy)
-            result = self._loss(policy, reference, target, torch.ones_like(inputs["weight"]))
-            meter.add({"loss": result.loss} | result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
-        model.train()
-        reshard(model)
-        return {f"eval_{name}": value for name, value in meter.drain(self.sum_over_processes).items()}
-
-    def _eval_loader(self) -> DataLoader:
+    def eval_loader(self) -> DataLoader:
         args, dataset = self.args, self.eval_dataset
         collate = _collator(args, dataset, self.network)
         sampler = batch_sampler(dataset, args, self.network.config, keep_all=True)
@@ -175,12 +155,6 @@ class AVDPOTrainer(JointTrainer):
             winner_preserving_mu=args.winner_preserving_mu,
             pair_weight=pair_weight,
         )
-
-    def _reference(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the reference's predictions for a batch: modality -> velocity (2B, ...)."""
-        if self.frozen_copy is not None:
-            return self.frozen_copy.predict(noisy)
-        return adapter_reference(self.accelerator.unwrap_model(self.model), noisy)
 
     def _precompute_reference_errors(self) -> ReferenceErrors:
         """Compute the errors of the network before the first step, at every draw of the run.
@@ -239,29 +213,7 @@ def noisy_pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
 
     Winner and loser of a pair are rows i and B + i; they have the same noise, timestep and text.
     """
-    timestep = batch["timestep"].repeat(2)
-    arguments = {
-        "timestep": timestep,
-        "text": batch["text"].repeat(2, 1, 1),
-        "text_mask": batch["text_mask"].repeat(2, 1),
-        "num_frames": batch["num_frames"],
-    }
-    target = {}
-    for name in MODALITIES:
-        noise = torch.cat([batch[f"{name}_noise"]] * 2)
-        arguments[name] = add_noise(batch[name], noise, timestep)
-        target[name] = velocity_target(batch[name], noise)
-    return arguments, target
-
-
-def _trained(model: JointDiT | PeftModel, peft_config: LoraConfig | None, seed: int) -> JointDiT | PeftModel:
-    if isinstance(model, PeftModel):
-        if peft_config is not None:
-            raise ValueError("The model has an adapter, and peft_config would add another one: give only one of them.")
-        return share_dropout(model)
-    if peft_config is not None:
-        return share_dropout(attach_adapter(model, peft_config, seed))
-    return model.requires_grad_(True).train()
+    return noisy_rows(batch, clips_per_row=2)
 
 
 def _collator(

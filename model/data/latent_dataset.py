@@ -79,6 +79,15 @@ def batch_sampler(
 ) -> BucketBatchSampler:
     """Return a sampler of shuffled batches of one label each; `keep_all` keeps batches that are not full.
 
+    The batches have the sizes of `batch_size_of`.
+    """
+    sizes = batch_size_of(clips, args, config)
+    return BucketBatchSampler(clips.labels, sizes, args.seed, args.dataloader_drop_last and not keep_all)
+
+
+def batch_size_of(clips: Bucketed, args: JointTrainingArguments, config: JointDiTConfig) -> Callable[[Any], int]:
+    """Return the function that gives the number of rows in a batch of a label.
+
     A batch holds as many clips, or pairs, as fit into `tokens_per_batch` (at least one); without that setting, the
     batch size of the data, else `per_device_train_batch_size`.
     """
@@ -88,7 +97,7 @@ def batch_sampler(
             return max(args.tokens_per_batch // clips.num_tokens(label, config), 1)
         return clips.batch_size(label) or args.train_batch_size
 
-    return BucketBatchSampler(clips.labels, batch_size, args.seed, args.dataloader_drop_last and not keep_all)
+    return batch_size
 
 
 class LatentDataset(torch.utils.data.Dataset[LatentSample]):

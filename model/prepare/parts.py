@@ -29,6 +29,15 @@ MIN_ROWS_PER_PART, MAX_PARTS = 32, 4096
 ROWS_IN_MEMORY = 16  # 4 MB each for 81 frames of 480p
 FAILURES_NAME = "failures.parquet"
 DIED = "its process died each time it was tried"
+_TYPES = {
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float16": pa.float16(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+}
 
 Row = dict[str, Any]  # a layout's columns, or its failure columns for an unusable row
 
@@ -194,7 +203,7 @@ def choose_rows_per_part(num_rows: int) -> int:
 def _type(name: str) -> pa.DataType:
     if name.startswith("list<"):
         return pa.list_(_type(name[5:-1]))
-    return {"string": pa.string(), "float16": pa.float16(), "float32": pa.float32(), "int32": pa.int32()}[name]
+    return _TYPES[name]
 
 
 def _batches(rows: Iterable[Row], failures: list[Row]) -> Iterator[list[Row]]:

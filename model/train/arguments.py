@@ -5,7 +5,7 @@ Source: docs/upstream/training.md, section 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from transformers import TrainingArguments
@@ -53,7 +53,10 @@ class FlowMatchingConfig(FlowMatchingSettings, JointTrainingArguments):  # type:
 
 
 def resolved_settings(args: TrainingArguments) -> dict[str, Any]:
-    """Return this project's settings and all that differ from `TrainingArguments`' defaults, as plain JSON values."""
+    """Return this project's settings and all that differ from `TrainingArguments`' defaults, as plain JSON values.
+
+    Settings with a default of this project's own are always among them: reading back would else give that default.
+    """
     values = args.to_dict() | {"report_to": next(iter(args.report_to or ()), "none")}
     # Making arguments resets accelerate's process state: other devices here would separate the processes.
     same = TrainingArguments(report_to="none", use_cpu=args.use_cpu, ddp_backend=args.ddp_backend)
@@ -64,5 +67,7 @@ def resolved_settings(args: TrainingArguments) -> dict[str, Any]:
         "ddp_backend": None,
         "dataloader_pin_memory": True,
     }
-    defaults = same.to_dict() | own
+    theirs = {field.name: field.default for field in fields(TrainingArguments)}
+    changed = {field.name for field in fields(args) if field.default != theirs.get(field.name)}
+    defaults = {name: value for name, value in (same.to_dict() | own).items() if name not in changed}
     return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}

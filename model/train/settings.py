@@ -6,6 +6,7 @@ them with `TrainingArguments`. Defaults are the published ones (docs/upstream/tr
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
@@ -110,7 +111,7 @@ class AdapterArguments:
 
     def changed_adapter_settings(self) -> dict[str, Any]:
         """Return the `lora_*` settings that differ from their defaults."""
-        return changed_settings(self, "lora_")
+        return changed_settings(self, ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"))
 
 
 @dataclass
@@ -147,8 +148,13 @@ class TrainSettings(AdapterArguments, FlowMatchingSettings):
     )
 
 
-def changed_settings(settings: Any, prefix: str) -> dict[str, Any]:
-    """Return the fields of a dataclass whose names begin with `prefix` and whose values differ from the defaults."""
-    own = [one for one in fields(settings) if one.name.startswith(prefix)]
+def changed_settings(settings: Any, names: Collection[str]) -> dict[str, Any]:
+    """Return those of the named fields of a dataclass whose values differ from the defaults."""
+    own = [one for one in fields(settings) if one.name in names]
     defaults = {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in own}
     return {name: getattr(settings, name) for name, default in defaults.items() if getattr(settings, name) != default}
+
+
+def declared_names(settings_class: type[Any]) -> list[str]:
+    """Return the names of the fields that a dataclass itself declares, without those of its bases."""
+    return [one.name for one in fields(settings_class) if one.name in vars(settings_class)["__annotations__"]]

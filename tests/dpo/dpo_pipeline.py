@@ -1,13 +1,18 @@
-"""A randomly initialised pipeline on disk and pairs of its clips, as input of `dpo.prepare`."""
+"""A randomly initialised pipeline on disk, and pairs and groups of its clips, as input of `dpo.prepare`."""
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 from diffusers import AutoencoderKL
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from core.ids import candidate_id
+from core.schema import CANDIDATES, SCORES, table_from_rows, with_metadata, write_table
 from media.clip import AVClip
 from media.write import write_clip
 from model.javisdit.codecs.tiny import CodecConfig, FrameGroupVideoCodec, MelAudioCodec
@@ -88,3 +93,53 @@ def save_pairs(folder, model, num_pairs=3, ground_truth=True):
         }
     Dataset.from_list(rows).save_to_disk(str(folder))
     return folder
+
+
+REWARDS = {
+    "visual_quality": {"higher_is_better": "true", "reward": "tiny"},
+    "audio_quality": {"higher_is_better": "true", "reward": "tiny"},
+    "desync": {"higher_is_better": "false", "reward": "tiny"},
+    "loudness": {"higher_is_better": "false", "reward": "own"},
+}
+
+
+def save_run(folder, model, sizes=(3, 3, 2), ground_truth=False, seed=0):
+    """Write the candidates and scores of a run: one group per size, latents kept by the sampler, random scores."""
+    pipeline = JointAVPipeline.from_pretrained(model)
+    media = folder / "candidates" / "media"
+    media.mkdir(parents=True, exist_ok=True)
+    rows = []
+    shape = {"num_frames": 9, "height": 32, "width": 32, "fps": 16.0, "sample_rate": 16_000, "duration_s": 9 / 16}
+    for number, size in enumerate(sizes):
+        prompt = {"prompt_id": f"p{number}", "prompt": "a red ball" if number % 2 else "a blue ball bounces"}
+        for index in range(-1 if ground_truth else 0, size):
+            name = f"p{number}-{index}"
+            row = prompt | {"candidate_id": candidate_id(f"p{number}", index), "index": index}
+            row |= shape | {"is_ground_truth": index < 0, "video_path": f"media/{name}.mp4"}
+            if index < 0:
+                rng = np.random.default_rng(number)
+                sound = rng.uniform(-0.5, 0.5, (1, 9000)).astype(np.float32)
+                clip = AVClip(rng.integers(0, 255, (9, 32, 32, 3), dtype=np.uint8), 16.0, sound, 16_000)
+                write_clip(clip, media / f"{name}.mp4")
+                row["audio_path"] = f"media/{name}.wav"
+            else:
+                latents = pipeline([row["prompt"]], seeds=[10 * number + index], output="latents")[0]
+                latents.save(media / f"{name}.safetensors")
+                row |= {"latents_path": f"media/{name}.safetensors", "seed": 10 * number + index}
+            rows.append(row)
+    save_tables(folder, rows, np.random.default_rng(seed).normal(size=(len(rows), len(REWARDS))))
+    return folder
+
+
+def save_tables(folder, rows, scores):
+    """Write both tables of a run as sampling and scoring do; `scores` (candidates, REWARDS), NaN where they failed."""
+    settings = {"model": "weights 0123", "seed": 0, "guidance_scale": 1.0, "num_inference_steps": None}
+    table = with_metadata(table_from_rows(rows, CANDIDATES), {"avdpo.settings": json.dumps(settings)})
+    write_table(table, CANDIDATES, folder / "candidates" / "candidates.parquet")
+    fields = [pa.field(name, pa.float64(), metadata=values) for name, values in REWARDS.items()]
+    made_by = {name: {"version": "7", "weights": None, "path": None} for name in ("tiny", "own")}
+    schema = pa.schema([SCORES.field("candidate_id"), *fields], metadata={"avdpo.rewards": json.dumps(made_by)})
+    columns = [pa.array(column, from_pandas=True) for column in np.asarray(scores, dtype=np.float64).T]
+    keys = pa.array([row["candidate_id"] for row in rows])
+    (folder / "scores").mkdir(parents=True, exist_ok=True)
+    write_table(pa.Table.from_arrays([keys, *columns], schema=schema), SCORES, folder / "scores" / "scores.parquet")
