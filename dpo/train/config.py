@@ -88,6 +88,11 @@ class NFTConfig(NFTSettings, JointTrainingArguments):  # type: ignore[misc]
         for name, weight in self.kl_weights.items():
             if not weight >= 0:
                 raise ValueError(f"kl_weight_{name} is {weight}, which would push from the reference: give >= 0.")
+        if not 0 <= self.replay_share < 1 or bool(self.replay) != bool(self.replay_share):
+            raise ValueError(
+                f"replay has {len(self.replay)} folders and replay_share is {self.replay_share}: give both, with a "
+                "share in (0, 1), or leave both out."
+            )
         self._check_rewards()
 
     @property

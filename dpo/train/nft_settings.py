@@ -59,6 +59,10 @@ class NFTSettings(PreferenceSettings):
         default=False,
         metadata={"help": "one timestep and noise per group and epoch; batches then hold whole groups or equal parts"},
     )
+    replay: list[str] = field(
+        default_factory=list, metadata={"help": "folders of groups of earlier rounds, to train on some of them again"}
+    )
+    replay_share: float = field(default=0.0, metadata={"help": "share of all rows that come from replay, in [0, 1)"})
     shuffle_advantages: bool = field(
         default=False,
         metadata={"help": "control experiment: give each candidate the advantage of another of its group"},

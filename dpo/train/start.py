@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftModel
 
 from dpo.data.dataset import PairDataset
 from dpo.data.group_dataset import GroupDataset
+from dpo.data.replay import with_replay
 from dpo.loss.lora import continue_adapter
 from dpo.train.config import TrainConfig
 from dpo.train.nft_trainer import NFTTrainer
@@ -57,6 +58,11 @@ def open_data(config: TrainConfig) -> tuple[TrainingData, TrainingData | None]:
         for data in (dataset, eval_dataset):
             if data is not None:
                 data.check_model(config.model)
+    if isinstance(dataset, GroupDataset) and config.replay:
+        earlier = [GroupDataset.load(folder) for folder in config.replay]
+        for one in earlier:
+            one.check_model(config.model)
+        dataset = with_replay(dataset, earlier, config.replay_share, config.seed)
     return dataset, eval_dataset
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from core.prompts import read_prompts
 from core.text_table import table_lines
 from pipeline.rank.pairs_folder import read_pairs, read_report
 from pipeline.rounds.config import RoundsConfig
@@ -101,11 +102,13 @@ def _nft_figures(config: RoundsConfig, number: int) -> tuple[int, dict[str, floa
     """Return the number of prompts, and candidates, failed scores, and the policy's distance to the old one."""
     import pandas as pd  # imported late: --help needs no pandas
 
-    scores = pd.read_parquet(config.folder(number) / "preferences" / "scores" / "scores.parquet")
+    folder = config.folder(number)
+    scores = pd.read_parquet(folder / "preferences" / "scores" / "scores.parquet")
     metrics = scores[[name for name in METRIC_COLUMNS if name in scores and scores[name].notna().any()]]
     failed = float(metrics.isna().any(axis=1).sum())
     distances = {f"distance {name}": _logged(config, number, f"distance/old/{name}") for name in TRAINED}
-    return scores["prompt_id"].nunique(), {"candidates": len(scores), "failed scores": failed, **distances}
+    num_prompts = len(read_prompts(folder / "prompts.parquet"))
+    return num_prompts, {"candidates": len(scores), "failed scores": failed, **distances}
 
 
 def _logged(config: RoundsConfig, number: int, name: str) -> float | None:

@@ -136,6 +136,31 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_models(finished, inputs, tmp_
         assert torch.equal(killed[name], value)
 
 
+def test_rounds_of_nft_train_on_all_candidates_and_replay_earlier_ones(inputs, tmp_path, capsys, ray_session):
+    preferences = {"rewards": SECTIONS["preferences"]["rewards"], "num_candidates": 4}
+    training = SECTIONS["training"] | {"per_device_train_batch_size": 4, "shared_draws": True}
+    flagged = flags(
+        (*inputs[:2], None),
+        tmp_path / "run",
+        *("--objective", "nft", "--rounds", "2", "--prompts_per_round", "2", "--replay_share", "0.5"),
+        preferences=preferences,
+        training=training,
+    )
+    assert main(flagged) == 0
+    out = capsys.readouterr().out
+    assert "failed scores" in out
+    assert "distance video" in out
+    prompts = [set(read_prompts(tmp_path / f"run/round-{n}/prompts.parquet")["prompt_id"].to_pylist()) for n in (1, 2)]
+    assert not prompts[0] & prompts[1]
+    settings = yaml.safe_load((tmp_path / "run/round-2/model/config.yaml").read_text())
+    assert (settings["objective"], settings["replay_share"]) == ("nft", 0.5)
+    figures = json.loads((tmp_path / "run/round-2/round.json").read_text())
+    assert figures["training"]["candidates"] == 8
+    assert figures["training"]["distance video"] > 0
+    first, second = (weights(tmp_path / "run", number) for number in (1, 2))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
 def test_rounds_divide_the_prompts_in_one_shuffled_order(inputs, tmp_path):
     config = RoundsConfig(prompts=inputs[1], output_dir=tmp_path, prompts_per_round=2, seed=3)
     table = read_prompts(inputs[1])
