@@ -90,4 +90,4 @@ def _pairing_finding(pairing: Pairing) -> str | None:
 
 
 def _figures(one: Correlation) -> str:
-    return f"r {one.pearson:+.2f} ({one.low:+.2f} .. {one.high:+.2f}) within prompts"
+    return f"r {one.pearson:+.2f} ({one.low:+.2f} .. {one.high:+.2f}; of ranks {one.spearman:+.2f}) within prompts"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -30,10 +30,11 @@ def audit_text(audit: Audit, title: str, notes: Sequence[str] = ()) -> str:
         notes: further remarks.
     """
     blocks = [[_heading(audit, title), *_reward_table(audit), *_LEGEND]]
-    for kind, text in (("rewards", "Rewards"), ("counter", "Counter-metrics (rows) and rewards")):
+    numbers = {one.name: number for number, one in enumerate(audit.rewards, start=1)}
+    for kind, text in (("rewards", "Rewards"), ("counter", "Counter-metrics and rewards")):
         pairings = [one for one in audit.correlations if one.kind == kind]
         if pairings:
-            blocks.append(_matrix(text, pairings))
+            blocks.append(_matrix(text, numbers, pairings))
     blocks.append([f"warning: {text}" for text in audit.warnings] or ["no warnings"])
     blocks.append([f"note: {note}" for note in notes])
     return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -70,7 +71,7 @@ def _heading(audit: Audit, title: str) -> str:
 def _reward_table(audit: Audit) -> list[str]:
     rows = [
         (
-            one.name,
+            f"{number} {one.name}",
             one.modality or "?",
             _percent(one.failed),
             _percent(one.ties),
@@ -80,27 +81,31 @@ def _reward_table(audit: Audit) -> list[str]:
             _number(one.headroom, "+.2f"),
             _percent(one.truth_wins),
         )
-        for one in audit.rewards
+        for number, one in enumerate(audit.rewards, start=1)
     ]
     overall = ("overall", *[""] * 6, _number(audit.headroom, "+.2f"), _percent(audit.truth_wins))
     return table_lines([_REWARD_HEADER, *rows, overall], "llr")
 
 
-def _matrix(title: str, pairings: Sequence[Pairing]) -> list[str]:
-    """Return correlations as a table; a pair of rewards stands once, below the diagonal."""
-    is_square = pairings[0].kind == "rewards"
-    cells = {(one.second, one.first): _cell(one.correlation, is_square) for one in pairings}
+def _matrix(title: str, numbers: Mapping[str, int], pairings: Sequence[Pairing]) -> list[str]:
+    """Return correlations as a table; a pair of rewards stands once, below the diagonal.
+
+    Args:
+        numbers: of the rewards, which head the columns: names would make the table too wide for a terminal.
+    """
+    cells = {(one.second, one.first): _cell(one.correlation) for one in pairings}
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     counts = sorted({one.correlation.num_samples for one in pairings})
     number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    both = "Pearson, and Spearman in brackets" if is_square else "Pearson"
-    table = [["", *columns], *([row, *(cells.get((row, column), "") for column in columns)] for row in rows)]
-    return [f"{title}, correlation within prompts: {both}; {number} candidates", *table_lines(table, "lr")]
+    is_square = pairings[0].kind == "rewards"
+    names = {row: f"{numbers[row]} {row}" if is_square else row for row in rows}
+    table = [["", *(str(numbers[column]) for column in columns)]]
+    table += [[names[row], *(cells.get((row, column), "") for column in columns)] for row in rows]
+    return [f"{title}, correlation within prompts: Pearson (Spearman); {number} candidates", *table_lines(table, "lr")]
 
 
-def _cell(one: Correlation, with_ranks: bool) -> str:
-    pearson, spearman = _number(one.pearson, "+.2f"), _number(one.spearman, "+.2f")
-    return f"{pearson} ({spearman})" if with_ranks and one.pearson is not None else pearson
+def _cell(one: Correlation) -> str:
+    return f"{_number(one.pearson, '+.2f')} ({_number(one.spearman, '+.2f')})" if one.pearson is not None else "-"
 
 
 def _number(value: float | None, form: str) -> str:

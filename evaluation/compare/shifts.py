@@ -112,7 +112,8 @@ def _rows(pairs: PairedScores, counters: Mapping[str, CounterTable], num_bootstr
         for table, scores in zip(tables, (pairs.baseline, pairs.candidate), strict=True)
     )
     known = (left.notna() & right.notna()).any()  # latents that were not kept, a single sample per prompt
-    names = [name for name in left.columns if known[name]]
+    asked = set(pairs.baseline) - set(text)  # a reward has a column of this name: it is a metric, with a direction
+    names = [name for name in left.columns if known[name] and name not in asked]
     before, after = left[names].to_numpy(), right[names].to_numpy()  # (N, K)
     differences = after - before
     _, prompts = np.unique(pairs.prompt_ids, return_inverse=True)

@@ -57,7 +57,7 @@ def test_a_clean_run_prints_and_writes_the_audit(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [row["kind"] for row in rows] == ["reward"] * 3 + ["rewards"] * 3
     [pair] = [row for row in rows if (row["name"], row["other"]) == ("ib_tv", "ib_av")]
-    shown = next(line for line in printed.splitlines() if line.startswith("ib_av ") and "(" in line)
+    shown = next(line for line in printed.splitlines() if line.startswith("3 ib_av ") and "(" in line)
     assert f"{float(pair['pearson']):+.2f} ({float(pair['spearman']):+.2f})" in shown
     assert pair["num_samples"] == "240"
 

@@ -8,6 +8,8 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from evaluation.compare.command import main
@@ -120,6 +122,20 @@ def test_scores_of_the_prompt_are_shown_and_only_their_fall_is_named(runs, tmp_p
     [warning] = worse["counters"]["warnings"]
     assert warning.startswith("worse: ib_tv -0.500 (")
     assert warning.endswith("the samples follow their prompts less")
+
+
+def test_what_a_reward_measures_is_no_counter_metric(runs, tmp_path, capsys):
+    for name in ("a", "loud"):
+        shutil.copytree(runs / name, tmp_path / name)
+        path = tmp_path / name / "scores" / "scores.parquet"
+        table = pq.read_table(path)
+        field = pa.field("loudness", pa.float64(), metadata={"higher_is_better": "true"})
+        pq.write_table(table.append_column(field, pa.array(np.arange(len(table)) + float(name == "loud"))), path)
+    assert main([str(tmp_path / "a"), str(tmp_path / "loud"), "--num_bootstrap", "200"]) == 0
+    [one] = json.loads((tmp_path / "loud" / "comparison" / "comparison.json").read_text())["comparisons"]
+    assert {row["name"]: row["verdict"] for row in one["rows"]}["loudness"] == "better"
+    assert "loudness" not in {row["name"] for row in one["counters"]["rows"]}
+    assert one["counters"]["warnings"] == []
 
 
 def test_a_bad_share_is_refused(runs, capsys):

@@ -15,8 +15,6 @@ from media import AVClip, write_clip
 from synthetic import render_clip, scene_from_seed
 from synthetic.captions import caption
 
-Change = Callable[[AVClip], AVClip]
-
 
 def sampled(prompt: int, index: int) -> AVClip:
     """Return the clip that the unchanged model makes: candidates of a prompt are different scenes."""
@@ -36,7 +34,6 @@ def write_run(
     *,
     num_prompts: int = 6,
     per_prompt: int = 2,
-    change: Change = lambda clip: clip,
     clip_of: Callable[[int, int], AVClip] = sampled,
     scores: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
@@ -45,7 +42,7 @@ def write_run(
     for prompt in range(num_prompts):
         for index in range(per_prompt):
             stem = f"media/{prompt}_{index}"
-            clip = change(clip_of(prompt, index))
+            clip = clip_of(prompt, index)
             write_clip(clip, folder / "candidates" / f"{stem}.mp4")
             rows.append(
                 {
