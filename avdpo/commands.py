@@ -31,6 +31,8 @@ COMMANDS = {
         ("report", "pipeline.report", "write a page that shows the pairs", DATA),
         ("rounds", "pipeline.rounds", "repeat run, prepare and train from the newest model", DATA),
         ("prepare", "dpo.prepare", "encode pairs (--pairs) for train, or clips (--clips) for sft", TRAINING),
+        ("construct", "dpo.construct", "make pairs for train from good clips, losers by rule", TRAINING),
+        ("signal", "dpo.signal_test", "find in which modality made losers differ by sync", TRAINING),
         ("train", "dpo.train", "train a model on preference pairs", TRAINING),
         ("sft", "model.train", "train a model on clips by flow matching", TRAINING),
         ("generate", "model.generate", "generate one clip from a prompt", TRAINING),

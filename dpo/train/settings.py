@@ -76,6 +76,10 @@ class TrainSettings(AdapterArguments, AVDPOSettings):
     eval_dataset: str | None = field(
         default=None, metadata={"help": "folder of pairs that are not trained on, also written by dpo.prepare"}
     )
+    train_on_mark: bool = field(
+        default=False,
+        metadata={"help": "train a modality though the signal test of dpo.construct found the mark of the rule in it"},
+    )
     trainable: Trainable = field(
         default="lora", metadata={"help": "lora (published; the reference costs no memory) or full"}
     )

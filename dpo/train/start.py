@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 from peft import LoraConfig, PeftModel
 
 from dpo.data.dataset import PairDataset
+from dpo.data.verdict import refuse_marks
 from dpo.loss.lora import continue_adapter
 from dpo.train.config import TrainConfig
 from dpo.train.trainer import AVDPOTrainer
@@ -42,8 +44,12 @@ def open_pairs(config: TrainConfig) -> tuple[PairDataset, PairDataset | None]:
     """Open the training pairs and the evaluation pairs (None without eval_dataset).
 
     Raises:
-        ValueError: if there are no pairs, or other codecs or another text encoder than the model's made them.
+        ValueError: if there are no pairs, other codecs or another text encoder than the model's made them, or a
+            preference would learn the mark of the rule that made the losers.
     """
+    if not config.train_on_mark:
+        weights = config.modality_weights
+        refuse_marks(Path(config.dataset), {name: weights[name] * beta for name, beta in config.beta.items()})
     dataset = PairDataset.load(config.dataset)
     eval_dataset = PairDataset.load(config.eval_dataset) if config.eval_dataset else None
     if config.model not in SIZES:  # the name of a size, allowed in a dry run, has no codecs
