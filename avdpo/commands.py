@@ -36,6 +36,8 @@ COMMANDS = {
             "encode pairs or groups (--pairs, --groups) for train, clips (--clips) for sft",
             TRAINING,
         ),
+        ("construct", "dpo.construct", "make pairs for train from good clips, losers by rule", TRAINING),
+        ("signal", "dpo.signal_test", "find in which modality made losers differ by sync", TRAINING),
         ("train", "dpo.train", "train a model on preference pairs, or on groups of scored candidates", TRAINING),
         ("sft", "model.train", "train a model on clips by flow matching", TRAINING),
         ("generate", "model.generate", "generate one clip from a prompt", TRAINING),

@@ -19,7 +19,7 @@ LINEAGE_KEY = "lineage"  # of ranking.json
 METADATA_KEY = "avdpo.lineage"  # of a table's Arrow metadata
 FORMAT_VERSION = 1
 
-Source = Literal["rewards", "labels"]
+Source = Literal["rewards", "labels", "rules"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RewardUse:
 
 @dataclass(frozen=True)
 class PreferenceTraining:
-    """The source of one training's preferences; labels of people have no rewards."""
+    """The source of one training's preferences; labels of people, and losers made by rule, have no rewards."""
 
     source: Source
     rewards: tuple[RewardUse, ...] = ()
@@ -92,6 +92,7 @@ class Lineage:
 UNTRAINED = Lineage()
 UNKNOWN = Lineage(is_complete=False)
 LABELLED = Lineage((PreferenceTraining("labels"),))
+CONSTRUCTED = Lineage((PreferenceTraining("rules"),))
 
 
 def read_lineage(folder: Path) -> Lineage:

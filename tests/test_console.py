@@ -25,6 +25,7 @@ from synthetic import caption, render_clip, scene_from_seed
 ROOT = Path(__file__).parents[1]
 SUBCOMMANDS = {
     *("sample", "score", "rank", "report", "run", "rounds", "prepare", "train", "sft", "generate", "export", "fetch"),
+    *("construct", "signal"),
     *("evaluate", "compare", "audit", "inspect", "convert", "hub", "env"),
 }
 OWN_REWARD = '''

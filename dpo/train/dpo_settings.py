@@ -50,6 +50,10 @@ class AVDPOSettings(PreferenceSettings):
     ref_model_sync_steps: int = field(
         default=512, metadata={"help": "with sync_ref_model: steps between two moves of the reference"}
     )
+    train_on_mark: bool = field(
+        default=False,
+        metadata={"help": "train a modality though the signal test of dpo.construct found the mark of the rule in it"},
+    )
     winner_error_window: int = field(
         default=50,
         metadata={"help": "warn after this many steps in which the winner's error stays above the reference's"},

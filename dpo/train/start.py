@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from peft import LoraConfig, PeftModel
@@ -9,6 +10,7 @@ from peft import LoraConfig, PeftModel
 from dpo.data.dataset import PairDataset
 from dpo.data.group_dataset import GroupDataset
 from dpo.data.replay import with_replay
+from dpo.data.verdict import refuse_marks
 from dpo.loss.lora import continue_adapter
 from dpo.train.config import TrainConfig
 from dpo.train.nft_trainer import NFTTrainer
@@ -49,8 +51,12 @@ def open_data(config: TrainConfig) -> tuple[TrainingData, TrainingData | None]:
     """Open the training data of the objective and the evaluation data (None without eval_dataset).
 
     Raises:
-        ValueError: if there is no such data, or other codecs or another text encoder than the model's made it.
+        ValueError: if there is no such data, other codecs or another text encoder than the model's made it, or a
+            preference would learn the mark of the rule that made the losers.
     """
+    if config.objective == "dpo" and not config.train_on_mark:
+        weights = config.modality_weights
+        refuse_marks(Path(config.dataset), {name: weights[name] * beta for name, beta in config.beta.items()})
     dataset_class: type[TrainingData] = GroupDataset if config.objective == "nft" else PairDataset
     dataset = dataset_class.load(config.dataset)
     eval_dataset = dataset_class.load(config.eval_dataset) if config.eval_dataset else None

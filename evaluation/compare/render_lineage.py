@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from core.lineage import Lineage
 from evaluation.compare.figures import Comparison
 
+WITHOUT_REWARDS = {"labels": "labels of people", "rules": "losers made by rule"}
 SYMBOLS = {"trained": "*", "related": "~", "unknown": "?", "held_out": ""}
 
 
@@ -34,10 +35,10 @@ def training_notes(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _describe(lineage: Lineage) -> str:
-    trained: dict[str, dict[str, None]] = {}  # reward or "labels of people", in training order -> metrics
+    trained: dict[str, dict[str, None]] = {}  # reward or source, in training order -> metrics
     for training in lineage.trainings:
-        if training.source == "labels":
-            trained.setdefault("labels of people", {})
+        if training.source in WITHOUT_REWARDS:
+            trained.setdefault(WITHOUT_REWARDS[training.source], {})
         for use in training.rewards:
             name = " ".join(filter(None, [use.name or "an unnamed reward", use.version]))
             trained.setdefault(name, {}).update(dict.fromkeys(use.metrics))

@@ -64,10 +64,22 @@ class AudioLDM2Codec(nn.Module):
     def latent_channels(self) -> int:
         return self.autoencoder.config["latent_channels"]
 
+    @property
+    def downsampling(self) -> int:
+        """Mel frames, and bands, per latent."""
+        return 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
+
+    @property
+    def samples_per_step(self) -> int:
+        return HOP_LENGTH * self.downsampling
+
+    def num_real_steps(self, num_samples: int) -> int:
+        """See `AudioCodec.num_real_steps`: whole latents inside the sound, because log-mel of 0.0 follows it."""
+        return num_samples // self.samples_per_step
+
     def latent_size(self, num_samples: int, rule: LengthRule = "training") -> tuple[int, int]:
         """See `AudioCodec.latent_size`; the release uses another rule for sampling (see `audio_lengths`)."""
-        downsampling = 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
-        return num_mel_frames(num_samples, rule) // downsampling, NUM_MELS // downsampling
+        return num_mel_frames(num_samples, rule) // self.downsampling, NUM_MELS // self.downsampling
 
     def encode(self, waveform: Tensor, noise: Tensor | None = None) -> Tensor:
         """See `AudioCodec.encode`. As published, log-mel frames past the end are 0.0, which is loud.

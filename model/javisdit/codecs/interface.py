@@ -55,6 +55,13 @@ class AudioCodec(Part, Protocol):
     @property
     def latent_channels(self) -> int: ...
 
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of sound, at 16 kHz, that one latent along T covers."""
+
+    def num_real_steps(self, num_samples: int) -> int:
+        """Return how many latents along T hold sound or silent padding; any after them hold padding that is loud."""
+
     def latent_size(self, num_samples: int) -> tuple[int, int]:
         """Return the size (T, M) of the latents of `num_samples` samples, as encoded for training."""
 

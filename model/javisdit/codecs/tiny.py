@@ -18,7 +18,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
 from core.state_files import StateFiles
-from media.mel import NUM_MELS, invert_log_mel, log_mel, normalize_waveform
+from media.mel import HOP_LENGTH, NUM_MELS, invert_log_mel, log_mel, normalize_waveform
 from model.javisdit.codecs.audio_lengths import num_mel_frames
 from model.javisdit.codecs.files import load_network, read_config, save_network, unit_pixels
 from model.javisdit.network.sizes import FRAMES_PER_STEP, check_num_frames, codec_latent_size
@@ -160,6 +160,14 @@ class MelAudioCodec(TinyCodec):
         planes = self._decode_planes(latents)
         log = (planes[:, 0] + 1) * self.config.mel_scale + self.config.mel_floor
         return invert_log_mel(log, num_samples)
+
+    @property
+    def samples_per_step(self) -> int:
+        return HOP_LENGTH * self.downsampling
+
+    def num_real_steps(self, num_samples: int) -> int:
+        """See `AudioCodec.num_real_steps`; all, because mel frames past the end are silent."""
+        return self.latent_size(num_samples)[0]
 
     def latent_size(self, num_samples: int) -> tuple[int, int]:
         """See `AudioCodec.latent_size`."""

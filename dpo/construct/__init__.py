@@ -1,0 +1,1 @@
+"""`python -m dpo.construct`: make preference pairs from good clips, with losers that are made by rule."""
