@@ -1,4 +1,4 @@
-"""`--help` of every command answers at once: it imports no torch and takes at most 2 s of CPU."""
+"""`--help` of every command answers at once: it imports no torch and takes at most 2 s of CPU on an idle machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("dpo", "evaluation", "model", "pipeline", "rewards", "synthetic")
 MAX_CPU_S = 2.0
+MAX_PANDAS = 3.0  # on a slow or busy machine, so many times the import of pandas, which the slowest commands need
 NUM_TRIES = 2  # other processes on the machine slow the first one down at times
 RUN = """
 import atexit, runpy, sys
@@ -39,8 +40,15 @@ def cpu_s_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.fixture(scope="module")
+def limit_s():
+    before = cpu_s_of_children()
+    subprocess.run([sys.executable, "-c", "import pandas"], check=True)
+    return max(MAX_CPU_S, MAX_PANDAS * (cpu_s_of_children() - before))
+
+
 @pytest.mark.parametrize("command", commands())
-def test_help_is_quick_and_imports_no_torch(command):
+def test_help_is_quick_and_imports_no_torch(command, limit_s):
     seconds = []
     for _ in range(NUM_TRIES):
         before = cpu_s_of_children()
@@ -49,6 +57,6 @@ def test_help_is_quick_and_imports_no_torch(command):
         assert process.returncode == 0, process.stderr
         assert process.stderr.endswith("torch imported: False")
         assert re.match("usage: ", process.stdout)
-        if seconds[-1] <= MAX_CPU_S:
+        if seconds[-1] <= limit_s:
             return
-    pytest.fail(f"--help of {command} took {min(seconds):.1f} s of CPU, more than {MAX_CPU_S}")
+    pytest.fail(f"--help of {command} took {min(seconds):.1f} s of CPU, more than {limit_s:.1f}")
