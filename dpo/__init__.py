@@ -1,4 +1,4 @@
-"""Preference training of joint audio-video models: DPO with one loss term per modality."""
+"""Preference training of joint audio-video models: DPO on pairs, NFT on groups, with one loss term per modality."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Preference pairs: the pairs table, the training dataset and its checks."""
+"""Preference data: tables of pairs and groups, the training datasets and their checks."""

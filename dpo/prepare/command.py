@@ -35,8 +35,8 @@ def prepare(config: PrepareConfig) -> StageSummary:
     work = work_of(config)
     summary = run(work, config)
     write_lineage(config.folder, work.lineage)
-    for warning in work.warnings:
-        echo(f"prepare: {warning}")
+    for note in work.notes:
+        echo(f"prepare: {note}")
     return summary
 
 

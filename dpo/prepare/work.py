@@ -23,7 +23,7 @@ class PromptWork(Work, Protocol):
     """Work whose rows are prompts, so that data shared by the clips of a prompt is encoded once."""
 
     lineage: Lineage  # of the preferences in the data
-    warnings: list[str]
+    notes: list[str]  # for the plan and the end of a run
 
     def describe(self) -> list[str]:
         """Return the numbers of items, prompts, clips to encode and items that lack files."""
@@ -45,7 +45,7 @@ class PairWork:
         self._pairs = read_pairs(self._root)
         self._counts = [len(pairs) for pairs in by_prompt(self._pairs)]
         self.lineage = pairs_lineage(self._root)
-        self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.num_rows = len(self._counts)
         self.settings: dict[str, Any] = {
             "model": config.model,
@@ -92,7 +92,7 @@ class GroupWork:
         columns = GROUP_COLUMNS | dict.fromkeys(self._found.rewards, "float64")
         self.layout = RowLayout("candidate", columns, ("candidate_id", "prompt_id", "reason"))
         self.lineage = self._found.lineage
-        self.warnings = small_groups(self._found.groups)
+        self.notes = self._left_out() + small_groups(self._found.groups)
         self.num_rows = len(self._found.groups)
         self.settings: dict[str, Any] = {
             "model": config.model,
@@ -113,17 +113,12 @@ class GroupWork:
 
     def describe(self) -> list[str]:
         kept = sum(bool(row["latents_path"]) for row in self._rows)
-        left_out = [
-            (self._found.num_alone, "prompts with a single candidate"),
-            (self._found.num_failed, "failed clips"),
-        ]
         return [
             f"{len(self._rows)} candidates of {self.num_rows} prompts; {kept} have the sampler's latents, "
             f"{len(self._rows) - kept} clips are encoded",
             f"rewards: {', '.join(self._found.rewards)}",
-            *(f"left out: {number} {what}" for number, what in left_out if number),
             *_lacking(self._missing(), "candidates"),
-            *self.warnings,
+            *self.notes,
         ]
 
     def decode(self) -> list[Path]:
@@ -132,6 +127,10 @@ class GroupWork:
 
         config, dataset = self._config, GroupDataset.load(self._config.folder)
         return decode_rows(dataset, config.model, config.torch_device, config.check, CHECK_SEED)
+
+    def _left_out(self) -> list[str]:
+        counts = {"prompts with a single candidate": self._found.num_alone, "failed clips": self._found.num_failed}
+        return [f"left out: {number} {what}" for what, number in counts.items() if number]
 
     def _missing(self) -> list[list[Path]]:
         return missing_files(self._root / "candidates", self._rows, ("",))

@@ -110,6 +110,24 @@ def candidate_advantages(dataset: ScoredCandidates, settings: NFTSettings) -> Ca
     return CandidateAdvantages(choice, routed, dict(zip(MODALITIES, columns.T, strict=True)), usable)
 
 
+def evaluation_advantages(
+    dataset: ScoredCandidates, settings: NFTSettings, training: CandidateAdvantages
+) -> CandidateAdvantages:
+    """Compute the advantages of candidates that are not trained on, for the rewards that train.
+
+    Raises:
+        ValueError: in the cases of `candidate_advantages`, or if other rewards would be used than in training.
+    """
+    found = candidate_advantages(dataset, settings)
+    if found.choice.used != training.choice.used:
+        here, there = ", ".join(found.choice.used), ", ".join(training.choice.used)
+        raise ValueError(
+            f"{dataset.source} would be measured by {here}, but {there} train: score both with the same rewards in the "
+            "same order, or name the rewards in reward_mix."
+        )
+    return found
+
+
 def choose_rewards(rewards: Mapping[str, RewardColumn], settings: NFTSettings, source: str) -> RewardChoice:
     """Return the rewards that train by the settings `routing` and `reward_mix`.
 

@@ -1,7 +1,7 @@
 """Settings of the objective nft, negative-aware fine-tuning on stored groups of candidates; imports no torch.
 
 Published values: DiffusionNFT (arXiv 2509.16117) and OmniNFT (arXiv 2605.12480), in docs/upstream/nft.md, section 6.
-Defaults are for stored candidates that are seen a few times (docs/upstream/nft.md, section 8).
+Defaults are for stored candidates that are seen a few times (docs/upstream/nft.md, section 9).
 """
 
 from __future__ import annotations

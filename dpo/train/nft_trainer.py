@@ -18,7 +18,7 @@ from dpo.data.group_dataset import GroupCollator, GroupDataset
 from dpo.data.schema import MODALITIES
 from dpo.loss.nft import NFTLoss, nft_loss
 from dpo.loss.reference import velocities
-from dpo.train.advantages import CandidateAdvantages, candidate_advantages
+from dpo.train.advantages import CandidateAdvantages, candidate_advantages, evaluation_advantages
 from dpo.train.callbacks import DistanceAlarms
 from dpo.train.config import NFTConfig
 from dpo.train.preference_trainer import PreferenceTrainer, checked_network, noisy_rows, trained
@@ -69,6 +69,8 @@ class NFTTrainer(PreferenceTrainer):
         """
         network = checked_network(model, train_dataset, eval_dataset)
         self.advantages = candidate_advantages(train_dataset, args)
+        if eval_dataset is not None:
+            self.eval_advantages = evaluation_advantages(eval_dataset, args, self.advantages)
         policy = trained(model, peft_config, args.seed)
         super().__init__(
             policy,
@@ -116,10 +118,9 @@ class NFTTrainer(PreferenceTrainer):
 
     def eval_loader(self) -> DataLoader:
         """Return the loader of `eval_dataset`: draws shared by each group, and advantages without mode and shuffle."""
-        args, dataset, config = self.args, self.eval_dataset, self.network.config
-        advantages = candidate_advantages(dataset, args)
-        labels = _labels(dataset, advantages)
-        sampler = GroupBatchSampler(labels, dataset.prompt_ids, batch_size_of(dataset, args, config), args.seed)
+        args, dataset, advantages = self.args, self.eval_dataset, self.eval_advantages
+        sizes = batch_size_of(dataset, args, self.network.config)
+        sampler = GroupBatchSampler(_labels(dataset, advantages), dataset.prompt_ids, sizes, args.seed)
         collate = _collator(args, dataset, advantages.routed, True, self.network)
         return self.accelerator.prepare(self.loader(dataset, sampler, collate))
 

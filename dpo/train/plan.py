@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from dpo.data.dataset import PairDataset
+from dpo.data.group_dataset import GroupDataset
 from dpo.loss.reference import velocities
-from dpo.train.advantages import candidate_advantages, describe
+from dpo.train.advantages import candidate_advantages, describe, evaluation_advantages
 from dpo.train.config import TrainConfig
 from dpo.train.nft_trainer import group_sampler
 from dpo.train.start import TrainingData, open_data, planned_network
@@ -37,7 +38,7 @@ def plan(config: TrainConfig) -> str:
         if data is not None:
             data.check_network(network)
             data.check_finite()
-    sampler, about = _batches(dataset, config, network.config)
+    sampler, about = _batches(dataset, eval_dataset, config, network.config)
     steps = Steps.of(len(sampler), config.num_workers or config.world_size, config)
     labels = [label for label in dict.fromkeys(sampler.labels(0)) if label is not None]
     batches = {label: (dataset.num_tokens(label, network.config), sampler.rows_in_batch(label)) for label in labels}
@@ -66,12 +67,14 @@ def plan(config: TrainConfig) -> str:
 
 
 def _batches(
-    dataset: TrainingData, config: TrainConfig, network: JointDiTConfig
+    dataset: TrainingData, eval_dataset: TrainingData | None, config: TrainConfig, network: JointDiTConfig
 ) -> tuple[BucketBatchSampler, list[str]]:
     """Return the sampler of the training data, and what there is to say about groups and their scores."""
     if isinstance(dataset, PairDataset):
         return batch_sampler(dataset, config, network), []
     advantages = candidate_advantages(dataset, config)
+    if isinstance(eval_dataset, GroupDataset):
+        evaluation_advantages(eval_dataset, config, advantages)  # raises if it has other rewards
     processes = config.num_workers or config.world_size
     sampler = group_sampler(dataset, config, advantages, network, processes)
     return sampler, describe(dataset, advantages, config.adv_clip)

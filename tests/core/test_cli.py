@@ -35,6 +35,7 @@ class Config:
     limits: dict[str, int] | None = field(default=None, metadata={"help": "Limits."})
     limit: int | None = field(default=5, metadata={"help": "At most."})
     audio_dir: Path | None = field(default=None, metadata={"help": "Sounds."})
+    routing: str | dict = field(default="all", metadata={"help": "A name or a mapping."})
 
     def __post_init__(self):
         if self.num_clips < 0:
@@ -99,6 +100,7 @@ def test_every_type_from_flags_and_from_yaml(tmp_path):
         ("num_clips: [1]", "single value"),
         ("rewards: verifiable", "must be a list"),
         ("overrides: 3", "must be a mapping"),
+        ("routing: [1]", "routing is [1]"),
         ("policy: always", "one of never, any"),
         ("dry_run: perhaps", "dry_run"),
         ("learning_rate:", "learning_rate"),
@@ -111,6 +113,15 @@ def test_mistakes_in_yaml_name_the_file_or_field(tmp_path, capsys, line, message
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(line + "\n")
     assert message in error_of(capsys, "--config", str(recipe), "--output_dir", "o")
+
+
+@pytest.mark.parametrize(("text", "value"), [("each", "each"), ("{a: 1}", {"a": 1})])
+def test_a_name_or_a_mapping_is_read_from_flags_and_yaml(tmp_path, text, value):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output_dir: o\nrouting: {text}\n")
+    assert parse_config(Config, ["--config", str(recipe)]).routing == value
+    assert parse_config(Config, ["--output_dir", "o", "--routing", text]).routing == value
+    assert parse_config(Config, ["--output_dir", "o"]).routing == "all"
 
 
 def test_mistakes_on_the_command_line(capsys, tmp_path):

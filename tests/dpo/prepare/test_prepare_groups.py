@@ -212,7 +212,9 @@ def test_groups_of_one_are_left_out_and_counted_and_small_ones_named(tmp_path, m
     assert "left out: 1 prompts with a single candidate" in lines
     assert "left out: 1 failed clips" in lines
     prepare(config)
-    assert "warning: 2 groups have fewer than 8 candidates" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "prepare: left out: 1 prompts with a single candidate" in out
+    assert "prepare: warning: 2 groups have fewer than 8 candidates" in out
     assert set(GroupDataset.load(config.output).prompt_ids) == {"p1", "p2"}
 
 

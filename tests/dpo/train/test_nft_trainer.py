@@ -11,10 +11,12 @@ from peft import PeftModel
 
 from dpo.loss.reference import velocities
 from dpo.train.callbacks import DistanceAlarms
+from dpo.train.config import NFTConfig
+from dpo.train.nft_trainer import NFTTrainer
 from dpo.train.preference_trainer import noisy_rows
 from model.lora import attach_adapter
 from model.train.callbacks import read_log
-from tests.dpo.dpo_helpers import lora, make_group_rows, make_nft_trainer, tiny_model
+from tests.dpo.dpo_helpers import GROUP_REWARDS, lora, make_group_rows, make_groups, make_nft_trainer, tiny_model
 
 # Steps proportional to the gradient, up to its fourth power: Adam would amplify rounding.
 PLAIN_STEPS = {"adam_epsilon": 1.0, "learning_rate": 1.0, "text_dropout": 0.0, "ema_decay": 0.0}
@@ -222,6 +224,14 @@ def test_unseen_groups_are_measured_at_the_same_draws_every_time(tmp_path):
     assert len(numbers) == 3
     assert numbers[0] == numbers[1] == numbers[2]
     assert numbers[0]["eval_signal/video"] == 0.0
+
+
+def test_evaluation_by_other_rewards_is_refused(tmp_path):
+    rows = make_group_rows(2, seed=9, first_id=50)
+    fewer = {name: GROUP_REWARDS[name] for name in ("visual_quality", "audio_quality")}
+    args = NFTConfig(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(ValueError, match=r"would be measured by visual_quality, audio_quality, but .*, desync train"):
+        NFTTrainer(tiny_model(), args, make_groups(), eval_dataset=make_groups(rows, fewer), peft_config=lora())
 
 
 def test_warns_when_the_policy_has_left_the_old_one(caplog):
