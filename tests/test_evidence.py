@@ -9,7 +9,7 @@ import pytest
 from tests.golden_files import COMPACT, LEFT_OUT, ROOT, golden_path
 
 LIMIT_BYTES = 20_000_000
-GOLDEN_NAME = re.compile(r'"((?:media|model|ranking|synchformer_imagebind|upstream)/\w+\.(?:safetensors|npz|csv))"')
+GOLDEN_NAME = re.compile(r'"((?:media|model|nft|ranking|synchformer_imagebind|upstream)/\w+\.(?:safetensors|npz|csv))"')
 
 
 def golden_names() -> set[str]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from core.stage_state import finished_summary
 from dpo.data import checks as data_checks
+from dpo.data.regions import Regions, read_regions, stack_regions
 from dpo.data.schema import ENCODERS_NAME, MODALITIES, NEGATIVE_TEXT_NAME, SIDES
 from model.data.batches import RowKey
 from model.data.draws import Draw, draw, stack_texts
@@ -40,6 +41,7 @@ class Pair:
         text: (length, text_dim) float32 embedding of the caption, unpadded.
         num_frames, height, width: geometry of the clip in frames and pixels.
         margin: margin of the ranking, summed over modalities; NaN if there is none.
+        regions: where the members differ; None for pairs that may differ anywhere.
     """
 
     pair_id: str
@@ -52,6 +54,7 @@ class Pair:
     height: int
     width: int
     margin: float
+    regions: Regions | None = None
 
 
 class PairDataset(torch.utils.data.Dataset[Pair]):
@@ -105,7 +108,7 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         num_frames, height, width = (int(row[name]) for name in ("num_frames", "height", "width"))
         ids = str(row["pair_id"]), str(row["prompt_id"])
         margin = float("nan") if row["margin"] is None else float(row["margin"])
-        return Pair(*ids, epoch, chosen, rejected, text, num_frames, height, width, margin)
+        return Pair(*ids, epoch, chosen, rejected, text, num_frames, height, width, margin, read_regions(row))
 
     def labels(self, epoch: int) -> Sequence[Hashable]:
         """Return a label per row; only rows with equal labels share a batch. The labels are the same in every epoch."""
@@ -191,6 +194,7 @@ class PairCollator:
     The batch is a dict: `video`, `audio` (2B, ...) clean latents, chosen first; `video_noise`, `audio_noise` (B, ...)
     and `timestep` (B,) in (0, 1000), one per pair; `text` (B, text_len, text_dim) and `text_mask` (B, text_len) after
     dropout; `text_dropped` (B,); `weight` (B,) float32 of the pairs; `pair_id`, `epoch`, `prompt_id`, `num_frames`.
+    Pairs with regions add `masks` and `strength`, see `dpo.data.regions.stack_regions`.
     """
 
     def __init__(
@@ -240,6 +244,7 @@ class PairCollator:
             for name in MODALITIES
         }
         batch |= {f"{name}_noise": torch.stack([draw.noise[name] for draw in draws]) for name in MODALITIES}
+        batch |= stack_regions([pair.regions for pair in pairs])
         return batch | {
             "timestep": torch.stack([draw.timestep for draw in draws]),
             "text": text,

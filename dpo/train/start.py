@@ -8,6 +8,7 @@ from typing import cast
 from peft import LoraConfig, PeftModel
 
 from dpo.data.dataset import PairDataset
+from dpo.data.regions import require_regions
 from dpo.data.verdict import refuse_marks
 from dpo.loss.lora import continue_adapter
 from dpo.train.config import TrainConfig
@@ -52,6 +53,9 @@ def open_pairs(config: TrainConfig) -> tuple[PairDataset, PairDataset | None]:
         refuse_marks(Path(config.dataset), {name: weights[name] * beta for name, beta in config.beta.items()})
     dataset = PairDataset.load(config.dataset)
     eval_dataset = PairDataset.load(config.eval_dataset) if config.eval_dataset else None
+    if config.region_weight:
+        for pairs in filter(None, (dataset, eval_dataset)):
+            require_regions(pairs.rows.column_names, pairs.source)
     if config.model not in SIZES:  # the name of a size, allowed in a dry run, has no codecs
         for pairs in filter(None, (dataset, eval_dataset)):
             pairs.check_model(config.model)

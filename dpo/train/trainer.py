@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from dpo.data.dataset import PairCollator, PairDataset
 from dpo.data.schema import MODALITIES
 from dpo.loss.av_dpo import AVDPOLoss, av_dpo_loss, velocity_error
+from dpo.loss.local_dpo import add_region_loss, region_loss
 from dpo.loss.lora import share_dropout
 from dpo.loss.reference import REFERENCE_NAME, FrozenCopy, adapter_reference, velocities
 from dpo.loss.reference_errors import FOLDER_NAME, ReferenceErrors, identity
@@ -118,7 +119,7 @@ class AVDPOTrainer(JointTrainer):
         else:
             reference = self.reference_errors.errors(inputs["pair_id"], inputs["epoch"], inputs["timestep"].device)
         policy = velocities(model, noisy)
-        result = self._loss(policy, reference, target, inputs["weight"])
+        result = self._loss(policy, reference, target, inputs["weight"], inputs)
         loss = result.loss.mean()
         self.check_finite(loss, [f"pair {name!r}" for name in inputs["pair_id"]], "lower learning_rate or the betas")
         self.meter.add(result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
@@ -142,7 +143,7 @@ class AVDPOTrainer(JointTrainer):
             noisy, target = noisy_pairs(inputs)
             with self.compute_loss_context_manager():
                 reference, policy = self._reference(noisy), velocities(model, noisy)
-            result = self._loss(policy, reference, target, torch.ones_like(inputs["weight"]))
+            result = self._loss(policy, reference, target, torch.ones_like(inputs["weight"]), inputs)
             meter.add({"loss": result.loss} | result.metrics, inputs["timestep"] / NUM_TRAIN_TIMESTEPS)
         model.train()
         reshard(model)
@@ -160,20 +161,23 @@ class AVDPOTrainer(JointTrainer):
         reference: Mapping[str, Tensor],
         target: Mapping[str, Tensor],
         pair_weight: Tensor,
+        batch: Mapping[str, Any],
     ) -> AVDPOLoss:
         args = self.args
-        return av_dpo_loss(
-            policy,
-            reference,
-            target,
-            beta=args.beta,
-            modality_weights=args.modality_weights,
-            fm_weight=args.fm_weights,
-            loss_type=args.loss_type,
-            label_smoothing=args.label_smoothing,
-            winner_preserving_mu=args.winner_preserving_mu,
-            pair_weight=pair_weight,
-        )
+        settings: dict[str, Any] = {
+            "beta": args.beta,
+            "modality_weights": args.modality_weights,
+            "fm_weight": args.fm_weights,
+            "loss_type": args.loss_type,
+            "label_smoothing": args.label_smoothing,
+            "winner_preserving_mu": args.winner_preserving_mu,
+        }
+        loss = av_dpo_loss(policy, reference, target, **settings, pair_weight=pair_weight)
+        if not args.region_weight:
+            return loss
+        masks, strength = batch.get("masks", {}), batch.get("strength", pair_weight)
+        region = region_loss(policy, reference, target, masks, strength, **settings)
+        return add_region_loss(loss, region, args.region_weight, pair_weight)
 
     def _reference(self, noisy: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the reference's predictions for a batch: modality -> velocity (2B, ...)."""

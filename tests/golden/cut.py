@@ -39,6 +39,7 @@ WHOLE = (
     "ranking/pairs_macro.csv",
     "ranking/pairs_micro_generated_only.csv",
     "ranking/pairs_macro_generated_only.csv",
+    "nft/local_dpo_loss.safetensors",
     f"{SYNC}/ib_reduced.safetensors",
     f"{SYNC}/ib_huge.safetensors",
     f"{SYNC}/sync_vfeat.safetensors",
