@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dpo.data.prepared import DrawingCollator, PreparedRows, shaped
+from dpo.data.regions import Regions, read_regions, stack_regions
 from dpo.data.schema import MODALITIES, PAIRS, SIDES
 from model.data.batches import RowKey
 
@@ -30,6 +31,7 @@ class Pair:
         text: (length, text_dim) float32 embedding of the caption, unpadded.
         num_frames, height, width: geometry of the clip in frames and pixels.
         margin: margin of the ranking, summed over modalities; NaN if there is none.
+        regions: where the members differ; None for pairs that may differ anywhere.
     """
 
     pair_id: str
@@ -42,6 +44,7 @@ class Pair:
     height: int
     width: int
     margin: float
+    regions: Regions | None = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -65,7 +68,7 @@ class PairDataset(PreparedRows[Pair]):
         num_frames, height, width = (int(row[name]) for name in ("num_frames", "height", "width"))
         ids = str(row["pair_id"]), str(row["prompt_id"])
         margin = float("nan") if row["margin"] is None else float(row["margin"])
-        return Pair(*ids, epoch, chosen, rejected, text, num_frames, height, width, margin)
+        return Pair(*ids, epoch, chosen, rejected, text, num_frames, height, width, margin, read_regions(row))
 
     def mean_margin(self) -> float:
         """Return the mean of the ranking's margins; `PairCollator` divides margins by it to get weights with mean 1.
@@ -90,6 +93,7 @@ class PairCollator(DrawingCollator):
     The batch is a dict: `video`, `audio` (2B, ...) clean latents, chosen first; `video_noise`, `audio_noise` (B, ...)
     and `timestep` (B,) in (0, 1000), one per pair; `text` (B, text_len, text_dim) and `text_mask` (B, text_len) after
     dropout; `text_dropped` (B,); `weight` (B,) float32 of the pairs; `pair_id`, `epoch`, `prompt_id`, `num_frames`.
+    Pairs with regions add `masks` and `strength`, see `dpo.data.regions.stack_regions`.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class PairCollator(DrawingCollator):
         return (
             clean
             | self.drawn(pairs, draws)
+            | stack_regions([pair.regions for pair in pairs])
             | {
                 "weight": torch.tensor([self._weight(pair) for pair in pairs], dtype=torch.float32),
                 "pair_id": [pair.pair_id for pair in pairs],

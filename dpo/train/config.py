@@ -37,6 +37,8 @@ class AVDPOConfig(AVDPOSettings, JointTrainingArguments):  # type: ignore[misc]
             if value is not None and not value >= 0:  # NaN fails this as well
                 raise ValueError(f"{name} is {value}, which would train {harm}: give a number >= 0.")
         check_objective(self.loss_type, self.label_smoothing, self.winner_preserving_mu)
+        if not self.region_weight >= 0:
+            raise ValueError(f"region_weight is {self.region_weight}, which would train towards the loser: give >= 0.")
         if self.winner_error_window < 1:
             raise ValueError(f"winner_error_window is {self.winner_error_window}: give at least 1 step.")
         self._check_reference()
@@ -54,6 +56,11 @@ class AVDPOConfig(AVDPOSettings, JointTrainingArguments):  # type: ignore[misc]
         if self.sync_ref_model and self.precompute_ref_errors:
             raise ValueError(
                 "sync_ref_model moves the reference, and precompute_ref_errors computes its errors once: turn one off."
+            )
+        if self.region_weight and self.precompute_ref_errors:
+            raise ValueError(
+                "region_weight needs the reference's predictions, and precompute_ref_errors keeps its errors of "
+                "whole clips only: turn one off."
             )
         ignored = changed_settings(self, ("ref_model_mixup_alpha", "ref_model_sync_steps"))
         if ignored and not self.sync_ref_model:

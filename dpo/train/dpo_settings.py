@@ -34,6 +34,10 @@ class AVDPOSettings(PreferenceSettings):
             "help": "in [0, 1]: limit the loser's gradient so that the winner's error falls (Diffusion-SDPO: 0.9)"
         },
     )
+    region_weight: float = field(
+        default=0.0,
+        metadata={"help": "weight of the loss on the regions of dpo.construct --distortion regional (LocalDPO: 1)"},
+    )
     margin_weighting: bool = field(
         default=False, metadata={"help": "weight each pair by its ranking margin, with mean 1"}
     )

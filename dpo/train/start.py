@@ -9,6 +9,7 @@ from peft import LoraConfig, PeftModel
 
 from dpo.data.dataset import PairDataset
 from dpo.data.group_dataset import GroupDataset
+from dpo.data.regions import require_regions
 from dpo.data.replay import with_replay
 from dpo.data.verdict import refuse_marks
 from dpo.loss.lora import continue_adapter
@@ -60,6 +61,10 @@ def open_data(config: TrainConfig) -> tuple[TrainingData, TrainingData | None]:
     dataset_class: type[TrainingData] = GroupDataset if config.objective == "nft" else PairDataset
     dataset = dataset_class.load(config.dataset)
     eval_dataset = dataset_class.load(config.eval_dataset) if config.eval_dataset else None
+    if config.region_weight:
+        for data in (dataset, eval_dataset):
+            if data is not None:
+                require_regions(data.rows.column_names, data.source)
     if config.model not in SIZES:  # the name of a size, allowed in a dry run, has no codecs
         for data in (dataset, eval_dataset):
             if data is not None:

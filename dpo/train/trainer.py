@@ -17,6 +17,7 @@ from dpo.data.dataset import PairCollator, PairDataset
 from dpo.data.schema import MODALITIES
 from dpo.loss.av_dpo import AVDPOLoss, av_dpo_loss
 from dpo.loss.errors import velocity_error
+from dpo.loss.local_dpo import add_region_loss, region_loss
 from dpo.loss.lora import share_dropout
 from dpo.loss.reference import REFERENCE_NAME, adapter_reference, velocities
 from dpo.loss.reference_errors import FOLDER_NAME, ReferenceErrors, identity
@@ -115,7 +116,7 @@ class AVDPOTrainer(PreferenceTrainer):
         else:
             reference = self.reference_errors.errors(inputs["pair_id"], inputs["epoch"], inputs["timestep"].device)
         policy = velocities(model, noisy)
-        result = self._loss(policy, reference, target, inputs["weight"])
+        result = self._loss(policy, reference, target, inputs["weight"], inputs)
         loss = result.loss.mean()
         self.check_finite(loss, [f"pair {name!r}" for name in inputs["pair_id"]], "lower learning_rate or the betas")
         self.record(result.metrics, policy, inputs)
@@ -126,7 +127,7 @@ class AVDPOTrainer(PreferenceTrainer):
         noisy, target = noisy_pairs(inputs)
         with self.compute_loss_context_manager():
             reference, policy = self.reference(noisy), velocities(self.model_wrapped, noisy)
-        result = self._loss(policy, reference, target, torch.ones_like(inputs["weight"]))
+        result = self._loss(policy, reference, target, torch.ones_like(inputs["weight"]), inputs)
         return {"loss": result.loss} | result.metrics
 
     def eval_loader(self) -> DataLoader:
@@ -141,20 +142,23 @@ class AVDPOTrainer(PreferenceTrainer):
         reference: Mapping[str, Tensor],
         target: Mapping[str, Tensor],
         pair_weight: Tensor,
+        batch: Mapping[str, Any],
     ) -> AVDPOLoss:
         args = self.args
-        return av_dpo_loss(
-            policy,
-            reference,
-            target,
-            beta=args.beta,
-            modality_weights=args.modality_weights,
-            fm_weight=args.fm_weights,
-            loss_type=args.loss_type,
-            label_smoothing=args.label_smoothing,
-            winner_preserving_mu=args.winner_preserving_mu,
-            pair_weight=pair_weight,
-        )
+        settings: dict[str, Any] = {
+            "beta": args.beta,
+            "modality_weights": args.modality_weights,
+            "fm_weight": args.fm_weights,
+            "loss_type": args.loss_type,
+            "label_smoothing": args.label_smoothing,
+            "winner_preserving_mu": args.winner_preserving_mu,
+        }
+        loss = av_dpo_loss(policy, reference, target, **settings, pair_weight=pair_weight)
+        if not args.region_weight:
+            return loss
+        masks, strength = batch.get("masks", {}), batch.get("strength", pair_weight)
+        region = region_loss(policy, reference, target, masks, strength, **settings)
+        return add_region_loss(loss, region, args.region_weight, pair_weight)
 
     def _precompute_reference_errors(self) -> ReferenceErrors:
         """Compute the errors of the network before the first step, at every draw of the run.

@@ -49,6 +49,7 @@ WHOLE = (
     "nft/region_weights.safetensors",
     "nft/shared_attention_surgery_derived.safetensors",
     "nft/surgery_schedule.json",
+    "nft/local_dpo_loss.safetensors",
     f"{SYNC}/ib_reduced.safetensors",
     f"{SYNC}/ib_huge.safetensors",
     f"{SYNC}/sync_vfeat.safetensors",
