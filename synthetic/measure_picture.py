@@ -47,40 +47,80 @@ class PictureMeasurement:
 def measure_picture(video: np.ndarray, fps: float) -> PictureMeasurement:
     """Measure frames, uint8 (T, H, W, 3), at `fps` frames per second."""
     pixels = shrink(video)
-    scale = HEIGHT / pixels.shape[1]  # Bounce pixels per analysed pixel
     background = _background(pixels)
-    difference = None if background is None else _length(pixels - background)  # (T, H, W)
-    ball = None if difference is None else _find_ball(difference, scale)
-    if background is None or difference is None or ball is None:
+    found = None if background is None else _locate(pixels, background)
+    if found is None:
         return PictureMeasurement(
             background_rgb=_rgb(background),
             track=np.full((len(pixels), 2), np.nan),
             sharpness=_sharpness(pixels),
             flicker=_flicker(pixels, np.ones(pixels.shape[:3], dtype=bool)),
         )
-    color = _ball_color(pixels, difference, ball)
-    near = ndimage.binary_dilation(ball, _IN_FRAME, iterations=2)
-    area, track = _areas_and_track(pixels, background, color, near)
-    visible = area * scale**2 >= MIN_AREA
-    radii = np.sqrt(area[visible] / np.pi) * scale
-    stray = ((difference > 0.5 * np.linalg.norm(color - background)) & ~near).sum() / max(ball.sum(), 1)
-    track = np.where(visible[:, None], track * scale, np.nan)
-    steps = _follow(track, fps) if visible.mean() >= MIN_VISIBILITY else _NOTHING
+    radii = np.sqrt(found.area[found.visible] / np.pi) * (HEIGHT / pixels.shape[1])
+    contrast = np.linalg.norm(found.color - background)
+    stray = ((found.difference > 0.5 * contrast) & ~found.near).sum() / max(found.ball.sum(), 1)
+    steps = _follow(found.track, fps) if found.is_visible else _NOTHING
     return PictureMeasurement(
         background_rgb=_rgb(background),
-        track=track,
+        track=found.track,
         sharpness=_sharpness(pixels),
-        flicker=_flicker(pixels, ~near),
-        color_rgb=_rgb(color),
+        flicker=_flicker(pixels, ~found.near),
+        color_rgb=_rgb(found.color),
         radius=float(np.median(radii)) if len(radii) else None,
         radius_variation=float(radii.std() / radii.mean()) if len(radii) else 0.0,
-        visibility=float(visible.mean()),
+        visibility=float(found.visible.mean()),
         stray=float(stray),
         drift=steps.drift,
         roughness=steps.roughness,
         impacts=steps.impacts,
         impact_speeds=steps.speeds,
     )
+
+
+def impacts_seen(pixels: np.ndarray, fps: float) -> tuple[float, ...] | None:
+    """Return the times in seconds at which the ball strikes the floor, as `measure_picture` does, and nothing else.
+
+    None where no ball can be followed: without a plain background, or one object on it in most frames.
+
+    Args:
+        pixels: float32 (T, H, W, 3), reduced by `shrink`.
+        fps: frames per second.
+    """
+    background = _background(pixels)
+    found = None if background is None else _locate(pixels, background)
+    return _follow(found.track, fps).impacts if found is not None and found.is_visible else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Ball:
+    """The ball in every frame."""
+
+    difference: np.ndarray  # (T, H, W) RGB distance to the background
+    ball: np.ndarray  # (T, H, W) bool
+    near: np.ndarray  # (T, H, W) bool, `ball` and two pixels around it
+    color: np.ndarray  # (3,)
+    area: np.ndarray  # (T,) analysed pixels
+    visible: np.ndarray  # (T,) bool
+    track: np.ndarray  # (T, 2) x, y in Bounce pixels; NaN where it is not visible
+
+    @property
+    def is_visible(self) -> bool:
+        """Return whether enough frames show the ball for its track to be analysed."""
+        return bool(self.visible.mean() >= MIN_VISIBILITY)
+
+
+def _locate(pixels: np.ndarray, background: np.ndarray) -> _Ball | None:
+    """Find the ball in all frames; None if nothing contrasts with the background."""
+    scale = HEIGHT / pixels.shape[1]  # Bounce pixels per analysed pixel
+    difference = _length(pixels - background)  # (T, H, W)
+    ball = _find_ball(difference, scale)
+    if ball is None:
+        return None
+    color = _ball_color(pixels, difference, ball)
+    near = ndimage.binary_dilation(ball, _IN_FRAME, iterations=2)
+    area, track = _areas_and_track(pixels, background, color, near)
+    visible = area * scale**2 >= MIN_AREA
+    return _Ball(difference, ball, near, color, area, visible, np.where(visible[:, None], track * scale, np.nan))
 
 
 @dataclass(frozen=True)

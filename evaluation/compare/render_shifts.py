@@ -30,7 +30,7 @@ def shift_explanations(comparisons: Sequence[Comparison]) -> list[str]:
     return [
         "deviations: difference over the standard deviation of the baseline's samples.",
         f"Holm p: corrected over all counter-metrics{several}; shift: Holm p of at most 0.05.",
-        "av_offset: median time of an onset heard less that of a movement seen; positive when the sound is late.",
+        "av_offset: median time of an onset heard less that of one seen; positive when the sound is late.",
     ]
 
 

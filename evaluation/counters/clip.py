@@ -46,8 +46,8 @@ def measure_counters(clip: AVClip, latents: Path | None = None) -> ClipCounters:
     if sound is not None:
         values |= {"loudness": sound.loudness, "silence": sound.silence, "clipping": sound.clipping}
         values["onsets_heard"] = float(len(sound.onsets))
-        values["onsets_unseen"] = float(len(sound.onsets) - len(picture.changes))
-        values["av_offset"] = signed_offset(picture.changes, sound.onsets)
+        values["onsets_unseen"] = float(len(sound.onsets) - len(picture.onsets))
+        values["av_offset"] = signed_offset(picture.onsets, sound.onsets)
     return ClipCounters(values, picture.features, None if sound is None else sound.features)
 
 

@@ -52,7 +52,7 @@ COUNTERS: tuple[CounterMetric, ...] = (
     CounterMetric(
         "onsets_unseen",
         "count",
-        "onsets of the sound less sudden changes of movement in the picture",
+        "onsets of the sound less onsets seen: impacts, or sudden changes of movement",
         "more onsets heard than seen",
         "fewer onsets heard than seen",
         2,

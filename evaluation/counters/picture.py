@@ -8,20 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import signal
+from scipy import ndimage, signal
 
 from evaluation.counters.pooling import averaging, pooled_pictures
-from synthetic.measure_picture import shrink
+from synthetic.measure_picture import impacts_seen, shrink
 
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
 NOISE = 2.0  # levels of 0..255: smaller changes and edges are those of a codec
 MAX_STEP = 0.25  # heights per frame: the ratio that measures movement has no bound where a plain picture flickers
 FEATURE_SHAPE = (8, 8, 8)  # times, rows, columns
-GRID = 16  # cells along the shorter side of the picture in which movement is followed as a whole
+GRID = 8  # cells along the shorter side of the picture in which movement is followed as a whole
 RIDGE = 1.0  # squared levels per cell, against division by the noise of a plain picture
+SMOOTHING = 3  # frames over which movement is averaged: generated pictures tremble
 SPAN = 2  # a change of movement is the difference of movements this many frames apart
-MIN_CHANGE = 0.1  # heights per second
-PROMINENCE = 0.4  # of the largest change
+MIN_CHANGE = 0.5  # heights per second
+PROMINENCE = 0.6  # of the largest change
 MIN_GAP_S = 0.15
 
 
@@ -32,22 +33,24 @@ class PictureCounters:
     motion: float  # NaN for a single frame
     brightness: float
     saturation: float
-    changes: tuple[float, ...]  # seconds at which the movement changes suddenly
+    onsets: tuple[float, ...]  # seconds: impacts of an object on a plain background, else sudden changes of movement
     features: np.ndarray  # float16 (3, 8, 8, 8): colours, times, rows, columns; 0..255
 
 
 def measure_picture(video: np.ndarray, fps: float) -> PictureCounters:
     """Measure frames, uint8 (T, H, W, 3), at `fps` frames per second."""
-    planes = np.ascontiguousarray(np.moveaxis(shrink(video), -1, 0))  # (3, T, H, W)
+    pixels = shrink(video)
+    planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))  # (3, T, H, W)
     red, green, blue = planes
     brightest = np.maximum(np.maximum(red, green), blue).sum(dtype=np.float64)
     darkest = np.minimum(np.minimum(red, green), blue).sum(dtype=np.float64)
+    impacts = impacts_seen(pixels, fps)
     return PictureCounters(
         motion=_motion(planes, fps),
         brightness=float(np.dot(LUMA, planes.mean(axis=(1, 2, 3), dtype=np.float64))),
         # A ratio of sums: nearly black pixels, whose own ratio is noise, count little.
         saturation=float((brightest - darkest) / max(brightest, 1.0)),
-        changes=sudden_changes(_movement(planes, fps), fps),
+        onsets=sudden_changes(_movement(planes, fps), fps) if impacts is None else impacts,
         features=_features(planes),
     )
 
@@ -56,6 +59,7 @@ def sudden_changes(movement: np.ndarray, fps: float) -> tuple[float, ...]:
     """Return the times in seconds at which the movement (T - 1, 2) of the picture changes suddenly, as at an impact."""
     if len(movement) <= SPAN:
         return ()
+    movement = ndimage.uniform_filter1d(movement, SMOOTHING, axis=0)
     change = np.linalg.norm(movement[SPAN:] - movement[:-SPAN], axis=1)
     peaks, _ = signal.find_peaks(
         np.pad(change, 1),
@@ -73,22 +77,27 @@ def _motion(planes: np.ndarray, fps: float) -> float:
     if num_frames < 2:
         return float("nan")
     across, down = _slopes(planes)
-    edges = _total_above_noise(np.square(across) + np.square(down)) / num_frames
-    changes = _total_above_noise(np.square(np.diff(planes, axis=1))) / (num_frames - 1)
+    edges = _total_above_noise(across * across + down * down) / num_frames
+    step = np.diff(_inside(planes), axis=1)
+    changes = _total_above_noise(step * step) / (num_frames - 1)
     return min(changes / max(edges, 1e-6) / height, MAX_STEP) * fps
 
 
 def _total_above_noise(squares: np.ndarray) -> float:
     """Return the sum of the lengths above the noise, from squares (3, ...) whose root sum over colours is a length."""
-    return float(np.maximum(np.sqrt(squares.sum(axis=0)) - NOISE, 0.0).sum(dtype=np.float64))
+    lengths = np.sqrt(squares[0] + squares[1] + squares[2])
+    return float(np.maximum(lengths - NOISE, 0.0).sum(dtype=np.float64))
 
 
 def _slopes(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the change per pixel to the right and downwards, both (3, T, H, W), 0 at the border."""
-    across, down = np.zeros_like(planes), np.zeros_like(planes)
-    across[..., 1:-1] = (planes[..., 2:] - planes[..., :-2]) / 2
-    down[..., 1:-1, :] = (planes[..., 2:, :] - planes[..., :-2, :]) / 2
-    return across, down
+    """Return the change per pixel to the right and downwards of all pixels but the border's."""
+    half = planes * np.float32(0.5)
+    return half[..., 1:-1, 2:] - half[..., 1:-1, :-2], half[..., 2:, 1:-1] - half[..., :-2, 1:-1]
+
+
+def _inside(planes: np.ndarray) -> np.ndarray:
+    """Return the pictures without the pixels of the border, which have no slope."""
+    return planes[..., 1:-1, 1:-1]
 
 
 def _movement(planes: np.ndarray, fps: float) -> np.ndarray:
@@ -101,7 +110,7 @@ def _movement(planes: np.ndarray, fps: float) -> np.ndarray:
     cell = max(min(height, width) / GRID, 1.0)  # pixels
     grid = pooled_pictures(planes, round(height / cell), round(width / cell))
     across, down = ((slope[:, 1:] + slope[:, :-1]) / 2 for slope in _slopes(grid))
-    change = np.diff(grid, axis=1)
+    change = np.diff(_inside(grid), axis=1)
     products = [[_per_frame(first, second) for second in (across, down)] for first in (across, down)]
     normal = np.moveaxis(np.array(products), 2, 0) + RIDGE * grid[:, 0].size * np.eye(2)  # (T - 1, 2, 2)
     target = -np.stack([_per_frame(slope, change) for slope in (across, down)], axis=1)  # (T - 1, 2)
