@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from dpo.data.curriculum import training_sampler
 from dpo.loss.reference import velocities
 from dpo.train.config import TrainConfig
 from dpo.train.start import open_pairs, planned_network
 from model.data.batches import Steps
-from model.data.latent_dataset import batch_sampler
 from model.javisdit.network.config import SIZES, JointDiTConfig
 from model.javisdit.network.transformer import JointDiT
 from model.lora import attach_adapter, lora_config
@@ -33,8 +33,9 @@ def plan(config: TrainConfig) -> str:
     for data in filter(None, (dataset, eval_dataset)):
         data.check_network(network)
         data.check_finite()
-    sampler = batch_sampler(dataset, config, network.config)
-    steps = Steps.of(len(sampler), config.num_workers or config.world_size, config)
+    num_processes = config.num_workers or config.world_size
+    sampler = training_sampler(dataset, config, network.config, num_processes)
+    steps = Steps.of(len(sampler), num_processes, config)
     batches = {
         label: (dataset.num_tokens(label, network.config), sampler.rows_in_batch(label))
         for label in dict.fromkeys(dataset.shapes)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
+from dpo.data.curriculum import training_sampler
 from dpo.data.dataset import PairCollator, PairDataset
 from dpo.data.schema import MODALITIES
 from dpo.loss.av_dpo import AVDPOLoss, av_dpo_loss, velocity_error
@@ -89,7 +90,7 @@ class AVDPOTrainer(JointTrainer):
             trained,
             args,
             train_dataset,
-            batch_sampler(train_dataset, args, network.config),
+            training_sampler(train_dataset, args, network.config, args.world_size),
             _collator(args, train_dataset, network, mean_margin),
             postfix=_margins,
             callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
