@@ -90,15 +90,13 @@ def test_loss_equals_the_written_out_equation_per_pair():
 def test_outside_the_mask_nothing_counts():
     policy, reference, target = make_batch()
     masks, strength = make_masks(), strengths()
-    spoiled = {
-        name: value + 9 * (1 - masks[name].repeat(2, *[1] * (value.ndim - 1))) for name, value in policy.items()
-    }
+    spoiled = {name: value + 9 * (1 - masks[name].repeat(2, *[1] * (value.ndim - 1))) for name, value in policy.items()}
     losses = [region_loss(one, reference, target, masks, strength, beta=BETA).loss for one in (policy, spoiled)]
     torch.testing.assert_close(*losses)
 
 
 def test_over_the_batch_a_small_region_counts_less():
-    policy, reference, target = make_batch(num_pairs=2)
+    policy, _, target = make_batch(num_pairs=2)
     masks = {"audio": torch.ones(2, *MASK_SIZES["audio"])}
     masks["audio"][0].flatten()[1:] = 0
     errors = [
