@@ -82,11 +82,12 @@ class ConstructConfig(PrepareOptions):
     strengths: list[float] = field(
         default_factory=lambda: list(STRENGTHS),
         metadata={
-            "help": "regional: noise levels, in (0.6, 1], one of which is drawn for each pair (published 0.75 to 0.85)"
+            "help": "regional: shares, in (0.6, 1], of a generation's steps, one of which is drawn for each pair and "
+            "decides how noisy the regions start (published 0.75 to 0.85)"
         },
     )
     num_inference_steps: int | None = setting(
-        None, "regional: steps of a whole generation, of which a share `strength` is made; default: the model's"
+        None, "regional: steps of a whole generation, the last of which are made; default: the model's"
     )
     guidance_scale: float | None = setting(None, "regional: guidance (published 6); default: the model's")
     seed: int = setting(42, "seed of the shifts, regions and noise")
@@ -105,7 +106,7 @@ class ConstructConfig(PrepareOptions):
         if not self.regions or not set(self.regions) <= set(MODALITIES):
             raise ValueError(f"regions is {self.regions}: give one or both of {', '.join(MODALITIES)}.")
         if not self.strengths or not all(LEAST_STRENGTH < one <= 1 for one in self.strengths):
-            raise ValueError(f"strengths is {self.strengths}: give noise levels above {LEAST_STRENGTH} and up to 1.")
+            raise ValueError(f"strengths is {self.strengths}: give shares above {LEAST_STRENGTH} and up to 1.")
         if self.num_inference_steps is not None and self.num_inference_steps < 1:
             raise ValueError(f"num_inference_steps is {self.num_inference_steps}: give at least 1.")
         if self.signal_clips < 0 or self.signal_clips == 1:

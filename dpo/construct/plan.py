@@ -52,9 +52,7 @@ def _regional_lines(config: ConstructConfig, pairs: int) -> list[str]:
         scale = defaults.guidance_scale if scale is None else scale
     levels = ", ".join(f"{one:g}" for one in config.strengths)
     shown = "the model's number of" if steps is None else steps
-    lines = [
-        f"regions of {' and '.join(config.regions)} are generated anew from noise levels {levels} of {shown} steps"
-    ]
+    lines = [f"regions of {' and '.join(config.regions)} are generated anew by {levels} of {shown} steps"]
     if steps is not None:
         mean = sum(round(one * steps) for one in config.strengths) / len(config.strengths)
         clips = 1 if scale == 1 else 2

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors.torch import load_file
 
 from core.atomic import atomic_path, atomic_write_text
 from dpo.construct.config import ConstructSettings
+from dpo.construct.regional import RegionalLosers
+from dpo.construct.shift import ShiftLosers
 from dpo.construct.winners import Winner, Winners
 from dpo.data.schema import ENCODERS_NAME, NEGATIVE_TEXT_NAME
 from model.javisdit.pipeline import JointAVPipeline
@@ -76,11 +79,11 @@ class PairConstructor:
         return Winners(Path(self.settings.latents))
 
     def _make_losers(self, folder: Path) -> Losers:
-        from dpo.construct.shift import ShiftLosers
-
         dtype = getattr(torch, self.settings.dtype)
         pipeline = JointAVPipeline.from_pretrained(self.settings.model, self.settings.device, dtype)
-        return ShiftLosers(self.settings, pipeline, folder)
+        if self.settings.distortion == "shift":
+            return ShiftLosers(self.settings, pipeline, folder)
+        return RegionalLosers(self.settings, pipeline, load_file(folder / NEGATIVE_TEXT_NAME)["embeds"].float())
 
     def _write_records(self, folder: Path) -> None:
         """Write the negative prompt and the identity of the encoders beside the rows, unless they exist."""

@@ -6,7 +6,7 @@ from dpo.data.schema import COLUMNS, MODALITIES
 
 STAGE = "stage"  # of the curriculum, 0 first
 DISTORTION_S = "distortion_s"  # delay of the loser's sound in seconds; negative: it is early
-STRENGTH = "strength"  # noise level from which the regions of the loser were generated anew
+STRENGTH = "strength"  # share of the sampling steps by which the regions of the loser were generated anew
 MASKS = {name: f"{name}_mask" for name in MODALITIES}  # 1 where generated anew; empty where nothing was
 
 SHIFT_COLUMNS = COLUMNS | {STAGE: "int32", DISTORTION_S: "float32"}

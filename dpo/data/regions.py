@@ -19,7 +19,7 @@ class Regions:
 
     Attributes:
         masks: modality -> 1 where it was; video (1, T, H, W), audio (1, T, M). Modalities without regions are absent.
-        strength: noise level from which they were generated.
+        strength: share of the sampling steps by which they were generated.
     """
 
     masks: dict[str, Tensor]

@@ -45,7 +45,7 @@ def region_loss(
             ones.
         masks: modality -> (B, 1, ...), broadcast along the channels: 1 where the loser was generated anew. Modalities
             without a mask have no region term.
-        strength: (B,) noise level from which the regions were generated anew.
+        strength: (B,) share of the sampling steps by which the regions were generated anew.
         beta, modality_weights, fm_weight, loss_type, label_smoothing, winner_preserving_mu: as in `av_dpo_loss`.
         over: see `region_error`.
 
@@ -115,7 +115,7 @@ def region_error(prediction: Tensor, target: Tensor, mask: Tensor, strength: Ten
 
 
 def strength_weight(strength: Tensor, least: float = LEAST_STRENGTH, spread: float = STRENGTH_SPREAD) -> Tensor:
-    """Return the weight (B,) of a region's error by its noise level: 1 + (strength - least) / spread."""
+    """Return the weight (B,) of a region's error by how much of it was generated: 1 + (strength - least) / spread."""
     return 1 + (strength - least) / spread
 
 

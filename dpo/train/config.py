@@ -39,6 +39,8 @@ class AVDPOConfig(AVDPOSettings, JointTrainingArguments):  # type: ignore[misc]
         check_objective(self.loss_type, self.label_smoothing, self.winner_preserving_mu)
         if not self.region_weight >= 0:
             raise ValueError(f"region_weight is {self.region_weight}, which would train towards the loser: give >= 0.")
+        if self.stage_epochs is not None and self.stage_epochs < 1:
+            raise ValueError(f"stage_epochs is {self.stage_epochs}: give at least 1 epoch, or leave it out.")
         if self.winner_error_window < 1:
             raise ValueError(f"winner_error_window is {self.winner_error_window}: give at least 1 step.")
         self._check_reference()

@@ -41,6 +41,13 @@ class AVDPOSettings(PreferenceSettings):
     margin_weighting: bool = field(
         default=False, metadata={"help": "weight each pair by its ranking margin, with mean 1"}
     )
+    stage_epochs: int | None = field(
+        default=None,
+        metadata={
+            "help": "with pairs of dpo.construct: epochs on each stage, one after the other, coarse shifts first; by "
+            "default every epoch has the pairs of all stages"
+        },
+    )
     precompute_ref_errors: bool = field(
         default=False,
         metadata={"help": "compute the reference's errors before the first step, so that no second network is needed"},

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dpo.data.curriculum import training_sampler
 from dpo.data.dataset import PairDataset
 from dpo.data.group_dataset import GroupDataset
 from dpo.loss.reference import velocities
@@ -15,7 +16,6 @@ from dpo.train.config import TrainConfig
 from dpo.train.nft_trainer import group_sampler
 from dpo.train.start import TrainingData, open_data, planned_network
 from model.data.batches import BucketBatchSampler, Steps
-from model.data.latent_dataset import batch_sampler
 from model.javisdit.network.config import SIZES, JointDiTConfig
 from model.javisdit.network.transformer import JointDiT
 from model.lora import attach_adapter, lora_config
@@ -70,12 +70,12 @@ def _batches(
     dataset: TrainingData, eval_dataset: TrainingData | None, config: TrainConfig, network: JointDiTConfig
 ) -> tuple[BucketBatchSampler, list[str]]:
     """Return the sampler of the training data, and what there is to say about groups and their scores."""
+    processes = config.num_workers or config.world_size
     if isinstance(dataset, PairDataset):
-        return batch_sampler(dataset, config, network), []
+        return training_sampler(dataset, config, network, processes), []
     advantages = candidate_advantages(dataset, config)
     if isinstance(eval_dataset, GroupDataset):
         evaluation_advantages(eval_dataset, config, advantages)  # raises if it has other rewards
-    processes = config.num_workers or config.world_size
     sampler = group_sampler(dataset, config, advantages, network, processes)
     return sampler, describe(dataset, advantages, config.adv_clip)
 

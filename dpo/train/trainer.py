@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
+from dpo.data.curriculum import training_sampler
 from dpo.data.dataset import PairCollator, PairDataset
 from dpo.data.schema import MODALITIES
 from dpo.loss.av_dpo import AVDPOLoss, av_dpo_loss
@@ -86,7 +87,7 @@ class AVDPOTrainer(PreferenceTrainer):
             share_dropout(policy) if isinstance(policy, PeftModel) else policy,
             args,
             train_dataset,
-            batch_sampler(train_dataset, args, network.config),
+            training_sampler(train_dataset, args, network.config, args.world_size),
             _collator(args, train_dataset, network, mean_margin),
             copies=copies,
             postfix=_margins,
