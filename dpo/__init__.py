@@ -11,6 +11,7 @@ _HOMES = {
     "PairCollator": "dpo.data.dataset",
     "PairDataset": "dpo.data.dataset",
     "av_dpo_loss": "dpo.loss.av_dpo",
+    "region_loss": "dpo.loss.local_dpo",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

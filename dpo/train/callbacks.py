@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -48,9 +49,13 @@ class TrainingAlarms(TrainerCallback):
     loss does; in joint audio-video training this is known to happen to audio.
     """
 
-    def __init__(self, window: int) -> None:
-        """Set the number of steps over which values are averaged."""
+    def __init__(self, window: int, preferred: Sequence[str] = MODALITIES) -> None:
+        """Set the number of steps over which values are averaged, and the modalities with a preference.
+
+        The others, whose beta is 0, are trained by the small flow term alone; their share is not watched.
+        """
         self.window = window
+        self.preferred = tuple(preferred)
         self.rises, self.shares = ({name: Window(window) for name in MODALITIES} for _ in range(2))
         self.alarmed: set[tuple[str, str]] = set()
 
@@ -68,7 +73,9 @@ class TrainingAlarms(TrainerCallback):
             key = f"error/chosen/{name}"
             if key in logs:
                 self._watch_winner(name, state.global_step, logs[key] / logs[f"ref_{key}"] - 1)
-            if logs.get(f"grad_share/{name}"):  # skips a share of 0: the modality's weight is 0
+            if name in self.preferred and logs.get(
+                f"grad_share/{name}"
+            ):  # skips a share of 0: the modality's weight is 0
                 self._watch_share(name, state.global_step, logs[f"grad_share/{name}"])
 
     def _watch_winner(self, name: str, step: int, rise: float) -> None:

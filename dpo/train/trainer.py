@@ -93,7 +93,7 @@ class AVDPOTrainer(JointTrainer):
             training_sampler(train_dataset, args, network.config, args.world_size),
             _collator(args, train_dataset, network, mean_margin),
             postfix=_margins,
-            callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
+            callbacks=[_alarms(args), *(callbacks or [])],
             eval_dataset=() if eval_dataset is None else eval_dataset,  # an evaluation may consist of samples only
         )
         if self.frozen_copy is not None:
@@ -256,6 +256,10 @@ def noisy_pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
         arguments[name] = add_noise(batch[name], noise, timestep)
         target[name] = velocity_target(batch[name], noise)
     return arguments, target
+
+
+def _alarms(args: AVDPOConfig) -> TrainingAlarms:
+    return TrainingAlarms(args.winner_error_window, [name for name, beta in args.beta.items() if beta])
 
 
 def _trained(model: JointDiT | PeftModel, peft_config: LoraConfig | None, seed: int) -> JointDiT | PeftModel:
