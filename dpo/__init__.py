@@ -18,6 +18,7 @@ _HOMES = {
     "av_dpo_loss": "dpo.loss.av_dpo",
     "group_advantages": "dpo.loss.advantages",
     "nft_loss": "dpo.loss.nft",
+    "region_loss": "dpo.loss.local_dpo",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -25,6 +25,7 @@ ROW_SETTINGS = {  # settings that decide the rows, by the distortions that have 
     "num_inference_steps": ("regional",),
     "guidance_scale": ("regional",),
 }
+USERS = ROW_SETTINGS | {"signal_clips": ("shift",)}
 STAGES = ("0.24-0.48", "0.16-0.32", "0.08-0.16")
 STRENGTHS = (0.75, 0.8, 0.85)  # docs/upstream/constructed_negatives.md, section 2
 # At a lower strength the published weight of a region, 1 + (strength - 0.75) / 0.15, is not positive.
@@ -150,7 +151,7 @@ class ConstructConfig(PrepareOptions):
     def _check_unused(self) -> None:
         """Raise ValueError for a setting that the distortion does not have."""
         for one in fields(self):
-            users = ROW_SETTINGS.get(one.name, (self.distortion,))
+            users = USERS.get(one.name, (self.distortion,))
             default = one.default if one.default_factory is MISSING else one.default_factory()
             if self.distortion not in users and getattr(self, one.name) != default:
                 raise ValueError(

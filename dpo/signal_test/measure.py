@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +17,10 @@ from tqdm import tqdm
 from dpo.data.schema import MODALITIES
 from dpo.loss.av_dpo import velocity_error
 from dpo.loss.reference import velocities
-from dpo.signal_test.trials import Latents, Trial, unrelated
+from dpo.signal_test.trials import Latents, Trial, comparable, unrelated
 from model.data.draws import Draw, draw, stack_texts
 from model.flow import NUM_TRAIN_TIMESTEPS, add_noise, velocity_target
 from model.javisdit.network.transformer import JointDiT
-
-PARTNERS = ("own", "unrelated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,36 +45,54 @@ class Errors:
         return self.loser[modality] - self.winner[modality]
 
 
+class _Draw(NamedTuple):
+    """Errors of one trial at one draw, modality -> (2,)."""
+
+    label: str
+    clip_id: str
+    sigma: float
+    winner: Latents
+    loser: Latents
+
+
 @torch.inference_mode()
 def measure_errors(network: JointDiT, trials: Sequence[Trial], num_draws: int, shift_scale: float, seed: int) -> Errors:
-    """Run the network on all trials, at the draws that training makes for the clip in its first epochs.
+    """Run the network on all trials, at draws of noise and timestep that are made as in training.
 
-    Winner and loser are passed in two batches of equal shapes, so equal ones have errors equal to the last bit.
+    Winner and loser are passed in two batches of equal shapes, so equal ones have errors equal to the last bit. Trials
+    without an unrelated clip of their size are left out.
 
     Raises:
-        ValueError: winner and loser differ in both modalities, or a trial has no unrelated clip.
+        ValueError: winner and loser differ in both modalities, or no trial has an unrelated clip.
     """
-    labels, clips, sigma = [], [], []
-    errors: list[tuple[Latents, Latents]] = []
-    numbers = {clip: number for number, clip in enumerate(dict.fromkeys(trial.clip_id for trial in trials))}
-    device = next(network.parameters()).device
-    for index, trial in enumerate(tqdm(trials, desc="signal", unit="pair", file=sys.stderr)):
-        partners = unrelated(trials, index)
-        for number in range(num_draws):
-            shapes = {name: tuple(trial.chosen[name].shape) for name in MODALITIES}
-            drawn = draw(seed, trial.clip_id, number, shapes, trial.size, 0.0, shift_scale)
-            other = next(partners)
-            sides = (with_partners(trial, side, other) for side in (trial.chosen, trial.rejected))
-            winner, loser = (_errors(network, clips_of_side, trial, drawn, device) for clips_of_side in sides)
-            errors.append((winner, loser))
-            labels.append(trial.label)
-            clips.append(numbers[trial.clip_id])
-            sigma.append(drawn.timestep.item() / NUM_TRAIN_TIMESTEPS)
-    winners, losers = (
-        {name: torch.stack([one[side][name] for one in errors]).double().numpy() for name in MODALITIES}
-        for side in (0, 1)
+    trials = comparable(trials)
+    found = [
+        _measure(network, trial, next(partners), number, shift_scale, seed)
+        for index, trial in enumerate(tqdm(trials, desc="signal", unit="pair", file=sys.stderr))
+        for partners in [unrelated(trials, index)]
+        for number in range(num_draws)
+    ]
+    numbers = {clip_id: number for number, clip_id in enumerate(dict.fromkeys(one.clip_id for one in found))}
+    return Errors(
+        labels=np.array([one.label for one in found]),
+        clips=np.array([numbers[one.clip_id] for one in found]),
+        sigma=np.array([one.sigma for one in found]),
+        winner=_stacked([one.winner for one in found]),
+        loser=_stacked([one.loser for one in found]),
     )
-    return Errors(np.array(labels), np.array(clips), np.array(sigma), winners, losers)
+
+
+def _measure(network: JointDiT, trial: Trial, other: Trial, number: int, shift_scale: float, seed: int) -> _Draw:
+    shapes = {name: tuple(trial.chosen[name].shape) for name in MODALITIES}
+    drawn = draw(seed, trial.clip_id, number, shapes, trial.size, 0.0, shift_scale)
+    winner, loser = (
+        _errors(network, with_partners(trial, side, other), trial, drawn) for side in (trial.chosen, trial.rejected)
+    )
+    return _Draw(trial.label, trial.clip_id, drawn.timestep.item() / NUM_TRAIN_TIMESTEPS, winner, loser)
+
+
+def _stacked(errors: Sequence[Latents]) -> dict[str, np.ndarray]:
+    return {name: torch.stack([one[name] for one in errors]).double().numpy() for name in MODALITIES}
 
 
 def with_partners(trial: Trial, side: Latents, other: Trial) -> Latents:
@@ -97,8 +114,9 @@ def with_partners(trial: Trial, side: Latents, other: Trial) -> Latents:
     }
 
 
-def _errors(network: JointDiT, latents: Latents, trial: Trial, drawn: Draw, device: torch.device) -> Latents:
+def _errors(network: JointDiT, latents: Latents, trial: Trial, drawn: Draw) -> Latents:
     """Return the error of each modality, (2,), on the CPU."""
+    device = next(network.parameters()).device
     text, mask = stack_texts([trial.text] * 2, network.config.text_len)
     timestep = drawn.timestep.repeat(2)
     noise = {name: drawn.noise[name].expand_as(latents[name]) for name in MODALITIES}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -72,22 +73,29 @@ def trials_of_clips(
     ]
 
 
-def unrelated(trials: Sequence[Trial], number: int) -> Iterator[Trial]:
-    """Yield, without end, trials of other clips with the shapes of a trial.
+def comparable(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials for which there is an unrelated clip of the same shapes.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
+    clips: dict[tuple[object, ...], set[str]] = {}
+    for trial in trials:
+        clips.setdefault(trial.shapes, set()).add(trial.clip_id)
+    kept = [trial for trial in trials if len(clips[trial.shapes]) > 1]
+    if not kept:
+        raise ValueError(
+            "No two clips of the signal test have the same size, so none has an unrelated clip to be compared with: "
+            "test more clips."
+        )
+    return kept
+
+
+def unrelated(trials: Sequence[Trial], number: int) -> Iterator[Trial]:
+    """Return an endless iterator over the trials of other clips with the shapes of a comparable trial."""
     own = trials[number]
     others = [one for one in trials if one.clip_id != own.clip_id and one.shapes == own.shapes]
-    if not others:
-        raise ValueError(
-            f"Clip {own.clip_id!r} has no unrelated clip of its size in the test: test more clips, or of one size."
-        )
-    start = number
-    while True:
-        yield others[start % len(others)]
-        start += 1
+    return cycle(others[number % len(others) :] + others[: number % len(others)])
 
 
 def spread(total: int, count: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -51,9 +51,12 @@ class Alarms(TrainerCallback):
 
     remedy: ClassVar[str]  # of a small share; {name} is the modality
 
-    def __init__(self, window: int) -> None:
-        """Set the number of steps over which values are averaged."""
-        self.window = window
+    def __init__(self, window: int, preferred: Sequence[str] = MODALITIES) -> None:
+        """Set the number of steps over which values are averaged, and the modalities with a preference.
+
+        The others, whose beta is 0, are trained by the small flow term alone; their share is not watched.
+        """
+        self.window, self.preferred = window, tuple(preferred)
         self.windows: dict[tuple[str, str], Window] = {}  # (alarm, modality)
         self.alarmed: set[tuple[str, str]] = set()
 
@@ -69,7 +72,8 @@ class Alarms(TrainerCallback):
             return
         for name in MODALITIES:
             self.watch(name, state.global_step, logs)
-            if share := logs.get(f"grad_share/{name}"):  # skips a share of 0: the modality's weight is 0
+            share = logs.get(f"grad_share/{name}")
+            if share and name in self.preferred:  # skips a share of 0: the modality's weight is 0
                 self._watch_share(name, state.global_step, share)
 
     def watch(self, name: str, step: int, logs: dict[str, Any]) -> None:

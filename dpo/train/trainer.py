@@ -92,7 +92,7 @@ class AVDPOTrainer(PreferenceTrainer):
             copies=copies,
             postfix=_margins,
             eval_dataset=eval_dataset,
-            callbacks=[TrainingAlarms(args.winner_error_window), *(callbacks or [])],
+            callbacks=[_alarms(args), *(callbacks or [])],
         )
         if args.sync_ref_model:
             self.add_callback(ReferenceMover(self, args))
@@ -219,6 +219,10 @@ def noisy_pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
     Winner and loser of a pair are rows i and B + i; they have the same noise, timestep and text.
     """
     return noisy_rows(batch, clips_per_row=2)
+
+
+def _alarms(args: AVDPOConfig) -> TrainingAlarms:
+    return TrainingAlarms(args.winner_error_window, [name for name, beta in args.beta.items() if beta])
 
 
 def _collator(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,8 @@ from dpo.construct.guards import NOTHING_LEFT, ON_THE_BEAT, STEADY
 from dpo.construct.shift import Shifter
 from dpo.construct.winners import Winners
 from dpo.data.dataset import PairDataset
-from dpo.data.verdict import read_verdicts
+from dpo.data.verdict import read_verdicts, write_verdicts
+from dpo.train.command import main as train
 from media.probe import probe
 from model.javisdit.pipeline import JointAVPipeline
 from model.prepare import parts as prepare_parts
@@ -105,6 +107,12 @@ def test_killed_run_goes_on_where_it_stopped_and_makes_the_same_rows(constructed
         PairDataset.load(folder)
     assert construct(settings(good_latents, folder)).skipped == 8
     assert contents(folder) == contents(constructed)
+
+
+def test_ray_makes_the_same_bytes(constructed, good_latents, tmp_path, ray_session):
+    summary = construct(settings(good_latents, tmp_path / "ray", num_workers=1))
+    assert (summary.done, summary.failed) == (10, 0)
+    assert contents(tmp_path / "ray") == contents(constructed)
 
 
 def test_seed_decides_the_losers(constructed, good_latents, tmp_path):
@@ -206,3 +214,24 @@ def test_pairs_can_be_looked_at(constructed, good_latents):
 
 def test_without_the_signal_test_the_dataset_says_so(constructed):
     assert read_verdicts(constructed) == {"video": "untested", "audio": "untested"}
+
+
+@pytest.mark.parametrize(("recipe", "model"), [("tiny", "tiny"), ("javisdit_pp", "javisdit_pp")])
+def test_recipes_plan_their_pairs_without_weights(good_latents, tmp_path, capsys, recipe, model):
+    flags = ["--config", str(ROOT / "recipes" / recipe / "construct.yaml"), "--model", model, "--dry_run"]
+    assert main([*flags, "--latents", str(good_latents), "--output", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    for stage, steps in enumerate(("6 to 12", "4 to 8", "2 to 4")):
+        assert re.search(rf"stage {stage}: .* {steps} steps of 40 ms", out)
+    assert "5 clips give at most 15 pairs" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_recipe_of_the_training_goes_through_the_stages_without_the_mark(constructed, tmp_path, capsys):
+    write_verdicts(constructed, {"video": "signal", "audio": "mark"}, {})
+    flags = ["--config", str(ROOT / "recipes" / "tiny" / "dpo_constructed.yaml"), "--dry_run", "--use_cpu", "true"]
+    assert train([*flags, "--dataset", str(constructed), "--output_dir", str(tmp_path / "out")]) == 0
+    assert "10 pairs in 1 shape(s), 2 steps an epoch, 30 steps" in capsys.readouterr().out
+    assert train([*flags, "--dataset", str(constructed), "--output_dir", str(tmp_path), "--beta_audio", "9"]) == 2
+    assert "beta_audio is above 0" in capsys.readouterr().err
+    write_verdicts(constructed, {"video": "untested", "audio": "untested"}, {"distortion": "shift"})

@@ -16,7 +16,7 @@ from dpo.data.verdict import read_verdicts
 from dpo.signal_test.command import main
 from dpo.signal_test.measure import Errors, measure_errors, with_partners
 from dpo.signal_test.table import Interval, SignalRow, sentences, signal_rows, verdict, verdicts
-from dpo.signal_test.trials import Trial, spread, trials_of_dataset, unrelated
+from dpo.signal_test.trials import comparable, spread, trials_of_dataset, unrelated
 from tests.dpo.dpo_helpers import make_dataset, make_rows, tiny_model
 
 
@@ -132,11 +132,14 @@ def test_trials_are_spread_over_the_rows():
     assert spread(2, 16) == [0, 1]
 
 
-def test_a_lone_clip_has_nothing_to_compare_with():
-    pair = make_dataset(one_sided(make_rows(1)))[0]
-    trial = Trial("x", "a", pair.chosen, pair.rejected, pair.text, (32, 32, 9))
-    with pytest.raises(ValueError, match="has no unrelated clip"):
-        next(unrelated([trial, trial], 0))
+def test_clips_without_another_of_their_size_are_left_out():
+    """The test of clips of several sizes does not fail because one size has a single clip."""
+    rows = [*one_sided(make_rows(2)), *one_sided(make_rows(1, first_id=2, video_shape=(4, 3, 8, 4)))]
+    trials = trials_of_dataset(make_dataset(rows), 3)
+    assert [trial.clip_id for trial in comparable(trials)] == ["p0", "p1"]
+    assert set(measure_errors(tiny_model(), trials, 1, 5.0, 0).clips) == {0, 1}
+    with pytest.raises(ValueError, match="No two clips of the signal test have the same size"):
+        comparable(trials[1:])
 
 
 def test_mistakes_are_named(tmp_path, capsys):

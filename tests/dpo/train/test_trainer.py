@@ -198,6 +198,19 @@ def test_warns_when_the_winners_error_rises_over_the_references(caplog):
     assert [record.getMessage().split(" error")[0] for record in caplog.records] == ["The winner's audio"]
 
 
+def test_a_modality_without_preference_is_not_warned_about(caplog):
+    """beta_audio 0 leaves the sound its small flow term, whose share of the gradient is small on purpose."""
+    state = type("State", (), {"global_step": 0, "is_world_process_zero": True})
+    for preferred, warned in ((["video"], []), (["video", "audio"], ["from audio"])):
+        caplog.clear()
+        alarm = TrainingAlarms(20, preferred)
+        for step in range(10, 60, 10):
+            state.global_step = step
+            alarm.on_log(None, state, None, {"grad_share/audio": 0.001, "grad_share/video": 0.999})
+        assert [text for text in warned if text not in caplog.text] == []
+        assert len(caplog.records) == len(warned)
+
+
 def test_dataset_for_another_model_is_refused_before_training(tmp_path):
     rows = make_rows(video_shape=(5, 3, 4, 4))
     with pytest.raises(ValueError, match="5 video channels, the model expects 4"):
