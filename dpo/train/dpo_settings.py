@@ -43,10 +43,7 @@ class AVDPOSettings(PreferenceSettings):
     )
     stage_epochs: int | None = field(
         default=None,
-        metadata={
-            "help": "with pairs of dpo.construct: epochs on each stage, one after the other, coarse shifts first; by "
-            "default every epoch has the pairs of all stages"
-        },
+        metadata={"help": "with dpo.construct: epochs on each stage in turn, coarse shifts first; default: all stages"},
     )
     precompute_ref_errors: bool = field(
         default=False,
